@@ -1,0 +1,432 @@
+//! The configuration: `blackwater.toml`, overridden by variables `BLACKWATER_…`; first as
+//! written, then checked. What is not a setting is an error, also among the variables.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use crate::postgres::{self, Address};
+
+/// The file that is read when none is named.
+pub const FILE: &str = "blackwater.toml";
+/// What the variables that override a setting begin with.
+const VARIABLE: &str = "BLACKWATER_";
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}: {why}. Name another configuration with --config", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The system's reason.
+        why: std::io::Error,
+    },
+    /// The file is no TOML. The line itself is not printed: it may hold a password.
+    #[error("{}, line {line}: {why}", .file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The parser's words.
+        why: String,
+    },
+    /// A setting is unknown, missing, or has a value that it cannot have.
+    #[error("{place}: {setting}: {why}")]
+    Setting {
+        /// The file, or what stands for it.
+        place: String,
+        /// The setting, as `section.name`.
+        setting: String,
+        /// What is wrong and what to write.
+        why: String,
+    },
+    /// An address of a database cannot be used.
+    #[error("{place}: {why}")]
+    Address {
+        /// The file, or what stands for it.
+        place: String,
+        /// What is wrong with it.
+        why: postgres::Error,
+    },
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The pipeline's name.
+    pub name: String,
+    /// The folder of the model pack.
+    pub model: PathBuf,
+    /// The database that is read.
+    pub source: Source,
+    /// The database that holds the star schema.
+    pub warehouse: Warehouse,
+    /// The bucket of the ingestion log.
+    pub ingestion: String,
+    /// The bucket of the processed log.
+    pub processed: String,
+    /// Bounds on what a run may use.
+    pub limits: Limits,
+    /// Where the buckets are.
+    pub s3: S3,
+}
+
+/// The operational database.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Where it is.
+    pub address: Address,
+    /// The schema of its tables.
+    pub schema: String,
+    /// Columns that are never read, as (table, column).
+    pub exclude: Vec<(String, String)>,
+}
+
+/// The database of the star schema.
+#[derive(Clone, Debug)]
+pub struct Warehouse {
+    /// Where it is.
+    pub address: Address,
+    /// The schema of its star tables.
+    pub schema: String,
+    /// Roles that may read the star tables.
+    pub readers: Vec<String>,
+}
+
+/// Bounds on what a run may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of rows that a stage may hold at once; parts and pieces are cut to fit.
+    pub memory: u64,
+    /// Connections to the source, which is also the number of tables read at once.
+    pub connections: usize,
+}
+
+/// Where the buckets are.
+#[derive(Clone, Debug)]
+pub enum S3 {
+    /// AWS, or whatever answers at the endpoint.
+    Endpoint(Option<String>),
+    /// A folder of this machine, served by the embedded server.
+    Directory(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    model: PathBuf,
+    source: WrittenSource,
+    warehouse: WrittenWarehouse,
+    ingestion: WrittenBucket,
+    processed: WrittenBucket,
+    #[serde(default)]
+    limits: WrittenLimits,
+    #[serde(default)]
+    s3: WrittenS3,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSource {
+    url: SecretString,
+    schema: Option<String>,
+    #[serde(default, deserialize_with = "list")]
+    exclude: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenWarehouse {
+    url: SecretString,
+    schema: Option<String>,
+    #[serde(default, deserialize_with = "list")]
+    readers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenBucket {
+    bucket: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLimits {
+    memory: Option<String>,
+    #[serde(default, deserialize_with = "number")]
+    connections: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenS3 {
+    endpoint: Option<String>,
+    directory: Option<PathBuf>,
+}
+
+/// A list, or its items between commas as a variable has them.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum List {
+        Items(Vec<String>),
+        Text(String),
+    }
+    Ok(match List::deserialize(deserializer)? {
+        List::Items(items) => items,
+        List::Text(text) => text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect(),
+    })
+}
+
+/// A number, or its digits as a variable has them.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Number(usize),
+        Text(String),
+    }
+    match Number::deserialize(deserializer)? {
+        Number::Number(number) => Ok(Some(number)),
+        Number::Text(text) => text.parse().map(Some).map_err(|_| de::Error::custom(format!("{text} is not a number"))),
+    }
+}
+
+impl Config {
+    /// Reads `file`, or `blackwater.toml` in the working directory if it is there, and puts the
+    /// variables `BLACKWATER_…` over it (`BLACKWATER_SOURCE__URL` over `source.url`).
+    ///
+    /// # Errors
+    /// Each names the file and the setting.
+    pub fn load(file: Option<&Path>, variables: impl Iterator<Item = (String, String)>) -> Result<Self, Error> {
+        let path = file.unwrap_or(Path::new(FILE));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => Some(text),
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(why) => return Err(Error::Read { file: path.into(), why }),
+        };
+        let mut table: toml::Table = match &text {
+            Some(text) => text.parse().map_err(|error: toml::de::Error| Error::Syntax {
+                file: path.into(),
+                line: text[..error.span().map_or(0, |span| span.start)].lines().count().max(1),
+                why: error.message().to_owned(),
+            })?,
+            None => toml::Table::new(),
+        };
+        let mut place = match text {
+            Some(_) => path.display().to_string(),
+            None => format!("no {FILE} here, and of the variables"),
+        };
+        let mut overridden = false;
+        for (variable, value) in variables {
+            if let Some(setting) = variable.strip_prefix(VARIABLE) {
+                put(&mut table, &setting.to_lowercase(), value);
+                overridden = true;
+            }
+        }
+        if overridden {
+            place.push_str(&format!(" {VARIABLE}…"));
+        }
+        let written = serde_path_to_error::deserialize(table).map_err(|error| {
+            let setting = error.path().to_string();
+            Error::Setting { place: place.clone(), setting, why: error.into_inner().message().to_owned() }
+        })?;
+        check(written, &place, path.parent().unwrap_or(Path::new("")))
+    }
+}
+
+/// Puts `value` at `source__url` into the table `source` under `url`.
+fn put(table: &mut toml::Table, setting: &str, value: String) {
+    match setting.split_once("__") {
+        None => {
+            table.insert(setting.into(), value.into());
+        }
+        Some((section, rest)) => {
+            let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+            if !section.is_table() {
+                *section = toml::Table::new().into();
+            }
+            if let Some(section) = section.as_table_mut() {
+                put(section, rest, value);
+            }
+        }
+    }
+}
+
+fn check(written: Written, place: &str, folder: &Path) -> Result<Config, Error> {
+    let wrong = |setting: &str, why: String| Error::Setting { place: place.into(), setting: setting.into(), why };
+    let name_is_plain = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    if !name_is_plain(&written.name) {
+        return Err(wrong("name", "a name has lower-case letters, digits and hyphens".into()));
+    }
+    for (setting, bucket) in [("ingestion.bucket", &written.ingestion.bucket), ("processed.bucket", &written.processed.bucket)] {
+        // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+        if !(3..=63).contains(&bucket.len()) || !name_is_plain(&bucket.replace('.', "-")) {
+            return Err(wrong(setting, format!("{bucket:?} is not the name of a bucket: 3 to 63 lower-case letters, digits, hyphens and dots")));
+        }
+    }
+    if written.ingestion.bucket == written.processed.bucket {
+        return Err(wrong("processed.bucket", "it is the ingestion bucket; name a second one".into()));
+    }
+    let exclude = written
+        .source
+        .exclude
+        .iter()
+        .map(|column| match column.split_once('.') {
+            Some((table, column)) if !table.is_empty() && !column.is_empty() => Ok((table.into(), column.into())),
+            _ => Err(wrong("source.exclude", format!("{column:?} is not written as table.column"))),
+        })
+        .collect::<Result<_, _>>()?;
+    let connections = written.limits.connections.unwrap_or(4);
+    if !(2..=64).contains(&connections) {
+        return Err(wrong("limits.connections", format!("{connections} is not between 2 and 64 (one holds the snapshot)")));
+    }
+    let memory = bytes(written.limits.memory.as_deref().unwrap_or("256MB"))
+        .filter(|memory| *memory >= 128 << 20)
+        .ok_or_else(|| wrong("limits.memory", "write 128MB or more, in MB or GB".into()))?;
+    let s3 = match (written.s3.endpoint, written.s3.directory) {
+        (Some(_), Some(_)) => return Err(wrong("s3", "endpoint and directory exclude each other".into())),
+        (None, Some(directory)) => S3::Directory(folder.join(directory)),
+        (endpoint, None) => S3::Endpoint(endpoint),
+    };
+    let address = |setting, url| Address::parse(setting, url).map_err(|why| Error::Address { place: place.into(), why });
+    Ok(Config {
+        name: written.name,
+        model: folder.join(written.model),
+        source: Source {
+            address: address("source.url", &written.source.url)?,
+            schema: written.source.schema.unwrap_or_else(|| "public".into()),
+            exclude,
+        },
+        warehouse: Warehouse {
+            address: address("warehouse.url", &written.warehouse.url)?,
+            schema: written.warehouse.schema.unwrap_or_else(|| "public".into()),
+            readers: written.warehouse.readers,
+        },
+        ingestion: written.ingestion.bucket,
+        processed: written.processed.bucket,
+        limits: Limits { memory, connections },
+        s3,
+    })
+}
+
+/// `256MB` as a number of bytes (binary: 1 MB is 2^20 bytes).
+fn bytes(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.strip_suffix("GB") {
+        Some(digits) => (digits, 30),
+        None => (text.strip_suffix("MB")?, 20),
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "totesys"
+model = "models/totesys"
+[source]
+url = "postgres://reader:s3cret@db/totesys"
+exclude = ["payment.company_ac_number"]
+[warehouse]
+url = "postgres://loader:s3cret@dw/warehouse"
+readers = ["quicksight"]
+[ingestion]
+bucket = "acme-ingestion"
+[processed]
+bucket = "acme-processed"
+[limits]
+memory = "512MB"
+[s3]
+directory = "data"
+"#;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
+        let folder = std::env::temp_dir().join(format!("blackwater-config-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join(FILE);
+        std::fs::write(&file, text).unwrap();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let loaded = Config::load(Some(&file), variables);
+        std::fs::remove_dir_all(&folder).unwrap();
+        loaded
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let config = load(GOOD, &[]).unwrap();
+        assert!(config.model.is_absolute() && config.model.ends_with("models/totesys"));
+        assert!(matches!(config.s3, S3::Directory(folder) if folder.is_absolute() && folder.ends_with("data")));
+        assert_eq!(config.source.exclude, [("payment".into(), "company_ac_number".into())]);
+        assert_eq!(config.limits.memory, 512 << 20);
+    }
+
+    #[test]
+    fn a_variable_overrides_its_setting() {
+        let config = load(
+            GOOD,
+            &[
+                ("BLACKWATER_INGESTION__BUCKET", "other-ingestion"),
+                ("BLACKWATER_LIMITS__CONNECTIONS", "7"),
+                ("BLACKWATER_WAREHOUSE__READERS", "quicksight, analyst"),
+                ("HOME", "/nowhere"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.ingestion, "other-ingestion");
+        assert_eq!(config.limits.connections, 7);
+        assert_eq!(config.warehouse.readers, ["quicksight", "analyst"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_password_is_printed() {
+        let swap = |from: &str, to: &str| {
+            assert!(GOOD.contains(from));
+            GOOD.replace(from, to)
+        };
+        for (text, setting, why) in [
+            (swap("[limits]", "[limitz]"), "limitz", "unknown field"),
+            (swap("memory =", "memroy ="), "limits.memroy", "unknown field `memroy`, expected `memory` or `connections`"),
+            (swap("name = \"totesys\"", ""), ".", "missing field `name`"),
+            (swap("name = \"totesys\"", "name = \"Tote Sys\""), "name", "lower-case letters"),
+            (swap("\"512MB\"", "\"much\""), "limits.memory", "128MB or more"),
+            (swap("\"512MB\"", "\"1MB\""), "limits.memory", "128MB or more"),
+            (swap("memory = \"512MB\"", "connections = 1"), "limits.connections", "between 2 and 64"),
+            (swap("memory = \"512MB\"", "connections = \"many\""), "limits.connections", "many is not a number"),
+            (swap("acme-processed", "acme-ingestion"), "processed.bucket", "it is the ingestion bucket"),
+            (swap("acme-processed", "Acme"), "processed.bucket", "not the name of a bucket"),
+            (swap("payment.company_ac_number", "company"), "source.exclude", "not written as table.column"),
+            (swap("directory = \"data\"", "directory = \"d\"\nendpoint = \"http://x\""), "s3", "exclude each other"),
+            (swap("postgres://reader:s3cret@db", "reader:s3cret@db"), "source.url", "does not begin with postgres://"),
+            (swap("model = ", "model "), "line 3", "expected"),
+            (swap("totesys\"\nexclude", "totesys\nexclude"), "line 5", "expected"),
+        ] {
+            let error = load(&text, &[]).unwrap_err().to_string();
+            assert!(error.contains(setting) && error.contains(why), "{setting}: {error}");
+            assert!(error.contains("blackwater.toml"), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_variable_is_an_error_like_an_unknown_key() {
+        let error = load(GOOD, &[("BLACKWATER_SOURCE__URI", "postgres://x")]).unwrap_err().to_string();
+        assert!(error.contains("source.uri") && error.contains("unknown field"), "{error}");
+        assert!(error.contains("BLACKWATER_"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there() {
+        let error = Config::load(Some(Path::new("/nowhere/bw.toml")), std::iter::empty()).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/bw.toml") && error.contains("--config"), "{error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! What two or more stages of Blackwater need: the configuration, the object store, the log of
+//! manifests, the model pack and the one connector to Postgres.
+
+pub mod config;
+pub mod log;
+pub mod manifest;
+pub mod pack;
+pub mod postgres;
+pub mod store;
+
+/// The version of this program, as manifests name it.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,395 @@
+//! The one connector to Postgres: addresses, verified TLS, pools, and the quoting of names.
+//!
+//! `tokio-postgres` knows three words of libpq's `sslmode`; the six of them are read here, and the
+//! default is `verify-full`, not libpq's `prefer`: who wants less says so in the address.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::NoTls;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Why a database could not be reached or an address not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be read. The address itself is never printed: it holds a password.
+    #[error("{setting} is not an address of a Postgres database: {why}. Write postgres://user:password@host:5432/database?sslmode=verify-full")]
+    Address {
+        /// The setting that holds the address.
+        setting: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No certificates to verify the server with.
+    #[error("cannot verify {database}: {why}. Name the file of its authority with sslrootcert=…, or choose another sslmode")]
+    Certificates {
+        /// The database, without its password.
+        database: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// The pool has no connection to give.
+    #[error("cannot connect to {database}: {why}. {advice}")]
+    Connect {
+        /// The database, without its password.
+        database: String,
+        /// The cause, with the server's own words.
+        why: String,
+        /// What to do next.
+        advice: &'static str,
+    },
+}
+
+/// A database's address: where it is, who logs in, and how far its certificate is verified.
+#[derive(Clone)]
+pub struct Address {
+    setting: &'static str,
+    config: tokio_postgres::Config,
+    tls: Tls,
+    authority: Option<PathBuf>,
+}
+
+/// libpq's `sslmode`. See <https://www.postgresql.org/docs/current/libpq-ssl.html>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    Disable,
+    /// `allow` and `prefer`: encrypt if the server can, verify nothing.
+    Prefer,
+    /// Encrypt, verify nothing.
+    Require,
+    /// Verify the chain, not the host name.
+    VerifyCa,
+    VerifyFull,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+/// Host, port, database and user; never the password.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".into(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or("postgres");
+        let user = self.config.get_user().unwrap_or("nobody");
+        write!(f, "{host}:{port}/{database} as {user}")
+    }
+}
+
+impl Address {
+    /// Reads a `postgres://` address. `setting` is the name of the setting that holds it.
+    ///
+    /// # Errors
+    /// [`Error::Address`] says what is wrong without printing the address.
+    pub fn parse(setting: &'static str, url: &SecretString) -> Result<Self, Error> {
+        let wrong = |why: &str| Error::Address { setting, why: why.into() };
+        let url = url.expose_secret();
+        let rest = url
+            .strip_prefix("postgres://")
+            .or_else(|| url.strip_prefix("postgresql://"))
+            .ok_or_else(|| wrong("it does not begin with postgres://"))?;
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if place.matches('@').count() > 1 {
+            return Err(wrong("it has more than one @ (in a password write %40)"));
+        }
+        let (mut tls, mut authority, mut others) = (Tls::VerifyFull, None, Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", mode)) => tls = mode.parse().map_err(|why: String| wrong(&why))?,
+                Some(("sslrootcert", file)) => authority = Some(PathBuf::from(file)),
+                _ => others.push(pair),
+            }
+        }
+        let mut config: tokio_postgres::Config = format!("postgres://{place}?{}", others.join("&"))
+            .parse()
+            .map_err(|error: tokio_postgres::Error| wrong(&explain(&error)))?;
+        if config.get_hosts().is_empty() {
+            return Err(wrong("it names no host"));
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(10));
+        }
+        config.ssl_mode(match tls {
+            Tls::Disable => SslMode::Disable,
+            Tls::Prefer => SslMode::Prefer,
+            Tls::Require | Tls::VerifyCa | Tls::VerifyFull => SslMode::Require,
+        });
+        Ok(Self { setting, config, tls, authority })
+    }
+
+    /// A pool of at most `size` connections, opened when they are asked for, that show themselves
+    /// to the server as `application`.
+    ///
+    /// # Errors
+    /// [`Error::Certificates`] if there is nothing to verify the server with.
+    pub fn pool(&self, application: &str, size: usize) -> Result<Database, Error> {
+        let mut config = self.config.clone();
+        config.application_name(application);
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match self.tls {
+            Tls::Disable => Manager::from_config(config, NoTls, recycling),
+            _ => Manager::from_config(config, MakeRustlsConnect::new(self.tls_config()?), recycling),
+        };
+        let pool = Pool::builder(manager).max_size(size).build().map_err(|error| Error::Connect {
+            database: self.to_string(),
+            why: error.to_string(),
+            advice: "This is a fault in Blackwater; please report it.",
+        })?;
+        Ok(Database { pool, address: self.clone() })
+    }
+
+    fn tls_config(&self) -> Result<ClientConfig, Error> {
+        let wrong = |why: String| Error::Certificates { database: self.to_string(), why };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(error.to_string()))?;
+        if matches!(self.tls, Tls::Prefer | Tls::Require) {
+            let verifier = Arc::new(Lenient { provider, chain: None });
+            return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
+        }
+        let mut roots = RootCertStore::empty();
+        match &self.authority {
+            Some(file) => {
+                let unreadable = |error: rustls::pki_types::pem::Error| wrong(format!("{}: {error}", file.display()));
+                for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
+                    roots
+                        .add(certificate.map_err(unreadable)?)
+                        .map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        if roots.is_empty() {
+            return Err(wrong("no certificate authority was found".into()));
+        }
+        if self.tls == Tls::VerifyFull {
+            return Ok(builder.with_root_certificates(roots).with_no_client_auth());
+        }
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .map_err(|error| wrong(error.to_string()))?;
+        let verifier = Arc::new(Lenient { provider, chain: Some(chain) });
+        Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    }
+}
+
+impl FromStr for Tls {
+    type Err = String;
+
+    fn from_str(mode: &str) -> Result<Self, String> {
+        Ok(match mode {
+            "disable" => Self::Disable,
+            "allow" | "prefer" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            _ => return Err(format!("sslmode {mode} is none of disable, allow, prefer, require, verify-ca, verify-full")),
+        })
+    }
+}
+
+/// Verifies less than everything, because the address says so: the chain but not the host name
+/// (`verify-ca`), or nothing (`require`, `prefer`).
+#[derive(Debug)]
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    chain: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A pool of connections to one database.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    address: Address,
+}
+
+impl Database {
+    /// A connection from the pool. Transactions on it must be rolled back or committed before it
+    /// is dropped, or it would go back to the pool with them open; `Transaction` does so.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] with the server's own words.
+    pub async fn connect(&self) -> Result<deadpool_postgres::Object, Error> {
+        self.pool.get().await.map_err(|error| {
+            let why = match &error {
+                deadpool_postgres::PoolError::Backend(error) => explain(error),
+                other => other.to_string(),
+            };
+            Error::Connect { database: self.address.to_string(), advice: self.advice(&why), why }
+        })
+    }
+
+    fn advice(&self, why: &str) -> &'static str {
+        if why.contains("does not support TLS") {
+            "Let the server speak TLS, or say sslmode=disable in the address"
+        } else if why.contains("certificate") {
+            "Name the file of the server's authority with sslrootcert=…, or choose another sslmode"
+        } else if self.address.setting.starts_with("source") {
+            "Check source.url: host, port, database, user and password"
+        } else {
+            "Check warehouse.url: host, port, database, user and password"
+        }
+    }
+}
+
+/// An error of Postgres in full: the server's message, detail, hint and code, or the chain of
+/// causes on this side. (`Display` of the crate's type says only "db error".)
+#[must_use]
+pub fn explain(error: &tokio_postgres::Error) -> String {
+    if let Some(server) = error.as_db_error() {
+        let mut text = format!("{} ({})", server.message(), server.code().code());
+        for more in [server.detail(), server.hint(), server.where_()].into_iter().flatten() {
+            text.push_str("; ");
+            text.push_str(more);
+        }
+        return text;
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// A name as an SQL identifier. The only place where one is quoted.
+#[must_use]
+pub fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `schema.name`, both quoted.
+#[must_use]
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", ident(schema), ident(name))
+}
+
+/// Names as a list of SQL identifiers, each after `prefix` (`t.` or nothing).
+#[must_use]
+pub fn idents<S: AsRef<str>>(prefix: &str, names: impl IntoIterator<Item = S>) -> String {
+    let quoted: Vec<_> = names.into_iter().map(|name| format!("{prefix}{}", ident(name.as_ref()))).collect();
+    quoted.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Address, Error> {
+        Address::parse("source.url", &SecretString::from(url))
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        let address = parse("postgres://reader:s3cret@db.example:5433/totesys?sslmode=disable").unwrap();
+        assert_eq!(address.to_string(), "db.example:5433/totesys as reader");
+        assert!(!format!("{address:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_wrong_address_says_why_and_keeps_the_password() {
+        for (url, why) in [
+            ("mysql://u:s3cret@h/d", "does not begin with postgres://"),
+            ("postgres://u:s3cret@", "names no host"),
+            ("postgres://u:s3cret@x@h/d", "more than one @"),
+            ("postgres://u:s3cret@h/d?sslmode=yes", "sslmode yes is none of"),
+            ("postgres://u:s3cret@h:port/d", "invalid"),
+        ] {
+            let error = parse(url).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("source.url"), "{url}: {error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_certificate_is_verified_unless_the_address_says_otherwise() {
+        assert_eq!(parse("postgres://u@h/d").unwrap().tls, Tls::VerifyFull);
+        assert_eq!(parse("postgres://u@h/d?sslmode=require").unwrap().tls, Tls::Require);
+        assert_eq!(parse("postgres://u@h/d?sslmode=verify-ca&connect_timeout=3").unwrap().tls, Tls::VerifyCa);
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        assert_eq!(ident("a\"b; DROP TABLE x"), "\"a\"\"b; DROP TABLE x\"");
+        assert_eq!(idents("t.", ["A", "b"]), "t.\"A\", t.\"b\"");
+    }
+}
