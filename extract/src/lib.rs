@@ -1,1 +1,287 @@
+//! Extract: what changed in the source since the newest batch, as CSV in the ingestion bucket,
+//! completed by a manifest.
+//!
+//! [`run`] is a run: it reads the newest manifest, then takes a snapshot, and can commit only the
+//! number after that manifest. Of two runs that overlap one commits; what the other wrote is read
+//! by nobody.
 
+mod catalogue;
+mod error;
+mod plan;
+mod read;
+mod snapshot;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blackwater_shared::config::Config;
+use blackwater_shared::log::{Commit, Log};
+use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, Table};
+use blackwater_shared::pack::Pack;
+use blackwater_shared::postgres::Database;
+use blackwater_shared::store::{Object, Store};
+use blackwater_shared::{PROGRAM, postgres};
+use chrono::TimeDelta;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use uuid::Uuid;
+
+pub use error::Error;
+use plan::{Continuity, Reading};
+use read::{Look, SEEN, TableReader};
+use snapshot::{Opening, bounds};
+
+/// A log that says nothing for a day says that it is alive.
+const HEARTBEAT: TimeDelta = TimeDelta::days(1);
+
+/// What was found and written of each table.
+type Read = BTreeMap<String, (Look, Vec<Object>)>;
+
+/// Extract with its clients, for any number of runs.
+#[derive(Clone)]
+pub struct Extract {
+    source: Database,
+    schema: String,
+    exclude: Vec<(String, String)>,
+    readers: usize,
+    object_bytes: u64,
+    log: Log,
+    pack: Pack,
+}
+
+/// What is wanted of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Request {
+    /// What changed.
+    #[default]
+    Changes,
+    /// What changed, and these tables in full.
+    Full(Vec<String>),
+    /// All tables in full.
+    FullAll,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The batch that it wrote, or found written by another run.
+    pub batch: Option<u64>,
+    /// What a person should know.
+    pub notices: Vec<String>,
+    /// The tables, if a batch was written.
+    pub tables: Vec<TableReport>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It wrote a batch.
+    Batch,
+    /// It found nothing and wrote nothing.
+    Nothing,
+    /// Another run had written the batch before it.
+    Lost,
+    /// A lock or a standby that is behind was in the way; the next run tries again.
+    GaveWay,
+}
+
+/// What a run read of a table.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableReport {
+    /// The table.
+    pub table: String,
+    /// Why it was read in full; `None` if what changed was read.
+    pub full: Option<String>,
+    /// The rows that the table has.
+    pub source_rows: u64,
+    /// The rows in the batch.
+    pub rows: u64,
+    /// Their bytes as CSV.
+    pub bytes: u64,
+}
+
+impl Extract {
+    /// Extract as the configuration says; `ingestion` is the ingestion bucket.
+    ///
+    /// # Errors
+    /// If there are no certificates to verify the source with.
+    pub fn new(config: &Config, pack: Pack, ingestion: Store) -> Result<Self, postgres::Error> {
+        Ok(Self {
+            source: config.source.address.pool("blackwater extract", config.limits.connections)?,
+            schema: config.source.schema.clone(),
+            exclude: config.source.exclude.clone(),
+            readers: config.limits.connections - 1,
+            object_bytes: config.limits.memory / 8,
+            log: Log::ingestion(ingestion),
+            pack,
+        })
+    }
+
+    /// One run: a batch if something changed, nothing otherwise.
+    ///
+    /// # Errors
+    /// Each says what failed; nothing is lost, the next run reads it.
+    pub async fn run(&self, request: &Request) -> Result<Report, Error> {
+        let known: Vec<_> = self.pack.source_tables().into_iter().collect();
+        let full = match request {
+            Request::Changes => Vec::new(),
+            Request::Full(tables) => tables.clone(),
+            Request::FullAll => known.clone(),
+        };
+        if let Some(table) = full.iter().find(|table| !known.contains(table)) {
+            return Err(Error::UnknownTable { table: table.clone(), known });
+        }
+
+        let number = self.log.newest().await?;
+        let newest: Option<Extracted> = match number {
+            0 => None,
+            _ => self.log.read(number).await?,
+        };
+        let mut client = self.source.connect().await?;
+        catalogue::check(&client, &self.schema, &self.pack).await?;
+        let snapshot = match snapshot::open(&mut client, &self.schema, &known).await? {
+            Opening::Open(snapshot) => snapshot,
+            Opening::GaveWay(why) => return Ok(Report::gave_way(why)),
+        };
+        let mut notices = Vec::new();
+        let verdict = newest.as_ref().map(|m| plan::continuity(&m.source, &snapshot.server, snapshot.wal_before));
+        let broken = match verdict {
+            Some(Continuity::Behind) => {
+                return Ok(Report::gave_way(format!("this standby is behind the snapshot of batch {number}")));
+            }
+            Some(Continuity::Broken(why)) => {
+                notices.push(format!("{why}; every table is read in full"));
+                Some(why)
+            }
+            Some(Continuity::Same) | None => None,
+        };
+        let tables = catalogue::read(&snapshot.transaction, &self.schema, &known, &self.exclude).await?;
+        let Some(tables) = tables else {
+            return Ok(Report::gave_way("a partition was attached at this very moment".into()));
+        };
+        let models = self.models(&tables)?;
+
+        let run = Uuid::now_v7();
+        let plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
+        let xmin = bounds(&snapshot.server.snapshot).map_or(0, |(xmin, _)| xmin);
+        // Another server gives the same numbers to other transactions.
+        let trusted = newest.as_ref().filter(|_| broken.is_none());
+        let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
+        let readers = tables.iter().map(|(name, table)| TableReader {
+            schema: &self.schema,
+            name,
+            table,
+            reading: &plan[name],
+            models: self.pack.driven_by(name).map(|model| model.name.as_str()).collect(),
+            seen,
+            xmin,
+        });
+        let read: Read = stream::iter(readers)
+            .map(|reader| self.read(reader, &snapshot.id, number + 1, run))
+            .buffer_unordered(self.readers)
+            .try_collect()
+            .await?;
+        drop(snapshot.transaction);
+
+        let manifest = Extracted {
+            head: Head {
+                format: FORMAT,
+                program: PROGRAM.into(),
+                pack: self.pack.hash.clone(),
+                log: newest.as_ref().map_or_else(Uuid::new_v4, |newest| newest.head.log),
+                batch: number + 1,
+                run,
+                at: snapshot.at,
+            },
+            seen: seen_by_now(seen, xmin, &read),
+            tables: tables.into_iter().map(|(name, table)| in_manifest(name, table, &snapshot.server, &read)).collect(),
+            source: snapshot.server,
+            models,
+        };
+        if newest.as_ref().is_some_and(|newest| !is_news(newest, &manifest)) {
+            return Ok(Report { outcome: Outcome::Nothing, batch: None, notices, tables: Vec::new() });
+        }
+        let outcome = match self.log.commit(&manifest).await? {
+            Commit::Won => Outcome::Batch,
+            Commit::Lost => Outcome::Lost,
+        };
+        let tables = manifest.tables.iter().map(|(name, table)| TableReport {
+            table: name.clone(),
+            full: match &plan[name] {
+                Reading::Full(why) => Some(why.clone()),
+                Reading::Changes { .. } => None,
+            },
+            source_rows: table.rows,
+            rows: table.objects.iter().map(|object| object.rows).sum(),
+            bytes: table.objects.iter().map(|object| object.bytes).sum(),
+        });
+        Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
+    }
+
+    /// Looks at one table on a connection of its own, and copies what changed.
+    async fn read(
+        &self,
+        reader: TableReader<'_>,
+        snapshot: &str,
+        batch: u64,
+        run: Uuid,
+    ) -> Result<(String, (Look, Vec<Object>)), Error> {
+        let mut client = self.source.connect().await?;
+        let transaction = snapshot::import(&mut client, snapshot).await?;
+        let look = reader.look(&transaction).await?;
+        let objects = match look.changed {
+            0 => Vec::new(),
+            _ => reader.copy(&transaction, self.log.store(), batch, run, self.object_bytes).await?,
+        };
+        Ok((reader.name.to_owned(), (look, objects)))
+    }
+
+    /// Checks that every model fits the source, and says what it is.
+    fn models(&self, tables: &BTreeMap<String, catalogue::Table>) -> Result<BTreeMap<String, ModelState>, Error> {
+        let mut states = BTreeMap::new();
+        for (name, model) in &self.pack.models {
+            catalogue::check_model(model, &tables[&model.driving])?;
+            let state = ModelState { hash: self.pack.model_hash(model), table: model.driving.clone() };
+            states.insert(name.clone(), state);
+        }
+        Ok(states)
+    }
+}
+
+impl Report {
+    fn gave_way(why: String) -> Self {
+        Self { outcome: Outcome::GaveWay, batch: None, notices: vec![why], tables: Vec::new() }
+    }
+}
+
+/// Whether a batch has something to say that the newest has not: rows, a table whose number of
+/// rows differs though none changed (some are gone), or a sign of life.
+fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
+    batch.head.at - newest.head.at >= HEARTBEAT
+        || batch.tables.iter().any(|(name, table)| {
+            !table.objects.is_empty() || newest.tables.get(name).is_none_or(|known| known.rows != table.rows)
+        })
+}
+
+/// The transactions not below the snapshot's xmin whose rows the log holds with this batch.
+fn seen_by_now(seen: &[u64], xmin: u64, read: &Read) -> Option<Vec<u64>> {
+    let mut all: BTreeSet<u64> = seen.iter().copied().filter(|xid| *xid >= xmin).collect();
+    all.extend(read.values().flat_map(|(look, _)| &look.writers));
+    (all.len() <= SEEN).then(|| all.into_iter().collect())
+}
+
+fn in_manifest(name: String, table: catalogue::Table, server: &Server, read: &Read) -> (String, Table) {
+    let (look, objects) = &read[&name];
+    let table = Table {
+        columns: table.columns,
+        key: table.key,
+        marker: Some(server.snapshot.clone()),
+        heaps: table.heaps,
+        fingerprint: table.fingerprint,
+        rows: look.rows,
+        objects: objects.clone(),
+    };
+    (name, table)
+}

@@ -1,1 +1,312 @@
+//! Load: the batches of the processed log into the warehouse, in order, each once.
+//!
+//! A batch and its line in the ledger are one transaction under a lock, so repeated, early and
+//! simultaneous runs all end in the same state.
 
+mod catalogue;
+mod error;
+mod ledger;
+mod star;
+
+use std::path::Path;
+
+use blackwater_shared::config::Config;
+use blackwater_shared::log::{self, Applied, Log};
+use blackwater_shared::manifest::{StarTable, Transformed};
+use blackwater_shared::pack::Pack;
+use blackwater_shared::postgres::{self, Database, ident, idents, qualified};
+use blackwater_shared::store::{Store, sha256};
+use deadpool_postgres::{Object, Transaction};
+use serde::Serialize;
+use uuid::Uuid;
+
+use error::Doing;
+pub use error::Error;
+use ledger::Newest;
+use star::{Counts, Stage, StarFile};
+
+/// How values are read, and how long a session waits for a lock.
+const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL lock_timeout = '60s'; \
+    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; \
+    SET LOCAL search_path = pg_catalog";
+
+/// Load with its clients, for any number of runs.
+#[derive(Clone)]
+pub struct Load {
+    warehouse: Database,
+    schema: String,
+    readers: Vec<String>,
+    log: Log,
+    pack: Pack,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The batches that it applied, in order.
+    pub batches: Vec<BatchReport>,
+    /// The newest batch that the warehouse holds, 0 if there is none.
+    pub applied: u64,
+}
+
+/// What one batch changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct BatchReport {
+    /// The batch.
+    pub batch: u64,
+    /// The star tables that got rows.
+    pub tables: Vec<TableReport>,
+}
+
+/// What one batch changed in a star table.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableReport {
+    /// The star table.
+    pub table: String,
+    /// Rows that are new.
+    pub inserted: u64,
+    /// Rows that differed.
+    pub updated: u64,
+    /// Rows that were equal, and were left untouched.
+    pub unchanged: u64,
+}
+
+/// How far the warehouse is.
+#[derive(Clone, Debug, Serialize)]
+pub struct State {
+    /// The newest batch applied.
+    pub batch: u64,
+    /// The log that it is of.
+    pub log: Uuid,
+    /// When it was applied.
+    pub applied_at: chrono::DateTime<chrono::Utc>,
+    /// The rows of each star table.
+    pub rows: Vec<(String, u64)>,
+}
+
+impl Load {
+    /// Load as the configuration says; `processed` is the processed bucket.
+    ///
+    /// # Errors
+    /// If there are no certificates to verify the warehouse with.
+    pub fn new(config: &Config, pack: Pack, processed: Store) -> Result<Self, postgres::Error> {
+        Ok(Self {
+            warehouse: config.warehouse.address.pool("blackwater load", 1)?,
+            schema: config.warehouse.schema.clone(),
+            readers: config.warehouse.readers.clone(),
+            log: Log::processed(processed, &pack.hash),
+            pack,
+        })
+    }
+
+    /// One run: every batch that the processed log has and the warehouse lacks, until a number is
+    /// missing. `schema_applied` says that `schema.sql` was run by hand.
+    ///
+    /// # Errors
+    /// Each names the batch; those before it are applied, and the next run goes on from there.
+    pub async fn run(&self, schema_applied: bool) -> Result<Report, Error> {
+        self.log.store().check().await?;
+        let mut client = self.warehouse.connect().await?;
+        ledger::prepare(&mut client, &self.schema).await?;
+        let mut newest = ledger::newest(&client, &self.schema).await?;
+        if let Some(newest) = &newest {
+            self.same_log(newest).await?;
+        }
+        let mut report = Report::default();
+        let mut log = newest.as_ref().map(|newest| newest.log);
+        loop {
+            report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
+            let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? else { break };
+            log = Some(manifest.head.log);
+            if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
+                report.batches.push(batch);
+            }
+            newest = ledger::newest(&client, &self.schema).await?;
+        }
+        if let Some(log) = log {
+            let hint = Applied { log, batch: report.applied };
+            if Applied::read(self.log.store()).await? != Some(hint) {
+                hint.write(self.log.store()).await?;
+            }
+        }
+        Ok(report)
+    }
+
+    /// How far the warehouse is; `None` if no batch is applied.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub async fn state(&self) -> Result<Option<State>, Error> {
+        let client = self.warehouse.connect().await?;
+        if !ledger::exists(&client).await? {
+            return Ok(None);
+        }
+        let Some(newest) = ledger::newest(&client, &self.schema).await? else { return Ok(None) };
+        let applied_at = client
+            .query_one(
+                "SELECT applied_at FROM blackwater.ledger WHERE star_schema = $1 AND batch = $2",
+                &[&self.schema, &(newest.batch as i64)],
+            )
+            .await
+            .doing("read the ledger")?
+            .get(0);
+        let mut rows = Vec::new();
+        for table in self.pack.models.keys() {
+            let sql = format!("SELECT count(*) FROM {}", qualified(&self.schema, table));
+            let count: i64 = client.query_one(&sql, &[]).await.doing(format!("count the rows of {table}"))?.get(0);
+            rows.push((table.clone(), count as u64));
+        }
+        Ok(Some(State { batch: newest.batch, log: newest.log, applied_at, rows }))
+    }
+
+    /// Stops when the warehouse was fed by another log than the bucket holds.
+    async fn same_log(&self, newest: &Newest) -> Result<(), Error> {
+        let other = |batch: u64, found| {
+            let known_by = format!("schema {} of the warehouse", self.schema);
+            log::Error::OtherLog { here: self.log.place(batch), found, known_by, known: newest.log }
+        };
+        if let Some(manifest) = self.log.read::<Transformed>(newest.batch).await? {
+            if manifest.head.log != newest.log {
+                return Err(other(newest.batch, manifest.head.log).into());
+            }
+            if manifest.extracted != newest.extracted {
+                let why = "it is another batch than the one of this number that is applied".into();
+                return Err(log::Error::Foreign { object: self.log.place(newest.batch), why }.into());
+            }
+        } else if let Some(first) = self.log.after(0, 1).await?.first()
+            && let Some(manifest) = self.log.read::<Transformed>(*first).await?
+            && manifest.head.log != newest.log
+        {
+            return Err(other(*first, manifest.head.log).into());
+        }
+        Ok(())
+    }
+
+    /// Applies one batch, unless another load did so first.
+    async fn batch(
+        &self,
+        client: &mut Object,
+        manifest: &Transformed,
+        schema_applied: bool,
+    ) -> Result<Option<BatchReport>, Error> {
+        let batch = manifest.head.batch;
+        let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
+        let doing = || format!("apply batch {batch}");
+        let transaction = client.transaction().await.doing(doing())?;
+        transaction.batch_execute(SESSION).await.doing(doing())?;
+        ledger::lock(&transaction, &self.schema).await?;
+        let newest = ledger::newest_locked(&transaction, &self.schema).await?;
+        if newest.as_ref().map_or(0, |newest| newest.batch) + 1 != batch {
+            return Ok(None);
+        }
+        if let Some(newest) = newest.as_ref().filter(|newest| newest.log != manifest.head.log) {
+            let known_by = format!("schema {} of the warehouse", self.schema);
+            let (here, found, known) = (self.log.place(batch), manifest.head.log, newest.log);
+            return Err(log::Error::OtherLog { here, found, known_by, known }.into());
+        }
+        let schema_hash = sha256(format!("{}\0{}", self.pack.schema, self.readers.join("\0")).as_bytes());
+        if !schema_applied && newest.is_none_or(|newest| newest.schema_hash != schema_hash) {
+            self.apply_schema(&transaction).await?;
+        }
+
+        let tables: Vec<_> = manifest.tables.iter().filter(|(_, table)| !table.objects.is_empty()).collect();
+        let names: Vec<_> = tables.iter().map(|(name, _)| name.as_str()).collect();
+        let stars = catalogue::read(&transaction, &self.schema, &names).await?;
+        let mut report = BatchReport { batch, tables: Vec::new() };
+        let mut all = Counts::default();
+        for (number, name) in catalogue::in_order(&transaction, &self.schema, &names).await?.into_iter().enumerate() {
+            let counts = match stars.get(name) {
+                Some(star) => self.table(&transaction, manifest, name, star, number, folder.path()).await?,
+                None => {
+                    let why = format!("it is not in schema {}. Add it to schema.sql", self.schema);
+                    return Err(Error::Table { batch, table: name.into(), why });
+                }
+            };
+            all.add(counts);
+            let Counts { inserted, updated, unchanged } = counts;
+            report.tables.push(TableReport { table: name.into(), inserted, updated, unchanged });
+        }
+        ledger::note(&transaction, &self.schema, manifest, &schema_hash, all).await?;
+        transaction.commit().await.doing(doing())?;
+        Ok(Some(report))
+    }
+
+    /// Writes the rows of one star table.
+    async fn table(
+        &self,
+        transaction: &Transaction<'_>,
+        manifest: &Transformed,
+        table: &str,
+        star: &catalogue::Star,
+        number: usize,
+        folder: &Path,
+    ) -> Result<Counts, Error> {
+        let batch = manifest.head.batch;
+        let refuse = |why: String| Error::Table { batch, table: table.into(), why };
+        let StarTable { objects, .. } = &manifest.tables[table];
+        let mut stage: Option<Stage<'_>> = None;
+        for object in objects {
+            let path = folder.join("rows.parquet");
+            self.log.store().download(object, &path).await?;
+            let unreadable = |error: parquet::errors::ParquetError| Error::Parquet {
+                batch,
+                object: object.key.clone(),
+                why: error.to_string(),
+            };
+            let file = StarFile::open(&path).map_err(unreadable)?;
+            let stage = match &stage {
+                Some(stage) => stage,
+                None => {
+                    let columns = file.columns();
+                    if let Some(column) = columns.iter().find(|column| !star.columns.contains(*column)) {
+                        return Err(refuse(format!(
+                            "the model returns {column}, which the table has not. Add it to schema.sql"
+                        )));
+                    }
+                    let star = qualified(&self.schema, table);
+                    let made =
+                        Stage { transaction, batch, table, star, stage: format!("pg_temp.stage_{number}"), columns };
+                    made.create().await?;
+                    stage.insert(made)
+                }
+            };
+            stage.fill(file, &object.key).await?;
+        }
+        let Some(stage) = stage else { return Ok(Counts::default()) };
+        let key = star.upsert_key(&stage.columns).map_err(refuse)?;
+        stage.one_row_a_key(key).await?;
+        stage.upsert(key).await
+    }
+
+    /// Applies `schema.sql`, and lets the readers read.
+    async fn apply_schema(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let failed = |error: tokio_postgres::Error| Error::Schema {
+            schema: self.schema.clone(),
+            why: postgres::explain(&error),
+        };
+        let schema = ident(&self.schema);
+        let before = "SELECT to_regnamespace($1) IS NOT NULL, pg_current_xact_id()::text";
+        let row = transaction.query_one(before, &[&schema]).await.map_err(failed)?;
+        if !row.get::<_, bool>(0) {
+            transaction.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(failed)?;
+        }
+        let sql =
+            format!("SET LOCAL search_path = {schema};\n{}\n;SET LOCAL search_path = pg_catalog", self.pack.schema);
+        transaction.batch_execute(&sql).await.map_err(failed)?;
+        let after = transaction.query_one("SELECT pg_current_xact_id()::text", &[]).await.map_err(failed)?;
+        if row.get::<_, &str>(1) != after.get::<_, &str>(0) {
+            let why = "it ends the transaction (COMMIT or ROLLBACK). Take that out".into();
+            return Err(Error::Schema { schema: self.schema.clone(), why });
+        }
+        if !self.readers.is_empty() {
+            let tables: Vec<_> = self.pack.models.keys().map(|table| qualified(&self.schema, table)).collect();
+            let readers = idents("", &self.readers);
+            let sql = format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {readers}; GRANT SELECT ON {} TO {readers}",
+                tables.join(", ")
+            );
+            transaction.batch_execute(&sql).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}

@@ -180,7 +180,9 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
     }
     Ok(match List::deserialize(deserializer)? {
         List::Items(items) => items,
-        List::Text(text) => text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect(),
+        List::Text(text) => {
+            text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+        }
     })
 }
 
@@ -261,16 +263,20 @@ fn put(table: &mut toml::Table, setting: &str, value: String) {
 
 fn check(written: Written, place: &str, folder: &Path) -> Result<Config, Error> {
     let wrong = |setting: &str, why: String| Error::Setting { place: place.into(), setting: setting.into(), why };
-    let name_is_plain = |name: &str| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    };
+    let name_is_plain =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if !name_is_plain(&written.name) {
         return Err(wrong("name", "a name has lower-case letters, digits and hyphens".into()));
     }
-    for (setting, bucket) in [("ingestion.bucket", &written.ingestion.bucket), ("processed.bucket", &written.processed.bucket)] {
+    for (setting, bucket) in
+        [("ingestion.bucket", &written.ingestion.bucket), ("processed.bucket", &written.processed.bucket)]
+    {
         // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
         if !(3..=63).contains(&bucket.len()) || !name_is_plain(&bucket.replace('.', "-")) {
-            return Err(wrong(setting, format!("{bucket:?} is not the name of a bucket: 3 to 63 lower-case letters, digits, hyphens and dots")));
+            return Err(wrong(
+                setting,
+                format!("{bucket:?} is not the name of a bucket: 3 to 63 lower-case letters, digits, hyphens and dots"),
+            ));
         }
     }
     if written.ingestion.bucket == written.processed.bucket {
@@ -287,7 +293,10 @@ fn check(written: Written, place: &str, folder: &Path) -> Result<Config, Error> 
         .collect::<Result<_, _>>()?;
     let connections = written.limits.connections.unwrap_or(4);
     if !(2..=64).contains(&connections) {
-        return Err(wrong("limits.connections", format!("{connections} is not between 2 and 64 (one holds the snapshot)")));
+        return Err(wrong(
+            "limits.connections",
+            format!("{connections} is not between 2 and 64 (one holds the snapshot)"),
+        ));
     }
     let memory = bytes(written.limits.memory.as_deref().unwrap_or("256MB"))
         .filter(|memory| *memory >= 128 << 20)
@@ -297,7 +306,8 @@ fn check(written: Written, place: &str, folder: &Path) -> Result<Config, Error> 
         (None, Some(directory)) => S3::Directory(folder.join(directory)),
         (endpoint, None) => S3::Endpoint(endpoint),
     };
-    let address = |setting, url| Address::parse(setting, url).map_err(|why| Error::Address { place: place.into(), why });
+    let address =
+        |setting, url| Address::parse(setting, url).map_err(|why| Error::Address { place: place.into(), why });
     Ok(Config {
         name: written.name,
         model: folder.join(written.model),
@@ -395,7 +405,11 @@ directory = "data"
         };
         for (text, setting, why) in [
             (swap("[limits]", "[limitz]"), "limitz", "unknown field"),
-            (swap("memory =", "memroy ="), "limits.memroy", "unknown field `memroy`, expected `memory` or `connections`"),
+            (
+                swap("memory =", "memroy ="),
+                "limits.memroy",
+                "unknown field `memroy`, expected `memory` or `connections`",
+            ),
             (swap("name = \"totesys\"", ""), ".", "missing field `name`"),
             (swap("name = \"totesys\"", "name = \"Tote Sys\""), "name", "lower-case letters"),
             (swap("\"512MB\"", "\"much\""), "limits.memory", "128MB or more"),

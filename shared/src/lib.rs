@@ -4,6 +4,7 @@
 pub mod config;
 pub mod log;
 pub mod manifest;
+pub mod model;
 pub mod pack;
 pub mod postgres;
 pub mod store;

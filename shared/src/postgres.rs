@@ -25,7 +25,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be read. The address itself is never printed: it holds a password.
-    #[error("{setting} is not an address of a Postgres database: {why}. Write postgres://user:password@host:5432/database?sslmode=verify-full")]
+    #[error(
+        "{setting} is not an address of a Postgres database: {why}. Write postgres://user:password@host:5432/database?sslmode=verify-full"
+    )]
     Address {
         /// The setting that holds the address.
         setting: &'static str,
@@ -33,7 +35,9 @@ pub enum Error {
         why: String,
     },
     /// No certificates to verify the server with.
-    #[error("cannot verify {database}: {why}. Name the file of its authority with sslrootcert=…, or choose another sslmode")]
+    #[error(
+        "cannot verify {database}: {why}. Name the file of its authority with sslrootcert=…, or choose another sslmode"
+    )]
     Certificates {
         /// The database, without its password.
         database: String,
@@ -206,7 +210,11 @@ impl FromStr for Tls {
             "require" => Self::Require,
             "verify-ca" => Self::VerifyCa,
             "verify-full" => Self::VerifyFull,
-            _ => return Err(format!("sslmode {mode} is none of disable, allow, prefer, require, verify-ca, verify-full")),
+            _ => {
+                return Err(format!(
+                    "sslmode {mode} is none of disable, allow, prefer, require, verify-ca, verify-full"
+                ));
+            }
         })
     }
 }

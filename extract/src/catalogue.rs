@@ -1,0 +1,234 @@
+//! What the source's catalogue says of the tables that are read: columns, key, the heaps behind
+//! them, and the fingerprint of everything that can change a row's content without writing it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blackwater_shared::manifest::{Column, Heap, mark};
+use blackwater_shared::model::Model;
+use blackwater_shared::pack::Pack;
+use blackwater_shared::store::sha256;
+use deadpool_postgres::{Object, Transaction};
+
+use crate::error::{Doing, Error};
+
+/// A source table.
+pub(crate) struct Table {
+    pub(crate) columns: Vec<Column>,
+    pub(crate) key: Vec<String>,
+    pub(crate) heaps: Vec<Heap>,
+    pub(crate) fingerprint: String,
+    /// Whether its rows lie in other heaps too, so that a reading must name the heaps.
+    pub(crate) many: bool,
+}
+
+/// Makes sure that the source has the tables, and that this role sees all their rows.
+pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<(), Error> {
+    let tables: Vec<_> = pack.source_tables().into_iter().collect();
+    let rows = client
+        .query(
+            "SELECT c.relname::text, c.relkind::text, row_security_active(c.oid), has_table_privilege(c.oid, 'SELECT')
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = ANY($2) AND has_schema_privilege(n.oid, 'USAGE')",
+            &[&schema, &tables],
+        )
+        .await
+        .doing("read the source's catalogue")?;
+    let found: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let missing: Vec<_> = tables.into_iter().filter(|table| !found.contains(table)).collect();
+    if let Some(first) = missing.first() {
+        let model = pack.driven_by(first).next().map(|model| model.file.clone()).unwrap_or_default();
+        return Err(Error::NoTable { tables: missing, schema: schema.into(), model });
+    }
+    for row in rows {
+        let refuse = |why: &str| Err(Error::Table { table: row.get(0), why: why.into() });
+        if !matches!(row.get(1), "r" | "p") {
+            return refuse("it is not a table; views and foreign tables are not supported yet");
+        }
+        if !row.get::<_, bool>(3) {
+            return refuse("this role may not read it. Run as its owner: GRANT SELECT ON … TO …");
+        }
+        if row.get(2) {
+            return refuse(
+                "row-level security applies to this role, and a changed policy shows rows that nothing wrote. \
+                 Give the role BYPASSRLS",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads the catalogue in the run's snapshot. `None` if a heap came in after the locks were taken.
+pub(crate) async fn read(
+    transaction: &Transaction<'_>,
+    schema: &str,
+    tables: &[String],
+    exclude: &[(String, String)],
+) -> Result<Option<BTreeMap<String, Table>>, Error> {
+    let heaps = transaction.query(HEAPS, &[&schema, &tables]).await.doing("read the source's catalogue")?;
+    let mut roots: BTreeMap<String, u32> = BTreeMap::new();
+    let mut leaves: BTreeMap<String, Vec<(u32, u32)>> = BTreeMap::new();
+    for row in &heaps {
+        let (table, oid): (String, u32) = (row.get(0), row.get(2));
+        if !row.get::<_, bool>(5) {
+            return Ok(None);
+        }
+        if row.get(1) {
+            roots.insert(table.clone(), oid);
+        }
+        match row.get(3) {
+            "r" => leaves.entry(table).or_default().push((oid, row.get(4))),
+            "p" => {}
+            _ => {
+                return Err(Error::Table {
+                    table,
+                    why: "a part of it is a foreign table; they are not supported yet".into(),
+                });
+            }
+        }
+    }
+    let oids: Vec<u32> = heaps.iter().map(|row| row.get(2)).collect();
+    let definitions = definitions(transaction, &oids).await?;
+    let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for row in transaction.query(KEYS, &[&oids]).await.doing("read the source's catalogue")? {
+        keys.insert(row.get(0), row.get(1));
+    }
+
+    let mut read = BTreeMap::new();
+    for (table, root) in roots {
+        let excluded: BTreeSet<_> =
+            exclude.iter().filter(|(of, _)| *of == table).map(|(_, column)| column.as_str()).collect();
+        let definition = &definitions[&root];
+        if let Some(unknown) = excluded.iter().find(|name| !definition.iter().any(|column| column.name == **name)) {
+            let why = format!("it has no column {unknown}, which source.exclude names");
+            return Err(Error::Table { table, why });
+        }
+        let fingerprint = |oid: u32| {
+            let of: Vec<_> =
+                definitions[&oid].iter().filter(|column| !excluded.contains(column.name.as_str())).collect();
+            sha256(&serde_json::to_vec(&of).unwrap_or_default())
+        };
+        let heaps: Vec<Heap> = leaves
+            .remove(&table)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(oid, file)| Heap { oid, file, fingerprint: fingerprint(oid) })
+            .collect();
+        let columns = definition
+            .iter()
+            .filter(|column| !excluded.contains(column.name.as_str()))
+            .map(|column| Column { name: column.name.clone(), kind: column.kind.clone() })
+            .collect();
+        let many = heaps.len() != 1 || heaps[0].oid != root;
+        let key = keys.remove(&root).unwrap_or_default();
+        read.insert(table, Table { columns, key, heaps, fingerprint: fingerprint(root), many });
+    }
+    Ok(Some(read))
+}
+
+/// Makes sure that a model fits its driving table.
+pub(crate) fn check_model(model: &Model, table: &Table) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::Model { file: model.file.clone(), why });
+    let of = &model.driving;
+    if let Some(column) = model.reads.iter().find(|column| !table.columns.iter().any(|known| known.name == **column)) {
+        return refuse(format!(
+            "the source table {of} has no column {column}, or source.exclude names it. Correct the model"
+        ));
+    }
+    let marked = mark(&model.name);
+    if table.columns.iter().any(|column| column.name == marked) {
+        return refuse(format!("the source table {of} has a column {marked}, a name that Blackwater uses"));
+    }
+    if table.key.is_empty() {
+        return refuse(format!("the source table {of} has no primary key, so its rows cannot be told apart"));
+    }
+    match model.key(&table.key) {
+        Ok(_) => Ok(()),
+        Err(column) => refuse(format!("it does not return {column}, which is in the primary key of {of}, as it is")),
+    }
+}
+
+/// Everything about a column that can change what a row holds while the row is not written.
+#[derive(serde::Serialize)]
+struct Definition {
+    number: i16,
+    name: String,
+    kind: String,
+    collation: Option<String>,
+    missing: Option<String>,
+    generated: Option<String>,
+    types: Vec<String>,
+}
+
+async fn definitions(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTreeMap<u32, Vec<Definition>>, Error> {
+    let mut types: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for row in transaction.query(TYPES, &[&oids]).await.doing("read the source's types")? {
+        types.entry(row.get(0)).or_default().push(row.get(1));
+    }
+    let mut definitions: BTreeMap<u32, Vec<Definition>> = oids.iter().map(|oid| (*oid, Vec::new())).collect();
+    for row in transaction.query(COLUMNS, &[&oids]).await.doing("read the source's columns")? {
+        definitions.entry(row.get(0)).or_default().push(Definition {
+            number: row.get(1),
+            name: row.get(2),
+            kind: row.get(3),
+            collation: row.get(4),
+            missing: row.get(5),
+            generated: row.get(6),
+            types: types.get(&row.get(7)).cloned().unwrap_or_default(),
+        });
+    }
+    Ok(definitions)
+}
+
+/// (table, whether it is the table itself, oid, kind, file node, whether this session locked it).
+const HEAPS: &str = "
+    WITH RECURSIVE heap (root, oid) AS (
+        SELECT c.oid, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1 AND c.relname = ANY($2)
+        UNION
+        SELECT heap.root, i.inhrelid FROM heap JOIN pg_inherits i ON i.inhparent = heap.oid
+    )
+    SELECT root.relname::text, heap.root = heap.oid, c.oid, c.relkind::text, c.relfilenode,
+           EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
+                   AND l.relation = c.oid AND l.granted)
+    FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_class root ON root.oid = heap.root
+    ORDER BY 1, c.oid";
+
+/// (table's oid, its primary key's columns in order).
+const KEYS: &str = "
+    SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.place)
+    FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+    WHERE i.indisprimary AND i.indrelid = ANY($1) AND k.place <= i.indnkeyatts
+    GROUP BY i.indrelid";
+
+const COLUMNS: &str = "
+    SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), c.collname::text,
+           a.attmissingval::text, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END, a.atttypid
+    FROM pg_attribute a
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation
+    WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attrelid, a.attnum";
+
+/// (a column's type, the definition of it or of a type that it is made of): enum labels, and the
+/// types under domains, arrays, ranges and composite types.
+const TYPES: &str = "
+    WITH RECURSIVE part (root, oid) AS (
+        SELECT DISTINCT atttypid, atttypid FROM pg_attribute WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped
+        UNION
+        SELECT part.root, inner_type.oid
+        FROM part JOIN pg_type t ON t.oid = part.oid
+        CROSS JOIN LATERAL (
+            SELECT t.typelem AS oid UNION ALL SELECT t.typbasetype
+            UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid
+            UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+        ) inner_type
+        WHERE inner_type.oid <> 0
+    )
+    SELECT part.root,
+           concat_ws(' ', t.typtype, format_type(t.oid, NULL), format_type(nullif(t.typbasetype, 0), t.typtypmod),
+               (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder)::text FROM pg_enum e WHERE e.enumtypid = t.oid),
+               (SELECT array_agg(concat(a.attname, ' ', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)::text
+                FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))
+    FROM part JOIN pg_type t ON t.oid = part.oid
+    ORDER BY 1, 2";

@@ -1,0 +1,74 @@
+use blackwater_shared::{log, postgres, store};
+
+/// Why a run of extract failed. Nothing is lost by it: the next run reads what this one did not.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ingestion log failed.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// The ingestion bucket failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The source cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] postgres::Error),
+    /// The source does not have what the models read.
+    #[error("the source has no table {} in schema {schema}, which {model} reads. Correct source.url, source.schema or the model", .tables.join(", "))]
+    NoTable {
+        /// The tables that are missing.
+        tables: Vec<String>,
+        /// The schema.
+        schema: String,
+        /// A model that reads one of them.
+        model: String,
+    },
+    /// A source table cannot be read, or not exactly.
+    #[error("source table {table}: {why}")]
+    Table {
+        /// The table.
+        table: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A model does not fit the source.
+    #[error("{file}: {why}")]
+    Model {
+        /// The model's file.
+        file: String,
+        /// What does not fit, and what to do.
+        why: String,
+    },
+    /// A statement failed.
+    #[error("cannot {doing}: {why}")]
+    Query {
+        /// What was being done, on which table.
+        doing: String,
+        /// The server's words.
+        why: String,
+    },
+    /// The server is too old.
+    #[error("the source is Postgres {version}; Blackwater reads 13 and later")]
+    TooOld {
+        /// Its version.
+        version: i32,
+    },
+    /// `--full` names a table that no model reads.
+    #[error("no model reads the table {table}; there are {}", .known.join(", "))]
+    UnknownTable {
+        /// The table.
+        table: String,
+        /// The tables that models read.
+        known: Vec<String>,
+    },
+}
+
+/// Names what was being done when a statement failed.
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
+        self.map_err(|error| Error::Query { doing: doing.into(), why: postgres::explain(&error) })
+    }
+}

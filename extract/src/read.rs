@@ -1,0 +1,177 @@
+//! Reading one table in the shared snapshot: first a look that counts, then, if something
+//! changed, a COPY streamed to the ingestion bucket.
+
+use blackwater_shared::manifest::mark;
+use blackwater_shared::postgres::{ident, idents, qualified};
+use blackwater_shared::store::{Object, Store, data_key};
+use deadpool_postgres::Transaction;
+use futures_util::{StreamExt, pin_mut};
+use uuid::Uuid;
+
+use crate::catalogue::Table;
+use crate::error::{Doing, Error};
+use crate::plan::Reading;
+
+/// How many transactions a manifest lists as seen. Beyond that a run that finds one of them still
+/// above its marker delivers its rows again, which costs time and changes nothing.
+pub(crate) const SEEN: usize = 100_000;
+
+/// One table as a run reads it.
+pub(crate) struct TableReader<'a> {
+    pub(crate) schema: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) table: &'a Table,
+    pub(crate) reading: &'a Reading,
+    /// The models that the table drives.
+    pub(crate) models: Vec<&'a str>,
+    /// The transactions whose rows the log has delivered already.
+    pub(crate) seen: &'a [u64],
+    /// The snapshot's xmin.
+    pub(crate) xmin: u64,
+}
+
+/// What a look at a table found.
+pub(crate) struct Look {
+    /// The rows of the table in the snapshot.
+    pub(crate) rows: u64,
+    /// Those that this batch must hold.
+    pub(crate) changed: u64,
+    /// The transactions at or above the snapshot's xmin that wrote one of them, at most
+    /// [`SEEN`] and one more.
+    pub(crate) writers: Vec<u64>,
+}
+
+impl TableReader<'_> {
+    /// Counts the table's rows and those that changed, in one scan.
+    pub(crate) async fn look(&self, transaction: &Transaction<'_>) -> Result<Look, Error> {
+        let sql = format!(
+            "SELECT count(*), count(*) FILTER (WHERE {changed}),
+                    (array_agg(DISTINCT xmin::text::bigint) FILTER (WHERE ({changed}) AND age(xmin) BETWEEN 0 AND {recent}))[1:{limit}]
+             FROM {table} WHERE {heaps}",
+            changed = self.changed(),
+            recent = age(self.xmin),
+            table = qualified(self.schema, self.name),
+            heaps = self.heaps(),
+            limit = SEEN + 1,
+        );
+        let row = transaction.query_one(&sql, &[]).await.doing(format!("count the changed rows of {}", self.name))?;
+        let writers: Option<Vec<i64>> = row.get(2);
+        Ok(Look {
+            rows: row.get::<_, i64>(0) as u64,
+            changed: row.get::<_, i64>(1) as u64,
+            writers: writers.unwrap_or_default().into_iter().map(|writer| widen(writer as u32, self.xmin)).collect(),
+        })
+    }
+
+    /// Copies the changed rows to the bucket, in objects of about `object_bytes`.
+    pub(crate) async fn copy(
+        &self,
+        transaction: &Transaction<'_>,
+        store: &Store,
+        batch: u64,
+        run: Uuid,
+        object_bytes: u64,
+    ) -> Result<Vec<Object>, Error> {
+        let columns = idents("", self.table.columns.iter().map(|column| &column.name));
+        let marks: String = self.models.iter().map(|model| format!(", true AS {}", ident(&mark(model)))).collect();
+        let sql = format!(
+            "COPY (SELECT {columns}{marks} FROM {} WHERE {} AND ({})) TO STDOUT (FORMAT csv, HEADER)",
+            qualified(self.schema, self.name),
+            self.heaps(),
+            self.changed(),
+        );
+        let doing = || format!("copy the rows of {}", self.name);
+        let lines = transaction.copy_out(&sql).await.doing(doing())?;
+        pin_mut!(lines);
+        let mut objects = Vec::new();
+        let mut header = None;
+        let mut upload = None;
+        let mut rows = 0;
+        // The server sends the header and every row in a message of its own:
+        // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
+        while let Some(line) = lines.next().await {
+            let line = line.doing(doing())?;
+            let Some(header) = &header else {
+                header = Some(line);
+                continue;
+            };
+            let current = match &mut upload {
+                Some(current) => current,
+                None => {
+                    let key = data_key(batch, run, self.name, objects.len(), "csv");
+                    let current = upload.insert(store.upload(key));
+                    current.write(header).await?;
+                    current
+                }
+            };
+            current.write(&line).await?;
+            rows += 1;
+            if current.bytes() >= object_bytes
+                && let Some(full) = upload.take()
+            {
+                objects.push(full.finish(rows).await?);
+                rows = 0;
+            }
+        }
+        if let Some(last) = upload {
+            objects.push(last.finish(rows).await?);
+        }
+        Ok(objects)
+    }
+
+    /// The condition that a row changed. COPY takes no parameters: the numbers are written out.
+    fn changed(&self) -> String {
+        match self.reading {
+            Reading::Full(_) => "true".into(),
+            Reading::Changes { since, heaps } => {
+                let mut condition = format!("age(xmin) BETWEEN 0 AND {}", age(*since));
+                if !self.seen.is_empty() {
+                    let seen: Vec<_> = self.seen.iter().map(|xid| (*xid as u32).to_string()).collect();
+                    condition.push_str(&format!(" AND xmin <> ALL ('{{{}}}'::xid[])", seen.join(",")));
+                }
+                if !heaps.is_empty() {
+                    condition.push_str(&format!(" OR tableoid = ANY ({})", oids(heaps)));
+                }
+                condition
+            }
+        }
+    }
+
+    /// Limits a table with partitions or children to the heaps that the manifest will name: one
+    /// that is attached while this run reads comes in full with the next.
+    fn heaps(&self) -> String {
+        match self.table.many {
+            true => {
+                format!("tableoid = ANY ({})", oids(&self.table.heaps.iter().map(|heap| heap.oid).collect::<Vec<_>>()))
+            }
+            false => "true".into(),
+        }
+    }
+}
+
+fn oids(oids: &[u32]) -> String {
+    let oids: Vec<_> = oids.iter().map(ToString::to_string).collect();
+    format!("'{{{}}}'::oid[]", oids.join(","))
+}
+
+/// How many transactions ago `xid` was, computed once. The cast from `xid8` drops the epoch.
+fn age(xid: u64) -> String {
+    format!("(SELECT age('{xid}'::xid8::xid))")
+}
+
+/// The 64 bits of a transaction id that is not below `xmin` and less than 2^31 above it.
+fn widen(xid: u32, xmin: u64) -> u64 {
+    xmin + u64::from(xid.wrapping_sub(xmin as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_id_gets_its_epoch_from_the_snapshot() {
+        assert_eq!(widen(105, 100), 105);
+        assert_eq!(widen(3, (7 << 32) - 2), (7 << 32) + 3);
+        assert_eq!(widen(u32::MAX, (7 << 32) - 2), (7 << 32) - 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! The one snapshot of a run: opened after every heap is locked, so that no DDL can make a table
+//! look empty in it, and shared by all connections that read.
+
+use blackwater_shared::manifest::Server;
+use blackwater_shared::postgres::qualified;
+use chrono::{DateTime, Utc};
+use deadpool_postgres::{Object, Transaction};
+use tokio_postgres::IsolationLevel;
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Doing, Error};
+
+/// How values are printed, and how long a session may wait or be idle.
+const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
+    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; \
+    SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = 0; \
+    SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL search_path = pg_catalog";
+
+/// The position in the write-ahead log, in bytes.
+const WAL: &str =
+    "(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0')::bigint";
+
+/// An open snapshot, its locks, and the server that it is of.
+pub(crate) struct Snapshot<'a> {
+    pub(crate) transaction: Transaction<'a>,
+    pub(crate) server: Server,
+    /// The source's time of the snapshot.
+    pub(crate) at: DateTime<Utc>,
+    /// The position in the write-ahead log before the snapshot was taken.
+    pub(crate) wal_before: u64,
+    /// What other connections import.
+    pub(crate) id: String,
+}
+
+/// Why a run gives way to another session and leaves the work to the next run.
+pub(crate) enum Opening<'a> {
+    Open(Box<Snapshot<'a>>),
+    GaveWay(String),
+}
+
+/// Locks `tables` and everything under them, then takes the snapshot.
+pub(crate) async fn open<'a>(client: &'a mut Object, schema: &str, tables: &[String]) -> Result<Opening<'a>, Error> {
+    let before = client
+        .query_one(&format!("SELECT current_setting('server_version_num')::int / 10000, {WAL}"), &[])
+        .await
+        .doing("ask the source for its version and position")?;
+    if before.get::<_, i32>(0) < 13 {
+        return Err(Error::TooOld { version: before.get(0) });
+    }
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .doing("begin a transaction on the source")?;
+    let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
+    // Neither SET nor LOCK takes a snapshot: the SELECT below does, when the locks are held.
+    let locked =
+        transaction.batch_execute(&format!("{SESSION}; LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "))).await;
+    match locked {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            return Ok(Opening::GaveWay(format!(
+                "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
+                names.join(", ")
+            )));
+        }
+        locked => locked.doing(format!("lock {}", names.join(", ")))?,
+    }
+    let row = transaction
+        .query_one(
+            &format!(
+                "SELECT pg_current_snapshot()::text, pg_export_snapshot(), clock_timestamp(), {WAL},
+                        (SELECT system_identifier::text FROM pg_control_system()),
+                        CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+                             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
+                        pg_postmaster_start_time(), pg_is_in_recovery()"
+            ),
+            &[],
+        )
+        .await
+        .doing("take a snapshot of the source")?;
+    let server = Server {
+        snapshot: row.get(0),
+        wal: row.get::<_, i64>(3) as u64,
+        system: row.get(4),
+        timeline: row.get::<_, i32>(5) as u32,
+        started: row.get(6),
+        standby: row.get(7),
+    };
+    let wal_before = before.get::<_, i64>(1) as u64;
+    Ok(Opening::Open(Box::new(Snapshot { id: row.get(1), at: row.get(2), transaction, server, wal_before })))
+}
+
+/// A transaction on another connection that sees the same snapshot.
+pub(crate) async fn import<'a>(client: &'a mut Object, id: &str) -> Result<Transaction<'a>, Error> {
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .doing("begin a transaction on the source")?;
+    // The id is of the server's own making: hexadecimal digits and hyphens.
+    let sql = format!("{SESSION}; SET TRANSACTION SNAPSHOT '{id}'");
+    transaction.batch_execute(&sql).await.doing("share the snapshot")?;
+    Ok(transaction)
+}
+
+/// The xmin and xmax of a snapshot as `pg_current_snapshot()` prints it.
+pub(crate) fn bounds(snapshot: &str) -> Option<(u64, u64)> {
+    let mut parts = snapshot.split(':');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}

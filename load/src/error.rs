@@ -1,0 +1,83 @@
+use std::path::PathBuf;
+
+use blackwater_shared::{log, postgres, store};
+
+/// Why a run of load failed. A batch is applied whole or not at all, and tried again by the next run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The processed log failed.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// The processed bucket failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The warehouse cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] postgres::Error),
+    /// A statement failed.
+    #[error("cannot {doing}: {why}")]
+    Query {
+        /// What was being done, on which batch and table.
+        doing: String,
+        /// The server's words.
+        why: String,
+    },
+    /// `schema.sql` cannot be applied.
+    #[error(
+        "cannot apply the pack's schema.sql to schema {schema} of the warehouse: {why}. If this role may not, run it by hand as the schema's owner, with search_path = {schema}, and then `blackwater load --schema-applied`"
+    )]
+    Schema {
+        /// The schema.
+        schema: String,
+        /// The server's words.
+        why: String,
+    },
+    /// A star table does not fit its model.
+    #[error("batch {batch}, warehouse table {table}: {why}")]
+    Table {
+        /// The batch.
+        batch: u64,
+        /// The star table.
+        table: String,
+        /// What does not fit, and what to do.
+        why: String,
+    },
+    /// The warehouse's own tables were made by a newer version.
+    #[error(
+        "the tables of schema blackwater in the warehouse have format {found}, which this version ({}) does not know. Install the newer version",
+        blackwater_shared::PROGRAM
+    )]
+    Newer {
+        /// Their format.
+        found: i32,
+    },
+    /// A Parquet object cannot be read.
+    #[error("batch {batch}: cannot read {object}: {why}")]
+    Parquet {
+        /// The batch.
+        batch: u64,
+        /// The object's key.
+        object: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A temporary file failed.
+    #[error("cannot use the temporary file {}: {why}. TMPDIR names the folder for them", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        why: std::io::Error,
+    },
+}
+
+/// Names what was being done when a statement failed.
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
+        self.map_err(|error| Error::Query { doing: doing.into(), why: postgres::explain(&error) })
+    }
+}

@@ -1,0 +1,130 @@
+//! The ledger: which batches of which log are in which star schema. It is a table of the
+//! warehouse, so that a batch and the note that it is applied are one transaction.
+
+use blackwater_shared::manifest::Transformed;
+use deadpool_postgres::{Object, Transaction};
+use uuid::Uuid;
+
+use crate::error::{Doing, Error};
+use crate::star::Counts;
+
+/// The format of Blackwater's own tables in the warehouse.
+const FORMAT: i32 = 1;
+
+const TABLES: &str = "
+    CREATE SCHEMA IF NOT EXISTS blackwater;
+    CREATE TABLE blackwater.format (version integer NOT NULL);
+    COMMENT ON TABLE blackwater.format IS 'The format of the tables in this schema';
+    INSERT INTO blackwater.format VALUES (1);
+    CREATE TABLE blackwater.ledger (
+        star_schema    text        NOT NULL,
+        batch          bigint      NOT NULL,
+        log            uuid        NOT NULL,
+        extracted      uuid        NOT NULL,
+        transformed    uuid        NOT NULL,
+        pack           text        NOT NULL,
+        schema_hash    text        NOT NULL,
+        snapshot_at    timestamptz NOT NULL,
+        applied_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+        rows_inserted  bigint      NOT NULL,
+        rows_updated   bigint      NOT NULL,
+        rows_unchanged bigint      NOT NULL,
+        PRIMARY KEY (star_schema, batch)
+    );
+    COMMENT ON TABLE blackwater.ledger IS 'The batches that are applied to each star schema';";
+
+/// The newest line of the ledger for one star schema.
+#[derive(Clone, Debug)]
+pub(crate) struct Newest {
+    pub(crate) batch: u64,
+    pub(crate) log: Uuid,
+    pub(crate) extracted: Uuid,
+    pub(crate) schema_hash: String,
+}
+
+/// Takes the lock that keeps two loads of one star schema apart until the transaction ends.
+pub(crate) async fn lock(transaction: &Transaction<'_>, star_schema: &str) -> Result<(), Error> {
+    transaction
+        .execute("SELECT pg_advisory_xact_lock(hashtextextended('blackwater ' || $1, 0))", &[&star_schema])
+        .await
+        .map(drop)
+        .doing(format!("wait for another load of schema {star_schema}"))
+}
+
+/// Makes the ledger where there is none, and refuses one that a newer version made.
+pub(crate) async fn prepare(client: &mut Object, star_schema: &str) -> Result<(), Error> {
+    let doing = "make the ledger in schema blackwater of the warehouse";
+    if !exists(client).await? {
+        let transaction = client.transaction().await.doing(doing)?;
+        lock(&transaction, "").await?;
+        // A load of another star schema may have made it while this one waited.
+        if !transaction.query_one(EXISTS, &[]).await.doing(doing)?.get::<_, bool>(0) {
+            transaction.batch_execute(TABLES).await.doing(doing)?;
+        }
+        transaction.commit().await.doing(doing)?;
+    }
+    let row = client.query_one("SELECT version FROM blackwater.format", &[]).await;
+    match row.doing(format!("read the ledger of schema {star_schema}"))?.get(0) {
+        FORMAT => Ok(()),
+        found => Err(Error::Newer { found }),
+    }
+}
+
+const EXISTS: &str = "SELECT to_regclass('blackwater.ledger') IS NOT NULL";
+
+/// Whether there is a ledger.
+pub(crate) async fn exists(client: &Object) -> Result<bool, Error> {
+    Ok(client.query_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
+}
+
+const NEWEST: &str = "SELECT batch, log, extracted, schema_hash FROM blackwater.ledger
+    WHERE star_schema = $1 ORDER BY batch DESC LIMIT 1";
+
+fn newest_of(row: &tokio_postgres::Row) -> Newest {
+    Newest { batch: row.get::<_, i64>(0) as u64, log: row.get(1), extracted: row.get(2), schema_hash: row.get(3) }
+}
+
+/// The newest batch applied.
+pub(crate) async fn newest(client: &Object, star_schema: &str) -> Result<Option<Newest>, Error> {
+    let row = client.query_opt(NEWEST, &[&star_schema]).await.doing("read the ledger")?;
+    Ok(row.as_ref().map(newest_of))
+}
+
+/// The newest batch applied, in a transaction that holds the lock.
+pub(crate) async fn newest_locked(transaction: &Transaction<'_>, star_schema: &str) -> Result<Option<Newest>, Error> {
+    let row = transaction.query_opt(NEWEST, &[&star_schema]).await.doing("read the ledger")?;
+    Ok(row.as_ref().map(newest_of))
+}
+
+/// Notes a batch as applied.
+pub(crate) async fn note(
+    transaction: &Transaction<'_>,
+    star_schema: &str,
+    manifest: &Transformed,
+    schema_hash: &str,
+    counts: Counts,
+) -> Result<(), Error> {
+    let head = &manifest.head;
+    transaction
+        .execute(
+            "INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
+                 snapshot_at, rows_inserted, rows_updated, rows_unchanged)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            &[
+                &star_schema,
+                &(head.batch as i64),
+                &head.log,
+                &manifest.extracted,
+                &head.run,
+                &head.pack,
+                &schema_hash,
+                &head.at,
+                &(counts.inserted as i64),
+                &(counts.updated as i64),
+                &(counts.unchanged as i64),
+            ],
+        )
+        .await
+        .map(drop)
+        .doing(format!("note batch {} in the ledger", head.batch))
+}

@@ -1,0 +1,162 @@
+//! The manifests of the two logs, in format 1. `docs/formats.md` describes every field.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::store::Object;
+
+/// The format that this program writes. It reads this one and the one before.
+pub const FORMAT: u32 = 1;
+
+/// What every manifest begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The manifest's format.
+    pub format: u32,
+    /// The version of the program that wrote it.
+    pub program: String,
+    /// The hash of the model pack that it was made with.
+    pub pack: String,
+    /// The log that it belongs to, drawn at random with batch 1 of the ingestion log.
+    pub log: Uuid,
+    /// The batch's number, from 1 without gaps.
+    pub batch: u64,
+    /// The run that wrote it (UUIDv7, so in order of time); it is in the keys of its objects.
+    pub run: Uuid,
+    /// The source's time of the batch's snapshot.
+    pub at: DateTime<Utc>,
+}
+
+/// A manifest of the ingestion log: a batch of source rows, and the state of extract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extracted {
+    /// What every manifest begins with.
+    #[serde(flatten)]
+    pub head: Head,
+    /// The server and the snapshot that the batch was read from.
+    pub source: Server,
+    /// The transactions at or above the snapshot's xmin whose rows the log has delivered, so that
+    /// a run need not deliver them again. `None` if they were too many to list.
+    pub seen: Option<Vec<u64>>,
+    /// Every source table that a model reads, also if no row of it is in this batch.
+    pub tables: BTreeMap<String, Table>,
+    /// Every model of the pack.
+    pub models: BTreeMap<String, ModelState>,
+}
+
+/// The source server, as a run met it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// `pg_control_system()`'s identifier of the cluster.
+    pub system: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// When its postmaster started.
+    pub started: DateTime<Utc>,
+    /// Whether it is a standby.
+    pub standby: bool,
+    /// The snapshot, as `pg_current_snapshot()` prints it: `xmin:xmax:running`.
+    pub snapshot: String,
+    /// The position in the write-ahead log after the snapshot was taken, in bytes.
+    pub wal: u64,
+}
+
+/// A source table at the end of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The columns that are read, in the table's order; the objects' header, before the marks.
+    pub columns: Vec<Column>,
+    /// The columns of its primary key.
+    pub key: Vec<String>,
+    /// The snapshot up to which the log holds the table. `None`: it is still to be read in full.
+    pub marker: Option<String>,
+    /// The heaps behind the table: itself, or its leaf partitions and inheritance children.
+    pub heaps: Vec<Heap>,
+    /// The hash of the table's definition.
+    pub fingerprint: String,
+    /// The rows that it had in the snapshot.
+    pub rows: u64,
+    /// The rows of this batch: CSV as `COPY … (FORMAT csv, HEADER)` writes it, and after the
+    /// columns one mark (`t` or `f`) for each model that the table drives ([`mark`]).
+    pub objects: Vec<Object>,
+}
+
+/// The header of the column that marks the rows which drive `model` in this batch.
+#[must_use]
+pub fn mark(model: &str) -> String {
+    format!("drives:{model}")
+}
+
+/// A column and its type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The name.
+    pub name: String,
+    /// The type, as Postgres prints it: `numeric(10,2)`.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// One heap: as long as all three agree, a row that was not written there has not changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Heap {
+    /// The relation's oid.
+    pub oid: u32,
+    /// Its file node, which is new after TRUNCATE, VACUUM FULL and every rewrite.
+    pub file: u32,
+    /// The hash of its definition.
+    pub fingerprint: String,
+}
+
+/// A model, as the batch was extracted for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelState {
+    /// The hash of the model and the fixed tables that it joins.
+    pub hash: String,
+    /// Its driving table.
+    pub table: String,
+}
+
+/// A manifest of the processed log: a batch of star rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transformed {
+    /// What every manifest begins with. Its run is the one of transform.
+    #[serde(flatten)]
+    pub head: Head,
+    /// The run of extract that wrote the batch.
+    pub extracted: Uuid,
+    /// Every star table of the pack that the batch was extracted for.
+    pub tables: BTreeMap<String, StarTable>,
+}
+
+/// The rows of one star table in a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StarTable {
+    /// The driving table's primary key, by the names that the model gives its columns.
+    pub key: Vec<String>,
+    /// The rows that the driving table had in the batch's snapshot.
+    pub source_rows: u64,
+    /// The rows of this batch, as Parquet. None if there are none.
+    pub objects: Vec<Object>,
+}
+
+/// A manifest of one of the two logs.
+pub trait Manifest: Serialize + for<'de> Deserialize<'de> {
+    /// What it begins with.
+    fn head(&self) -> &Head;
+}
+
+impl Manifest for Extracted {
+    fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl Manifest for Transformed {
+    fn head(&self) -> &Head {
+        &self.head
+    }
+}

@@ -1,0 +1,155 @@
+//! A model pack: a folder with the warehouse's DDL, one model per star table, and small fixed
+//! tables that models may join.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::model::{self, Model};
+use crate::store::sha256;
+
+/// The warehouse's DDL in a pack.
+const SCHEMA: &str = "schema.sql";
+
+/// Why a pack cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or the folder cannot be read.
+    #[error("cannot read {}: {why}. The setting `model` names the folder of the model pack", .path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        why: std::io::Error,
+    },
+    /// There is no model in the folder.
+    #[error("{} holds no model: write one SELECT per star table into a file of its name, as dim_staff.sql", .folder.display())]
+    Empty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A fixed table cannot be read.
+    #[error("{file}: {why}")]
+    Fixed {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A model is refused.
+    #[error("{}/{why}", .folder.display())]
+    Model {
+        /// The folder.
+        folder: PathBuf,
+        /// File, line and reason.
+        why: model::Error,
+    },
+}
+
+/// A model pack.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    /// The hash of all its files: 16 hexadecimal digits.
+    pub hash: String,
+    /// The warehouse's DDL.
+    pub schema: String,
+    /// The models by star table.
+    pub models: BTreeMap<String, Model>,
+    /// The fixed tables by name.
+    pub fixed: BTreeMap<String, FixedTable>,
+}
+
+/// A fixed table: text in CSV with a header.
+#[derive(Clone, Debug)]
+pub struct FixedTable {
+    /// The columns, all of type text.
+    pub columns: Vec<String>,
+    /// The rows; a value that is not written is NULL in no column, but the empty string.
+    pub rows: Vec<Vec<String>>,
+    hash: String,
+}
+
+impl Pack {
+    /// Reads and checks the pack in `folder`.
+    ///
+    /// # Errors
+    /// Each names the file, and the line where there is one.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let unreadable = |path: &Path| {
+            let path = path.to_owned();
+            move |why| Error::Read { path, why }
+        };
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).map_err(unreadable(folder))? {
+            let path = entry.map_err(unreadable(folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !name.starts_with('.') && (name.ends_with(".sql") || name.ends_with(".csv")) {
+                files.insert(name, std::fs::read_to_string(&path).map_err(unreadable(&path))?);
+            }
+        }
+        let hash = sha256(&serde_json::to_vec(&files).unwrap_or_default())[..16].to_owned();
+        let missing = || Error::Read { path: folder.join(SCHEMA), why: std::io::ErrorKind::NotFound.into() };
+        let schema = files.remove(SCHEMA).ok_or_else(missing)?;
+        let mut fixed = BTreeMap::new();
+        for (file, text) in &files {
+            if let Some(name) = file.strip_suffix(".csv") {
+                fixed.insert(name.to_owned(), FixedTable::parse(file, text)?);
+            }
+        }
+        let mut models = BTreeMap::new();
+        for (file, text) in &files {
+            if let Some(name) = file.strip_suffix(".sql") {
+                let model = Model::parse(name, text, &fixed);
+                models.insert(name.to_owned(), model.map_err(|why| Error::Model { folder: folder.into(), why })?);
+            }
+        }
+        match models.is_empty() {
+            true => Err(Error::Empty { folder: folder.into() }),
+            false => Ok(Self { hash, schema, models, fixed }),
+        }
+    }
+
+    /// The hash of a model with the fixed tables that it joins: while it is the same, the same
+    /// source row makes the same star row.
+    #[must_use]
+    pub fn model_hash(&self, model: &Model) -> String {
+        let fixed: Vec<_> = model.fixed.iter().filter_map(|name| Some((name, &self.fixed.get(name)?.hash))).collect();
+        sha256(&serde_json::to_vec(&(model.query.to_string(), fixed)).unwrap_or_default())
+    }
+
+    /// The source tables that the models read.
+    #[must_use]
+    pub fn source_tables(&self) -> BTreeSet<String> {
+        self.models.values().map(|model| model.driving.clone()).collect()
+    }
+
+    /// The models that a source table drives.
+    pub fn driven_by<'a>(&'a self, table: &'a str) -> impl Iterator<Item = &'a Model> {
+        self.models.values().filter(move |model| model.driving == table)
+    }
+}
+
+impl FixedTable {
+    /// Reads CSV with a header; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Fixed`] with the line.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
+        let wrong = |why: csv::Error| Error::Fixed { file: file.into(), why: why.to_string() };
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let columns: Vec<String> = reader.headers().map_err(wrong)?.iter().map(str::to_owned).collect();
+        let mut rows = Vec::new();
+        for row in reader.records() {
+            rows.push(row.map_err(wrong)?.iter().map(str::to_owned).collect());
+        }
+        Ok(Self { columns, rows, hash: sha256(text.as_bytes()) })
+    }
+
+    /// Whether no two rows agree in all of `columns`.
+    #[must_use]
+    pub fn is_unique(&self, columns: &BTreeSet<String>) -> bool {
+        let places: Vec<_> = (0..self.columns.len()).filter(|place| columns.contains(&self.columns[*place])).collect();
+        let keys: BTreeSet<Vec<_>> =
+            self.rows.iter().map(|row| places.iter().map(|place| &row[*place]).collect()).collect();
+        keys.len() == self.rows.len()
+    }
+}

@@ -1,0 +1,373 @@
+//! One bucket of S3, or of whatever speaks its protocol.
+
+use std::path::Path;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{Credentials, Region};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+
+/// S3 takes no part of a multipart upload below 5 MiB but the last.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
+const PART: usize = 8 << 20;
+
+/// Why a bucket did not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bucket is not there.
+    #[error("bucket {bucket} does not exist. Create it, or correct {setting}")]
+    NoBucket {
+        /// The bucket.
+        bucket: String,
+        /// The setting that names it.
+        setting: &'static str,
+    },
+    /// A request failed.
+    #[error("cannot {action} {bucket}/{key}: {why}")]
+    Request {
+        /// What was being done.
+        action: &'static str,
+        /// The bucket.
+        bucket: String,
+        /// The object.
+        key: String,
+        /// The cause, with S3's code where there is one.
+        why: String,
+    },
+    /// An object is not what the manifest says.
+    #[error(
+        "{bucket}/{key} is not the object that the manifest lists: {why}. Restore it from the bucket's older versions"
+    )]
+    Changed {
+        /// The bucket.
+        bucket: String,
+        /// The object.
+        key: String,
+        /// What differs.
+        why: String,
+    },
+}
+
+/// A data object, as a manifest lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// The key in the manifest's bucket.
+    pub key: String,
+    /// The rows in it.
+    pub rows: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A client for all buckets: of AWS with the machine's own credentials and region, or of the
+/// server at `endpoint`. `credentials` (key and secret) are for the embedded server alone.
+pub async fn client(endpoint: Option<&str>, credentials: Option<(&str, &str)>) -> Client {
+    let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
+    if let Some((key, secret)) = credentials {
+        loader = loader
+            .credentials_provider(Credentials::new(key, secret, None, None, "blackwater"))
+            .region(Region::new("us-east-1"));
+    }
+    let mut config = aws_sdk_s3::config::Builder::from(&loader.load().await);
+    if let Some(endpoint) = endpoint {
+        config = config.endpoint_url(endpoint).force_path_style(true);
+    }
+    Client::from_conf(config.build())
+}
+
+/// One bucket.
+#[derive(Clone, Debug)]
+pub struct Store {
+    client: Client,
+    bucket: String,
+    setting: &'static str,
+}
+
+impl Store {
+    /// The bucket that the setting `setting` names.
+    #[must_use]
+    pub fn new(client: Client, bucket: &str, setting: &'static str) -> Self {
+        Self { client, bucket: bucket.into(), setting }
+    }
+
+    /// The bucket's name.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Makes sure that the bucket exists.
+    ///
+    /// # Errors
+    /// [`Error::NoBucket`] if it does not.
+    pub async fn check(&self) -> Result<(), Error> {
+        match self.client.head_bucket().bucket(&self.bucket).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found()) => {
+                Err(Error::NoBucket { bucket: self.bucket.clone(), setting: self.setting })
+            }
+            Err(error) => Err(self.failed("reach", "", &error)),
+        }
+    }
+
+    /// Whether an object is there.
+    ///
+    /// # Errors
+    /// If S3 cannot be asked. (Without the right to list the bucket it answers 403 for a missing key.)
+    pub async fn exists(&self, key: &str) -> Result<bool, Error> {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(false),
+            Err(error) => Err(self.failed("look for", key, &error)),
+        }
+    }
+
+    /// A small object in full, `None` if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        let answer = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(answer) => answer,
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => return Ok(None),
+            Err(error) => return Err(self.failed("read", key, &error)),
+        };
+        match answer.body.collect().await {
+            Ok(body) => Ok(Some(body.into_bytes())),
+            Err(error) => Err(self.request("read", key, error.to_string())),
+        }
+    }
+
+    /// Writes an object only if its key is free: `false` if it is not, or if another conditional
+    /// write to it is under way (409), which comes to the same for who tries.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn create(&self, key: &str, body: Vec<u8>) -> Result<bool, Error> {
+        let put = self.client.put_object().bucket(&self.bucket).key(key).if_none_match("*").body(body.into());
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.raw_response().map(|r| r.status().as_u16()), Some(409 | 412)) => Ok(false),
+            Err(error) => Err(self.failed("write", key, &error)),
+        }
+    }
+
+    /// Writes an object, over an older one if there is one. For hints alone.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), Error> {
+        let put = self.client.put_object().bucket(&self.bucket).key(key).body(body.into());
+        put.send().await.map(drop).map_err(|error| self.failed("write", key, &error))
+    }
+
+    /// The keys under `prefix` that come after `after`, in order, at most `most`.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<Vec<String>, Error> {
+        let mut pages = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(prefix)
+            .start_after(after)
+            .max_keys(i32::try_from(most).unwrap_or(1000).min(1000))
+            .into_paginator()
+            .send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.failed("list", prefix, &error))?;
+            keys.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+            if keys.len() >= most {
+                break;
+            }
+        }
+        keys.truncate(most);
+        Ok(keys)
+    }
+
+    /// Brings a data object to a file, and makes sure that it is the one that the manifest lists.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if it is gone or has other bytes.
+    pub async fn download(&self, object: &Object, file: &Path) -> Result<(), Error> {
+        let changed =
+            |why: &str| Error::Changed { bucket: self.bucket.clone(), key: object.key.clone(), why: why.into() };
+        let local =
+            |error: std::io::Error| self.request("download", &object.key, format!("{}: {error}", file.display()));
+        let mut body = match self.client.get_object().bucket(&self.bucket).key(&object.key).send().await {
+            Ok(answer) => answer.body,
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => {
+                return Err(changed("it is not there"));
+            }
+            Err(error) => return Err(self.failed("read", &object.key, &error)),
+        };
+        let mut out = tokio::fs::File::create(file).await.map_err(local)?;
+        let mut hash = Sha256::new();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|error| self.request("read", &object.key, error.to_string()))?;
+            hash.update(&chunk);
+            out.write_all(&chunk).await.map_err(local)?;
+        }
+        out.flush().await.map_err(local)?;
+        match hex(&hash.finalize()) == object.sha256 {
+            true => Ok(()),
+            false => Err(changed("its checksum differs")),
+        }
+    }
+
+    /// Begins to write a data object of any size, under a key that nothing else has.
+    #[must_use]
+    pub fn upload(&self, key: String) -> Upload {
+        Upload { store: self.clone(), key, waiting: BytesMut::new(), multipart: None, bytes: 0, hash: Sha256::new() }
+    }
+
+    fn request(&self, action: &'static str, key: &str, why: String) -> Error {
+        Error::Request { action, bucket: self.bucket.clone(), key: key.into(), why }
+    }
+
+    /// The error of a failed request; a missing bucket is told from a missing key.
+    fn failed<E, R>(&self, action: &'static str, key: &str, error: &SdkError<E, R>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug,
+    {
+        if error.code() == Some("NoSuchBucket") {
+            return Error::NoBucket { bucket: self.bucket.clone(), setting: self.setting };
+        }
+        let why = match (error.code(), error.message()) {
+            (Some(code), Some(message)) => format!("{message} ({code})"),
+            (Some(code), None) => code.to_owned(),
+            _ => {
+                let mut innermost: &dyn std::error::Error = error;
+                while let Some(cause) = innermost.source() {
+                    innermost = cause;
+                }
+                format!("{error}: {innermost}")
+            }
+        };
+        self.request(action, key, why)
+    }
+}
+
+/// An object under way. What is small goes in one request, the rest in parts.
+#[derive(Debug)]
+pub struct Upload {
+    store: Store,
+    key: String,
+    waiting: BytesMut,
+    multipart: Option<Multipart>,
+    bytes: u64,
+    hash: Sha256,
+}
+
+#[derive(Debug)]
+struct Multipart {
+    id: String,
+    parts: Vec<CompletedPart>,
+}
+
+impl Upload {
+    /// Bytes written so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// If a part cannot be written.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.bytes += bytes.len() as u64;
+        self.hash.update(bytes);
+        self.waiting.extend_from_slice(bytes);
+        while self.waiting.len() >= PART {
+            let part = self.waiting.split_to(PART).freeze();
+            self.send_part(part).await?;
+        }
+        Ok(())
+    }
+
+    /// Completes the object.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn finish(mut self, rows: u64) -> Result<Object, Error> {
+        let rest = self.waiting.split().freeze();
+        if self.multipart.is_none() {
+            self.store.put(&self.key, rest.to_vec()).await?;
+        } else {
+            if !rest.is_empty() {
+                self.send_part(rest).await?;
+            }
+            if let Some(Multipart { id, parts }) = self.multipart.take() {
+                let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+                let Store { client, bucket, .. } = &self.store;
+                let complete = client.complete_multipart_upload().bucket(bucket).key(&self.key).upload_id(id);
+                complete
+                    .multipart_upload(parts)
+                    .send()
+                    .await
+                    .map_err(|error| self.store.failed("complete", &self.key, &error))?;
+            }
+        }
+        Ok(Object { key: self.key, rows, bytes: self.bytes, sha256: hex(&self.hash.finalize()) })
+    }
+
+    async fn send_part(&mut self, part: Bytes) -> Result<(), Error> {
+        let Store { client, bucket, .. } = &self.store;
+        let multipart = match &mut self.multipart {
+            Some(multipart) => multipart,
+            None => {
+                let create = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;
+                let created = create.map_err(|error| self.store.failed("write", &self.key, &error))?;
+                let id = created.upload_id.unwrap_or_default();
+                self.multipart.insert(Multipart { id, parts: Vec::new() })
+            }
+        };
+        let number = multipart.parts.len() as i32 + 1;
+        let upload = client.upload_part().bucket(bucket).key(&self.key).upload_id(&multipart.id).part_number(number);
+        let sent = upload
+            .body(ByteStream::from(part))
+            .send()
+            .await
+            .map_err(|error| self.store.failed("write a part of", &self.key, &error))?;
+        multipart.parts.push(CompletedPart::builder().set_e_tag(sent.e_tag).part_number(number).build());
+        Ok(())
+    }
+}
+
+/// Bytes in hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The SHA-256 of bytes, in hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// The key of a data object: under the number and the run that it is written for, so that no two
+/// runs ever write the same one. What is not a letter, digit, `_` or `-` is written as `=XX`.
+#[must_use]
+pub fn data_key(batch: u64, run: uuid::Uuid, table: &str, part: usize, extension: &str) -> String {
+    let mut name = String::new();
+    for byte in table.bytes() {
+        match byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+            true => name.push(byte.into()),
+            false => name.push_str(&format!("={byte:02X}")),
+        }
+    }
+    format!("data/{batch:012}/{run}/{name}.{part:04}.{extension}")
+}

@@ -1,0 +1,64 @@
+use std::path::PathBuf;
+
+use blackwater_shared::{log, store};
+
+/// Why a run of transform failed. The batch stays in the ingestion log and is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A log failed.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// A bucket failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A manifest is gone while its batch is under way.
+    #[error("{place} was there and is gone. Restore it from the bucket's older versions")]
+    Gone {
+        /// Bucket and key.
+        place: String,
+    },
+    /// The batch does not hold what a model reads, though it was extracted for it.
+    #[error("batch {batch}, {file}: {why}")]
+    Model {
+        /// The batch.
+        batch: u64,
+        /// The model's file.
+        file: String,
+        /// What is missing, and what to do.
+        why: String,
+    },
+    /// A value that a column of its type cannot hold here.
+    #[error(
+        "batch {batch}, {table}.{column}: {value:?} is not a value of type {kind} that can be kept exactly. Correct it in the source and run again"
+    )]
+    Value {
+        /// The batch.
+        batch: u64,
+        /// The source table.
+        table: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        kind: String,
+        /// The value.
+        value: String,
+    },
+    /// polars failed.
+    #[error("batch {batch}: cannot make {table}: {why}")]
+    Polars {
+        /// The batch.
+        batch: u64,
+        /// The star table.
+        table: String,
+        /// polars' words.
+        why: String,
+    },
+    /// A temporary file failed.
+    #[error("cannot use the temporary file {}: {why}. TMPDIR names the folder for them", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        why: std::io::Error,
+    },
+}
