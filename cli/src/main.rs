@@ -1,1 +1,141 @@
-fn main() {}
+//! The `blackwater` program: parses, prints, exits.
+
+mod demo;
+mod text;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use blackwater_extract::Request;
+use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use blackwater_pipeline::Pipeline;
+use blackwater_shared::config::{self, Config};
+use blackwater_shared::{pack, store};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Keeps a star-schema warehouse in step with an operational Postgres database.
+#[derive(Parser)]
+#[command(name = "blackwater", version)]
+struct Arguments {
+    /// The configuration [default: blackwater.toml here; variables BLACKWATER_… override it]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Say more on standard error; twice, still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Extract, transform and load, once
+    Run,
+    /// Write what changed in the source to the ingestion bucket
+    Extract {
+        /// Read these tables in full, or all if none is named
+        #[arg(long, value_name = "TABLE", num_args = 0..)]
+        full: Option<Vec<String>>,
+    },
+    /// Make the star tables of the batches that the processed bucket lacks
+    Transform,
+    /// Apply the batches that the warehouse lacks
+    Load {
+        /// The pack's schema.sql was run by hand; do not run it
+        #[arg(long)]
+        schema_applied: bool,
+    },
+    /// Show how far each stage is, and the rows of the star tables
+    Status,
+    /// See it work: private servers, sample data, two batches, one question asked on both sides
+    Demo,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let level = [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG][usize::from(arguments.verbose.min(2))];
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).init();
+    match try_main(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            match arguments.format {
+                Format::Text => eprintln!("error: {error:#}"),
+                Format::Json => {
+                    let _ = print(&serde_json::json!({ "error": format!("{error:#}") }).to_string());
+                }
+            }
+            let usage = error.chain().any(|cause| {
+                cause.is::<config::Error>()
+                    || cause.is::<pack::Error>()
+                    || matches!(cause.downcast_ref(), Some(blackwater_extract::Error::UnknownTable { .. }))
+            });
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+#[tokio::main]
+async fn try_main(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Command::Demo = arguments.command {
+        return demo::run().await;
+    }
+    let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
+    let (pipeline, _server) = open(&config).await?;
+    match &arguments.command {
+        Command::Run => report(arguments.format, &pipeline.run().await?, text::run),
+        Command::Extract { full } => {
+            let request = match full {
+                None => Request::Changes,
+                Some(tables) if tables.is_empty() => Request::FullAll,
+                Some(tables) => Request::Full(tables.clone()),
+            };
+            report(arguments.format, &pipeline.extract.run(&request).await?, text::extract)
+        }
+        Command::Transform => report(arguments.format, &pipeline.transform.run().await?, text::transform),
+        Command::Load { schema_applied } => {
+            report(arguments.format, &pipeline.load.run(*schema_applied).await?, text::load)
+        }
+        Command::Status => report(arguments.format, &pipeline.status().await?, text::status),
+        Command::Demo => Ok(()),
+    }
+}
+
+/// The pipeline, and the embedded S3 server if the configuration asks for one.
+async fn open(config: &Config) -> anyhow::Result<(Pipeline, Option<S3>)> {
+    let (client, server) = match &config.s3 {
+        config::S3::Endpoint(endpoint) => (store::client(endpoint.as_deref(), None).await, None),
+        config::S3::Directory(folder) => {
+            let server = S3::start(folder, &[&config.ingestion, &config.processed]).await?;
+            let client = store::client(Some(&server.endpoint()), Some((ACCESS_KEY, SECRET_KEY))).await;
+            (client, Some(server))
+        }
+    };
+    Ok((Pipeline::new(config, client)?, server))
+}
+
+fn report<T: Serialize>(format: Format, report: &T, text: fn(&T) -> String) -> anyhow::Result<()> {
+    match format {
+        Format::Text => print(&text(report)),
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(report)?)),
+    }
+}
+
+/// Prints to standard output; that nobody listens any more is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}

@@ -151,7 +151,7 @@ impl Stage<'_> {
         let same = equal("a.", "b.", key);
         let (one, other) = (idents("a.", &self.columns), idents("b.", &self.columns));
         let sql = format!(
-            "DELETE FROM {stage} a USING {stage} b WHERE {same} AND a.ctid > b.ctid AND NOT (ROW({one}) *<> ROW({other}))"
+            "DELETE FROM {stage} a USING {stage} b WHERE {same} AND a.ctid > b.ctid AND NOT (ROW({one})::record *<> ROW({other})::record)"
         );
         self.transaction.execute(&sql, &[]).await.doing(doing())?;
         match self.transaction.query_opt(&twice, &[]).await.doing(doing())? {
@@ -179,7 +179,8 @@ impl Stage<'_> {
             true => ("false".to_owned(), "NOTHING".to_owned()),
             false => {
                 let set: Vec<_> = content.iter().map(|c| format!("{0} = EXCLUDED.{0}", ident(c))).collect();
-                let differs = format!("ROW({}) *<> ROW({})", idents("s.", &content), idents("t.", &content));
+                let differs =
+                    format!("ROW({})::record *<> ROW({})::record", idents("s.", &content), idents("t.", &content));
                 (differs, format!("UPDATE SET {}", set.join(", ")))
             }
         };
