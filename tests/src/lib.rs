@@ -1,1 +1,13 @@
-//! Empty.
+//! What the end-to-end tests need: a world of real servers around the program, an oracle in
+//! hand-written SQL that shares no code with it, and a proxy that kills it at a chosen moment.
+
+// A test that meets something unexpected stops there and says what.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+mod oracle;
+mod proxy;
+mod world;
+
+pub use oracle::{Oracle, TOTESYS};
+pub use proxy::{KillSwitch, Proxy};
+pub use world::{BUCKETS, Finished, World};

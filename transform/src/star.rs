@@ -83,7 +83,10 @@ pub(crate) fn star_rows(
     if stars.height() != rows {
         return Err(polars_err!(ComputeError: "{rows} driving rows made {} star rows", stars.height()).into());
     }
-    Ok(stars.sort([ROW], SortMultipleOptions::default())?.drop(ROW)?)
+    let mut stars = stars.sort([ROW], SortMultipleOptions::default())?.drop(ROW)?;
+    // A chunk becomes a row group, and their number depends on the threads that read the CSV.
+    stars.rechunk_mut();
+    Ok(stars)
 }
 
 /// The model's query with the row number as a further column.

@@ -1,0 +1,32 @@
+//! What the program says and how it exits before it meets a server.
+
+#![allow(missing_docs)]
+
+use std::process::{Command, Output};
+
+fn blackwater(arguments: &[&str]) -> Output {
+    let folder = std::env::temp_dir();
+    Command::new(env!("CARGO_BIN_EXE_blackwater")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+#[test]
+fn help_names_every_command() {
+    let output = blackwater(&["--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for command in ["run", "extract", "transform", "load", "status", "demo", "--config", "--format"] {
+        assert!(help.contains(command), "{command}: {help}");
+    }
+}
+
+#[test]
+fn what_cannot_be_parsed_or_configured_exits_with_2() {
+    assert_eq!(blackwater(&["frobnicate"]).status.code(), Some(2));
+    let output = blackwater(&["run"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(message.contains("no blackwater.toml here") && message.contains("missing field `name`"), "{message}");
+    let output = blackwater(&["run", "--config", "/nowhere.toml", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["error"].as_str().unwrap().contains("/nowhere.toml"), "{report}");
+}

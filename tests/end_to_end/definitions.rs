@@ -1,0 +1,192 @@
+//! DDL at the source that changes what a table holds without writing its rows.
+
+use blackwater_tests::{Oracle, World};
+
+const ITEMS: &str = "
+    CREATE TABLE item (id int, name text NOT NULL, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+    CREATE TABLE item_1 PARTITION OF item FOR VALUES FROM (0) TO (1000);
+    INSERT INTO item SELECT n, 'item ' || n FROM generate_series(1, 500) n";
+const PACK: [(&str, &str); 2] = [
+    ("schema.sql", "CREATE TABLE IF NOT EXISTS dim_item (id integer PRIMARY KEY, name text NOT NULL)"),
+    ("dim_item.sql", "SELECT id, name FROM item"),
+];
+const ORACLE: [Oracle; 1] = [("dim_item", "SELECT id, name FROM item")];
+
+/// Why a table was read in full in the newest run.
+fn full(report: &serde_json::Value, table: &str) -> Option<String> {
+    let tables = report["extract"]["tables"].as_array().unwrap();
+    let found = tables.iter().find(|found| found["table"] == table).unwrap();
+    found["full"].as_str().map(str::to_owned)
+}
+
+fn rows(report: &serde_json::Value, table: &str) -> u64 {
+    let tables = report["extract"]["tables"].as_array().unwrap();
+    tables.iter().find(|found| found["table"] == table).unwrap()["rows"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_an_attached_partition_arrive() {
+    let world = World::of(ITEMS, &PACK, &ORACLE).await;
+    world
+        .source
+        .batch_execute("CREATE TABLE item_2 (LIKE item); INSERT INTO item_2 SELECT n, 'staged ' || n FROM generate_series(1000, 1999) n")
+        .await
+        .unwrap();
+    world.run_and_agree().await;
+    world
+        .source
+        .batch_execute("ALTER TABLE item ATTACH PARTITION item_2 FOR VALUES FROM (1000) TO (2000)")
+        .await
+        .unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(rows(&report, "item"), 1000, "the known partition is not read again");
+    assert_eq!(world.run().await["extract"]["outcome"], "nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_to_a_partition_while_it_was_detached_arrives() {
+    let world = World::of(ITEMS, &PACK, &ORACLE).await;
+    world.run_and_agree().await;
+    // Not one row is written, and the heap keeps its file.
+    world
+        .source
+        .batch_execute(
+            "ALTER TABLE item DETACH PARTITION item_1;
+             ALTER TABLE item_1 DROP COLUMN name; ALTER TABLE item_1 ADD COLUMN name text NOT NULL DEFAULT 'anew';
+             ALTER TABLE item ATTACH PARTITION item_1 FOR VALUES FROM (0) TO (1000)",
+        )
+        .await
+        .unwrap();
+    world.run_and_agree().await;
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_item WHERE name = 'anew'").await, Some("500".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_moves_to_another_partition_arrives() {
+    let world = World::of(ITEMS, &PACK, &ORACLE).await;
+    world.source.batch_execute("CREATE TABLE item_2 PARTITION OF item FOR VALUES FROM (1000) TO (2000)").await.unwrap();
+    world.run_and_agree().await;
+    world
+        .source
+        .batch_execute("UPDATE item SET name = 'changed' WHERE id = 7; INSERT INTO item VALUES (1500, 'new')")
+        .await
+        .unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(rows(&report, "item"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_took_the_name_of_another_arrives() {
+    let world = World::totesys().await;
+    world.source.batch_execute("CREATE TABLE design_new (LIKE design INCLUDING ALL); INSERT INTO design_new SELECT * FROM design; UPDATE design_new SET file_name = 'new'").await.unwrap();
+    world.run_and_agree().await;
+    world
+        .source
+        .batch_execute(
+            "BEGIN; ALTER TABLE design RENAME TO design_old; ALTER TABLE design_new RENAME TO design; COMMIT",
+        )
+        .await
+        .unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(full(&report, "design").unwrap(), "it was rewritten or swapped");
+    assert_eq!(full(&report, "address"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_emptied_and_filled_again_arrives() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    let refill = "CREATE TEMP TABLE d AS SELECT * FROM address; UPDATE d SET city = city || '!';
+        SET session_replication_role = replica; TRUNCATE address CASCADE; INSERT INTO address SELECT * FROM d";
+    let writer = world.session().await;
+    writer.batch_execute(&format!("BEGIN; {refill}; COMMIT")).await.unwrap();
+    let report = world.run().await;
+    assert_eq!(full(&report, "address").unwrap(), "it was rewritten or swapped");
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_location WHERE city LIKE '%!'").await, Some("20".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_enum_label_arrives_in_every_row() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    world.source.batch_execute("ALTER TYPE \"TransactionType\" RENAME VALUE 'SALE' TO 'SOLD'").await.unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(full(&report, "transaction").unwrap(), "its definition has changed");
+    assert_eq!(
+        world.in_warehouse("SELECT count(*) FROM dim_transaction WHERE transaction_type = 'SALE'").await,
+        Some("0".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_dropped_and_added_again_with_a_default_arrives() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    world
+        .source
+        .batch_execute("ALTER TABLE design DROP COLUMN file_name; ALTER TABLE design ADD COLUMN file_name text NOT NULL DEFAULT 'none'")
+        .await
+        .unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(full(&report, "design").unwrap(), "its definition has changed");
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_design WHERE file_name = 'none'").await, Some("20".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_changes_or_comes_later_has_all_its_rows() {
+    let world = World::totesys().await;
+    std::fs::remove_file(world.pack().join("dim_transaction.sql")).unwrap();
+    world.run().await;
+    totesys_pack(&world);
+    let iso = world.pack().join("iso_4217.csv");
+    let text = std::fs::read_to_string(&iso).unwrap();
+    std::fs::write(&iso, text.replace("JPY,Yen", "JPY,Japanese Yen")).unwrap();
+    let report = world.run().await;
+    assert_eq!(full(&report, "transaction").unwrap(), "the log does not hold it yet");
+    assert_eq!(full(&report, "currency").unwrap(), "the model dim_currency is new or has changed");
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_transaction").await, Some("34".into()));
+    let yen = "SELECT currency_name FROM dim_currency WHERE currency_code = 'JPY'";
+    assert_eq!(world.in_warehouse(yen).await, Some("Japanese Yen".into()));
+    assert_eq!(world.run().await["extract"]["outcome"], "nothing");
+}
+
+fn totesys_pack(world: &World) {
+    blackwater_local::totesys::write_pack(&world.pack()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_source_is_read_in_full_and_says_so() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    // As after a restored volume: the same identity and timeline, and a transaction id that the
+    // log has seen names another transaction.
+    let manifest = world.buckets().join("test-ingestion/batches/000000000001.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let next: i64 = world.source.query_one("SELECT (pg_current_xact_id()::text)::bigint", &[]).await.unwrap().get(0);
+    state["source"]["started"] = "2020-01-01T00:00:00Z".into();
+    state["seen"] = (next..next + 50).collect::<Vec<_>>().into();
+    std::fs::write(&manifest, state.to_string()).unwrap();
+    let holder = world.session().await;
+    holder.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    world.source.batch_execute("UPDATE design SET file_name = 'restored'").await.unwrap();
+    let report = world.run_and_agree().await;
+    assert!(full(&report, "design").unwrap().contains("restarted"), "{report}");
+    assert!(report["extract"]["notices"][0].as_str().unwrap().contains("every table is read in full"));
+    world.source.batch_execute("UPDATE design SET file_name = 'after it' WHERE design_id = 2").await.unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_excluded_leaves_no_trace() {
+    let world = World::totesys().await;
+    let text = std::fs::read_to_string(world.configuration()).unwrap();
+    std::fs::write(
+        world.configuration(),
+        text.replace("[warehouse]", "exclude = [\"address.created_at\"]\n[warehouse]"),
+    )
+    .unwrap();
+    world.run_and_agree().await;
+    let columns = world.manifests()[0]["tables"]["address"]["columns"].to_string();
+    assert!(columns.contains("last_updated") && !columns.contains("created_at"), "{columns}");
+}

@@ -1,0 +1,222 @@
+//! What is wrong is named before anything is written.
+
+use blackwater_local::s3::S3;
+use blackwater_tests::{BUCKETS, Finished, World};
+
+/// The program failed with this exit code; its message has all of `words`.
+fn says(finished: &Finished, code: i32, words: &[&str]) {
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap_or_default();
+    let message = report["error"].as_str().unwrap_or_default();
+    assert_eq!(finished.code, Some(code), "{finished:?}");
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in: {message}");
+    }
+}
+
+/// Nothing was written to a bucket or to the warehouse.
+async fn nothing_is_written(world: &World) {
+    assert_eq!(world.objects().len(), 0, "{:?}", world.objects());
+    let tables = "SELECT count(*) FROM pg_class WHERE relnamespace NOT IN
+        (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_%' OR nspname = 'information_schema')";
+    assert_eq!(world.in_warehouse(tables).await, Some("0".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password() {
+    let world = World::totesys().await;
+    world.source.batch_execute("CREATE ROLE reader LOGIN PASSWORD 'right' SUPERUSER").await.unwrap();
+    let hba = world.server.folder().join("data/pg_hba.conf");
+    std::fs::write(hba, "host all reader 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n").unwrap();
+    world.source.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let with = |database: &str, password: &str| {
+        world.server.url(database).replace("postgres@", &format!("reader:{password}@"))
+    };
+
+    world.configure(&with("source", "s3cret-wrong"), &world.server.url("warehouse"), "directory = \"buckets\"");
+    let finished = world.blackwater(&["run"]).await;
+    says(&finished, 1, &["extract", "password authentication failed", "reader", "/source", "source.url"]);
+    assert!(!format!("{finished:?}").contains("s3cret-wrong"));
+    nothing_is_written(&world).await;
+
+    world.configure(&with("source", "right"), &with("warehouse", "s3cret-wrong"), "directory = \"buckets\"");
+    let finished = world.blackwater(&["run"]).await;
+    says(&finished, 1, &["load", "password authentication failed", "/warehouse", "warehouse.url"]);
+    assert!(!format!("{finished:?}").contains("s3cret-wrong"));
+
+    world.configure(&with("source", "right"), &with("warehouse", "right"), "directory = \"buckets\"");
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_bucket() {
+    let world = World::totesys().await;
+    for (there, missing, setting) in
+        [(BUCKETS[1], BUCKETS[0], "ingestion.bucket"), (BUCKETS[0], BUCKETS[1], "processed.bucket")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let server = S3::start(folder.path(), &[there]).await.unwrap();
+        let endpoint = format!("endpoint = \"{}\"", server.endpoint());
+        world.configure(&world.server.url("source"), &world.server.url("warehouse"), &endpoint);
+        let finished = world.blackwater(&["run"]).await;
+        says(&finished, 1, &[missing, "does not exist", setting]);
+        let bucket = std::fs::read_dir(folder.path().join(there)).unwrap();
+        assert_eq!(bucket.count(), 0, "something was written before {missing} was missed");
+    }
+    nothing_is_written(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key() {
+    let world = World::totesys().await;
+    let text = std::fs::read_to_string(world.configuration()).unwrap();
+    std::fs::write(world.configuration(), text.replace("[ingestion]", "scheme = \"star\"\n[ingestion]")).unwrap();
+    says(&world.blackwater(&["run"]).await, 2, &["blackwater.toml", "warehouse.scheme", "unknown field"]);
+    nothing_is_written(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_without_the_tables() {
+    let world = World::totesys().await;
+    world
+        .source
+        .batch_execute(
+            "ALTER TABLE design RENAME TO designs; DROP TABLE payment; ALTER TABLE currency SET SCHEMA pg_catalog",
+        )
+        .await
+        .unwrap_err();
+    world
+        .source
+        .batch_execute(
+            "ALTER TABLE design RENAME TO designs; CREATE SCHEMA other; ALTER TABLE currency SET SCHEMA other",
+        )
+        .await
+        .unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["currency, design", "schema public", "dim_currency.sql"]);
+    nothing_is_written(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_does_not_fit_the_source() {
+    let world = World::totesys().await;
+    let model = world.pack().join("dim_design.sql");
+    std::fs::write(&model, "SELECT design_id, design_nam FROM design").unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "no column design_nam"]);
+    std::fs::write(&model, "SELECT design_name FROM design").unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "does not return design_id", "primary key"]);
+    std::fs::write(&model, "SELECT design_id,\n  now() AS t FROM design").unwrap();
+    says(&world.blackwater(&["run"]).await, 2, &["pack/dim_design.sql:2", "may not use now()"]);
+    nothing_is_written(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_star_table_that_does_not_fit_its_model_stops_the_batch_and_loses_nothing() {
+    let world = World::totesys().await;
+    let schema = world.pack().join("schema.sql");
+    let text = std::fs::read_to_string(&schema).unwrap();
+    std::fs::write(&schema, text.replace("file_name     varchar NOT NULL", "filename varchar")).unwrap();
+    let finished = world.blackwater(&["run"]).await;
+    says(&finished, 1, &["load", "batch 1", "dim_design", "file_name", "Add it to schema.sql"]);
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.ledger").await, Some("0".into()));
+    assert_eq!(world.in_warehouse("SELECT to_regclass('dim_currency')").await, None, "half a batch was applied");
+    std::fs::write(&schema, text).unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_security_and_views_are_refused() {
+    let world = World::totesys().await;
+    world.source.batch_execute("CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; ALTER TABLE design ENABLE ROW LEVEL SECURITY").await.unwrap();
+    let url = world.server.url("source").replace("postgres@", "reader@");
+    world.configure(&url, &world.server.url("warehouse"), "directory = \"buckets\"");
+    says(&world.blackwater(&["run"]).await, 1, &["design", "row-level security"]);
+    world
+        .source
+        .batch_execute("ALTER TABLE design DISABLE ROW LEVEL SECURITY; REVOKE SELECT ON address FROM reader")
+        .await
+        .unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["address", "may not read it"]);
+    world.source.batch_execute("GRANT SELECT ON address TO reader; ALTER TABLE address RENAME TO a; CREATE VIEW address AS SELECT * FROM a").await.unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["address", "not a table"]);
+    nothing_is_written(&world).await;
+    world.source.batch_execute("DROP VIEW address; ALTER TABLE a RENAME TO address").await.unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_another_log() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    let ingestion = world.buckets().join(BUCKETS[0]);
+    let processed = world.buckets().join(BUCKETS[1]);
+    let aside = world.buckets().join("aside");
+
+    // The ingestion bucket is emptied: a new log begins, and nobody takes it for the old one.
+    std::fs::rename(&ingestion, &aside).unwrap();
+    let finished = world.blackwater(&["run"]).await;
+    says(&finished, 1, &["transform", "belongs to log", "knows log", "test-processed"]);
+    // Both buckets are emptied: load knows its log.
+    std::fs::remove_dir_all(&processed).unwrap();
+    let finished = world.blackwater(&["run"]).await;
+    says(&finished, 1, &["load", "belongs to log", "schema public of the warehouse"]);
+    // With the old bucket in its place the pipeline goes on.
+    std::fs::remove_dir_all(&ingestion).unwrap();
+    std::fs::remove_dir_all(&processed).unwrap();
+    std::fs::rename(&aside, &ingestion).unwrap();
+    world.source.batch_execute("UPDATE design SET file_name = 'again'").await.unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_of_the_ingestion_bucket() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.source.batch_execute("UPDATE design SET file_name = 'two'").await.unwrap();
+    world.run().await;
+    std::fs::remove_file(world.buckets().join(BUCKETS[0]).join("batches/000000000002.json")).unwrap();
+    says(&world.blackwater(&["transform"]).await, 1, &["ends at batch 1", "batch 2 of it is applied"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_manifest_or_a_newer_one() {
+    let world = World::totesys().await;
+    world.run().await;
+    let manifest = world.buckets().join(BUCKETS[0]).join("batches/000000000001.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, "hello").unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["test-ingestion/batches/000000000001.json", "is not the manifest"]);
+    std::fs::write(&manifest, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    says(
+        &world.blackwater(&["run"]).await,
+        1,
+        &["test-ingestion/batches/000000000001.json", "format 2", "newer version"],
+    );
+    std::fs::write(&manifest, text.replace("\"batch\": 1", "\"batch\": 7")).unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["it says that it is batch 7"]);
+    std::fs::write(&manifest, text).unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_object_that_is_not_the_one_listed() {
+    let world = World::totesys().await;
+    world.blackwater(&["extract"]).await.report();
+    let key = world.manifests()[0]["tables"]["design"]["objects"][0]["key"].as_str().unwrap().to_owned();
+    let object = world.buckets().join(BUCKETS[0]).join(&key);
+    let text = std::fs::read_to_string(&object).unwrap();
+    std::fs::write(&object, text.replace("Rubber", "Robber")).unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["transform", &key, "checksum"]);
+    std::fs::remove_file(&object).unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["transform", &key, "not there"]);
+    std::fs::write(&object, text).unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_no_model_reads_cannot_be_read_in_full() {
+    let world = World::totesys().await;
+    says(&world.blackwater(&["extract", "--full", "staff"]).await, 2, &["staff", "address, currency, design"]);
+    world.run().await;
+    let report = world.blackwater(&["extract", "--full", "design"]).await.report();
+    assert_eq!(report["tables"][2]["full"], "it was asked for");
+    world.run_and_agree().await;
+}

@@ -1,0 +1,59 @@
+//! The program killed with SIGKILL at every boundary: before and after each message to the object
+//! store, and before and after each message to the warehouse. A plain `run` after it must end with
+//! the warehouse equal to the source.
+
+use std::sync::Arc;
+
+use blackwater_local::s3::S3;
+use blackwater_tests::{BUCKETS, KillSwitch, Proxy, World};
+
+/// Kills a run at its first message, then at its second … until one ends before it is killed.
+async fn sweep(world: &World, switch: &KillSwitch) -> u64 {
+    for at in 1.. {
+        let change = format!(
+            "UPDATE design SET file_name = 'kill {at}' WHERE design_id = 1 + {at} % 20;
+             UPDATE address SET city = 'kill {at}' WHERE address_id = 1 + {at} % 20;
+             INSERT INTO currency (currency_code, created_at, last_updated) VALUES ('EUR', now(), now())"
+        );
+        world.source.batch_execute(&change).await.unwrap();
+        switch.arm(at);
+        let mut program = world.spawn(&["run"]);
+        let killed = tokio::select! {
+            _ = program.wait() => false,
+            () = switch.wait() => { program.kill().await.unwrap(); true }
+        };
+        switch.arm(0);
+        world.run_and_agree().await;
+        if !killed {
+            return at - 1;
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_message_to_the_buckets_the_next_run_makes_it_good() {
+    let world = World::totesys().await;
+    let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
+    let port = server.endpoint().rsplit_once(':').unwrap().1.parse().unwrap();
+    let switch = Arc::new(KillSwitch::default());
+    let proxy = Proxy::start(port, Arc::clone(&switch)).await;
+    let (source, warehouse) = (world.server.url("source"), world.server.url("warehouse"));
+    world.configure(&source, &warehouse, &format!("endpoint = \"http://{}\"", proxy.address));
+    let boundaries = sweep(&world, &switch).await;
+    assert!(boundaries > 40, "the sweep met only {boundaries} messages");
+    let manifests = world.manifests();
+    assert!(manifests.iter().zip(1..).all(|(manifest, number)| manifest["batch"] == number));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_message_to_the_warehouse_the_next_run_makes_it_good() {
+    let world = World::totesys().await;
+    let switch = Arc::new(KillSwitch::default());
+    let proxy = Proxy::start(world.server.port(), Arc::clone(&switch)).await;
+    let warehouse =
+        world.server.url("warehouse").replace(&world.server.port().to_string(), &proxy.address.port().to_string());
+    world.configure(&world.server.url("source"), &warehouse, "directory = \"buckets\"");
+    let boundaries = sweep(&world, &switch).await;
+    assert!(boundaries > 40, "the sweep met only {boundaries} messages");
+}

@@ -1,0 +1,10 @@
+//! End-to-end tests: statements about the product, shown on real servers.
+
+#![allow(missing_docs)]
+
+mod definitions;
+mod errors;
+mod first_load;
+mod kills;
+mod races;
+mod transactions;

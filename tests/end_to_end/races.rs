@@ -1,0 +1,41 @@
+//! Several programs at once.
+
+use blackwater_tests::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_programs_at_once_leave_one_batch_a_number() {
+    let world = World::totesys().await;
+    for round in 0..3 {
+        let programs: Vec<_> = (0..8).map(|_| world.spawn(&["run"])).collect();
+        if round > 0 {
+            world.source.batch_execute(&format!("UPDATE design SET file_name = 'round {round}'")).await.unwrap();
+        }
+        let mut won = Vec::new();
+        for program in programs {
+            let output = program.wait_with_output().await.unwrap();
+            assert!(
+                output.status.success(),
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            if report["extract"]["outcome"] == "batch" {
+                won.push(report["extract"]["batch"].as_u64().unwrap());
+            }
+        }
+        let count = won.len();
+        won.sort_unstable();
+        won.dedup();
+        assert_eq!(won.len(), count, "two programs say that they wrote the same batch: {won:?}");
+        world.run_and_agree().await;
+    }
+    let manifests = world.manifests();
+    let numbers: Vec<_> = manifests.iter().map(|manifest| manifest["batch"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=manifests.len() as u64).collect::<Vec<_>>());
+    let logs: std::collections::BTreeSet<_> = manifests.iter().map(|manifest| manifest["log"].to_string()).collect();
+    assert_eq!(logs.len(), 1);
+    let applied = "SELECT string_agg(batch::text, ',' ORDER BY batch) FROM blackwater.ledger";
+    let all: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    assert_eq!(world.in_warehouse(applied).await, Some(all.join(",")));
+}

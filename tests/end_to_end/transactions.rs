@@ -1,0 +1,94 @@
+//! Transactions that are open while runs go by.
+
+use blackwater_tests::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_wrote_before_a_run_and_commits_after_it_arrives() {
+    let world = World::totesys().await;
+    world.run().await;
+    let writer = world.session().await;
+    writer.batch_execute("BEGIN; UPDATE design SET design_name = 'written early' WHERE design_id = 1").await.unwrap();
+    for n in 0..3 {
+        world
+            .source
+            .batch_execute(&format!("UPDATE address SET city = 'city {n}' WHERE address_id = 1"))
+            .await
+            .unwrap();
+        world.run_and_agree().await;
+    }
+    writer.batch_execute("UPDATE design SET design_name = 'written late' WHERE design_id = 2; COMMIT").await.unwrap();
+    world.run_and_agree().await;
+    assert_eq!(
+        world.in_warehouse("SELECT design_name FROM dim_design WHERE design_id = 1").await,
+        Some("written early".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_under_savepoints_arrives() {
+    let world = World::totesys().await;
+    world.run().await;
+    let writer = world.session().await;
+    writer
+        .batch_execute(
+            "BEGIN; SAVEPOINT a; UPDATE design SET design_name = 'a' WHERE design_id = 1; RELEASE a;
+             SAVEPOINT b; UPDATE design SET design_name = 'b' WHERE design_id = 2; ROLLBACK TO b;
+             SAVEPOINT c; UPDATE design SET design_name = 'c' WHERE design_id = 3;
+             SAVEPOINT d; UPDATE design SET design_name = 'd' WHERE design_id = 4",
+        )
+        .await
+        .unwrap();
+    world.source.batch_execute("UPDATE address SET city = 'x'").await.unwrap();
+    world.run_and_agree().await;
+    writer.batch_execute("SAVEPOINT e; UPDATE design SET design_name = 'e' WHERE design_id = 5").await.unwrap();
+    world.run_and_agree().await;
+    writer.batch_execute("COMMIT").await.unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(report["load"]["batches"][0]["tables"][0]["updated"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_prepared_transaction_wrote_arrives() {
+    let world = World::totesys().await;
+    world.run().await;
+    let writer = world.session().await;
+    writer
+        .batch_execute("BEGIN; UPDATE design SET design_name = 'p' WHERE design_id = 1; PREPARE TRANSACTION 'p'")
+        .await
+        .unwrap();
+    for n in 0..2 {
+        world.source.batch_execute(&format!("UPDATE address SET city = 'city {n}'")).await.unwrap();
+        world.run_and_agree().await;
+    }
+    assert_eq!(world.run().await["extract"]["outcome"], "nothing");
+    writer.batch_execute("COMMIT PREPARED 'p'").await.unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_without_an_id_yet_writes_later_arrives() {
+    let world = World::totesys().await;
+    let writer = world.session().await;
+    writer.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM design").await.unwrap();
+    world.run().await;
+    world.source.batch_execute("UPDATE address SET city = 'x'").await.unwrap();
+    world.run_and_agree().await;
+    writer.batch_execute("UPDATE design SET design_name = 'w' WHERE design_id = 1").await.unwrap();
+    world.run_and_agree().await;
+    writer.batch_execute("COMMIT").await.unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_under_a_lock_makes_the_run_give_way() {
+    let world = World::totesys().await;
+    world.run().await;
+    let writer = world.session().await;
+    writer.batch_execute("BEGIN; TRUNCATE design CASCADE").await.unwrap();
+    let report = world.run().await;
+    assert_eq!(report["extract"]["outcome"], "gave_way");
+    assert!(report["extract"]["notices"][0].as_str().unwrap().contains("lock"), "{report}");
+    writer.batch_execute("ROLLBACK").await.unwrap();
+    world.source.batch_execute("UPDATE design SET design_name = 'z'").await.unwrap();
+    world.run_and_agree().await;
+}

@@ -1,0 +1,86 @@
+//! A TCP proxy that stands between the program and a server, counts what passes in either
+//! direction, and at a chosen count holds it back and has the program killed. So a sweep over the
+//! count kills the program before and after every request, with no help from the program.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+/// When to kill, and the word that it is time.
+#[derive(Debug, Default)]
+pub struct KillSwitch {
+    passed: AtomicU64,
+    at: AtomicU64,
+    now: Notify,
+}
+
+impl KillSwitch {
+    /// Counts from zero again, and kills at the `at`th message; never if it is 0.
+    pub fn arm(&self, at: u64) {
+        self.passed.store(0, Ordering::SeqCst);
+        self.at.store(at, Ordering::SeqCst);
+    }
+
+    /// Waits for the moment.
+    pub async fn wait(&self) {
+        self.now.notified().await;
+    }
+
+    /// Counts a message; whether it may pass.
+    fn may_pass(&self) -> bool {
+        let at = self.at.load(Ordering::SeqCst);
+        let number = self.passed.fetch_add(1, Ordering::SeqCst) + 1;
+        if at != 0 && number == at {
+            self.now.notify_one();
+        }
+        at == 0 || number < at
+    }
+}
+
+/// A proxy on loopback, for as long as the test runs.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Proxy {
+    /// Stands before the server on `port` of loopback.
+    pub async fn start(port: u16, switch: Arc<KillSwitch>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((program, _)) = listener.accept().await {
+                let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+                let (from_program, to_program) = program.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(pass(from_program, to_server, Arc::clone(&switch)));
+                tokio::spawn(pass(from_server, to_program, Arc::clone(&switch)));
+            }
+        });
+        Self { address }
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, switch: Arc<KillSwitch>) {
+    let mut message = vec![0; 1 << 16];
+    while let Ok(length) = from.read(&mut message).await {
+        if length == 0 {
+            break;
+        }
+        if !switch.may_pass() {
+            // Held back until the program is dead and this side of the connection ends.
+            while from.read(&mut message).await.is_ok_and(|length| length > 0) {}
+            break;
+        }
+        if to.write_all(&message[..length]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}

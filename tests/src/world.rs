@@ -1,0 +1,257 @@
+//! A private Postgres with a source and a warehouse, a folder with buckets, a model pack and a
+//! configuration, and the program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::SystemTime;
+
+use blackwater_local::postgres::Postgres;
+use blackwater_local::totesys;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::oracle::{Oracle, TOTESYS};
+
+/// The ingestion and the processed bucket.
+pub const BUCKETS: [&str; 2] = ["test-ingestion", "test-processed"];
+
+/// Everything that a test needs around the program.
+#[derive(Debug)]
+pub struct World {
+    /// The server of both databases.
+    pub server: Postgres,
+    /// A session on the source.
+    pub source: Client,
+    /// A session on the warehouse.
+    pub warehouse: Client,
+    folder: TempDir,
+    oracle: Vec<Oracle>,
+}
+
+/// How the program ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; `None` if it was killed.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Its report; it must have succeeded.
+    pub fn report(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl World {
+    /// The Totesys sample and its pack.
+    pub async fn totesys() -> Self {
+        let world = Self::empty(TOTESYS.to_vec()).await;
+        totesys::create(&world.source).await.unwrap();
+        totesys::write_pack(&world.pack()).unwrap();
+        world
+    }
+
+    /// Another source, and a pack of these files.
+    pub async fn of(source: &str, pack: &[(&str, &str)], oracle: &[Oracle]) -> Self {
+        let world = Self::empty(oracle.to_vec()).await;
+        world.source.batch_execute(source).await.unwrap();
+        std::fs::create_dir_all(world.pack()).unwrap();
+        for (file, text) in pack {
+            std::fs::write(world.pack().join(file), text).unwrap();
+        }
+        world
+    }
+
+    async fn empty(oracle: Vec<Oracle>) -> Self {
+        let settings = [("max_prepared_transactions", "10"), ("autovacuum", "off")];
+        let server = tokio::task::spawn_blocking(move || Postgres::start(&settings)).await.unwrap().unwrap();
+        let admin = connect(&server.url("postgres")).await;
+        admin.batch_execute("CREATE DATABASE source").await.unwrap();
+        admin.batch_execute("CREATE DATABASE warehouse").await.unwrap();
+        let world = Self {
+            source: connect(&server.url("source")).await,
+            warehouse: connect(&server.url("warehouse")).await,
+            server,
+            folder: TempDir::with_prefix("blackwater-test-").unwrap(),
+            oracle,
+        };
+        let (source, warehouse) = (world.server.url("source"), world.server.url("warehouse"));
+        world.configure(&source, &warehouse, "directory = \"buckets\"");
+        world
+    }
+
+    /// Writes the configuration.
+    pub fn configure(&self, source: &str, warehouse: &str, s3: &str) {
+        let [ingestion, processed] = BUCKETS;
+        let text = format!(
+            "name = \"test\"\nmodel = \"pack\"\n[source]\nurl = \"{source}\"\n[warehouse]\nurl = \"{warehouse}\"\n\
+             [ingestion]\nbucket = \"{ingestion}\"\n[processed]\nbucket = \"{processed}\"\n[s3]\n{s3}\n"
+        );
+        std::fs::write(self.configuration(), text).unwrap();
+    }
+
+    /// The configuration's file.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join("blackwater.toml")
+    }
+
+    /// The model pack's folder.
+    pub fn pack(&self) -> PathBuf {
+        self.folder.path().join("pack")
+    }
+
+    /// The folder of the buckets.
+    pub fn buckets(&self) -> PathBuf {
+        self.folder.path().join("buckets")
+    }
+
+    /// A further session on the source.
+    pub async fn session(&self) -> Client {
+        connect(&self.server.url("source")).await
+    }
+
+    /// Starts the program with this configuration and JSON as its output.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        Command::new(program())
+            .args(arguments)
+            .args(["--format", "json", "--config"])
+            .arg(self.configuration())
+            .envs([("AWS_ACCESS_KEY_ID", blackwater_local::s3::ACCESS_KEY), ("AWS_REGION", "us-east-1")])
+            .env("AWS_SECRET_ACCESS_KEY", blackwater_local::s3::SECRET_KEY)
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Runs the program to its end.
+    pub async fn blackwater(&self, arguments: &[&str]) -> Finished {
+        finish(self.spawn(arguments)).await
+    }
+
+    /// `blackwater run`, which must succeed: its report.
+    pub async fn run(&self) -> Value {
+        self.blackwater(&["run"]).await.report()
+    }
+
+    /// Runs, and has the oracle judge.
+    pub async fn run_and_agree(&self) -> Value {
+        let report = self.run().await;
+        self.agree().await;
+        report
+    }
+
+    /// The warehouse holds what the oracle says.
+    pub async fn agree(&self) {
+        for (table, query) in &self.oracle {
+            let columns = self.columns(query).await;
+            let star = format!("SELECT {} FROM {table}", columns.join(", "));
+            let expected = rows(&self.source, query).await;
+            assert_eq!(rows(&self.warehouse, &star).await, expected, "{table} differs from the source");
+        }
+    }
+
+    async fn columns(&self, query: &str) -> Vec<String> {
+        let statement = self.source.prepare(query).await.unwrap();
+        statement.columns().iter().map(|column| column.name().to_owned()).collect()
+    }
+
+    /// One value of the warehouse, as text.
+    pub async fn in_warehouse(&self, query: &str) -> Option<String> {
+        rows(&self.warehouse, query).await.into_iter().next().and_then(|row| row.into_iter().next()).flatten()
+    }
+
+    /// Every object of both buckets, with its time of change.
+    pub fn objects(&self) -> BTreeMap<PathBuf, SystemTime> {
+        let mut found = BTreeMap::new();
+        for bucket in BUCKETS {
+            walk(&self.buckets().join(bucket), &mut found);
+        }
+        found
+    }
+
+    /// The manifests of the ingestion log, in order.
+    pub fn manifests(&self) -> Vec<Value> {
+        let folder = self.buckets().join(BUCKETS[0]).join("batches");
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()).collect()
+    }
+
+    /// An object that a manifest of the bucket lists, in full.
+    pub fn object(&self, bucket: &str, object: &Value) -> Vec<u8> {
+        std::fs::read(self.buckets().join(bucket).join(object["key"].as_str().unwrap())).unwrap()
+    }
+}
+
+/// Waits for the program's end.
+pub(crate) async fn finish(child: Child) -> Finished {
+    let output = child.wait_with_output().await.unwrap();
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// The rows of a query as Postgres prints them, sorted.
+async fn rows(client: &Client, query: &str) -> Vec<Vec<Option<String>>> {
+    let mut rows: Vec<Vec<_>> = Vec::new();
+    for message in client.simple_query(query).await.unwrap() {
+        if let SimpleQueryMessage::Row(row) = message {
+            rows.push((0..row.len()).map(|place| row.get(place).map(str::to_owned)).collect());
+        }
+    }
+    rows.sort();
+    rows
+}
+
+fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, SystemTime>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => walk(&path, found),
+            false => {
+                let changed = path.metadata().unwrap().modified().unwrap();
+                found.insert(path, changed);
+            }
+        }
+    }
+}
+
+/// The program that was built with this test: beside its executable, and no older than its source.
+fn program() -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let program = this.parent().and_then(Path::parent).unwrap().join("blackwater");
+    let built = program.metadata().unwrap_or_else(|_| panic!("no {}: run `make test`", program.display()));
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for package in ["cli", "pipeline", "extract", "transform", "load", "local", "shared"] {
+        let mut files = BTreeMap::new();
+        walk(&workspace.join(package).join("src"), &mut files);
+        let newest = files.values().max().unwrap();
+        assert!(
+            built.modified().unwrap() >= *newest,
+            "{} is older than {package}/src: run `make test`",
+            program.display()
+        );
+    }
+    program
+}
