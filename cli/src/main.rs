@@ -11,7 +11,7 @@ use blackwater_extract::Request;
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_pipeline::Pipeline;
 use blackwater_shared::config::{self, Config};
-use blackwater_shared::{pack, store};
+use blackwater_shared::store;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use tracing_subscriber::filter::LevelFilter;
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
             }
             let usage = error.chain().any(|cause| {
                 cause.is::<config::Error>()
-                    || cause.is::<pack::Error>()
+                    || matches!(cause.downcast_ref(), Some(blackwater_pipeline::Error::Pack(_)))
                     || matches!(cause.downcast_ref(), Some(blackwater_extract::Error::UnknownTable { .. }))
             });
             ExitCode::from(if usage { 2 } else { 1 })

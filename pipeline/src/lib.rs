@@ -124,6 +124,8 @@ impl Pipeline {
     /// # Errors
     /// The first stage that fails ends the run; the next run goes on from there.
     pub async fn run(&self) -> Result<Report, Error> {
+        // Before anything is written; extract asks for its own.
+        self.processed.store().check().await.map_err(log::Error::from)?;
         let extract = self.extract.run(&Request::Changes).await?;
         let mut transform = self.transform.run().await?;
         let mut load = self.load.run(false).await?;

@@ -141,7 +141,7 @@ impl Store {
         };
         match answer.body.collect().await {
             Ok(body) => Ok(Some(body.into_bytes())),
-            Err(error) => Err(self.request("read", key, error.to_string())),
+            Err(error) => Err(self.request("read", key, innermost(&error))),
         }
     }
 
@@ -213,7 +213,7 @@ impl Store {
         let mut out = tokio::fs::File::create(file).await.map_err(local)?;
         let mut hash = Sha256::new();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| self.request("read", &object.key, error.to_string()))?;
+            let chunk = chunk.map_err(|error| self.request("read", &object.key, innermost(&error)))?;
             hash.update(&chunk);
             out.write_all(&chunk).await.map_err(local)?;
         }
@@ -246,16 +246,19 @@ impl Store {
         let why = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{message} ({code})"),
             (Some(code), None) => code.to_owned(),
-            _ => {
-                let mut innermost: &dyn std::error::Error = error;
-                while let Some(cause) = innermost.source() {
-                    innermost = cause;
-                }
-                format!("{error}: {innermost}")
-            }
+            _ => innermost(error),
         };
         self.request(action, key, why)
     }
+}
+
+/// What an error of the SDK says, and the first of its causes.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    format!("{error}: {cause}")
 }
 
 /// An object under way. What is small goes in one request, the rest in parts.

@@ -1,6 +1,6 @@
 //! DDL at the source that changes what a table holds without writing its rows.
 
-use blackwater_tests::{Oracle, World};
+use blackwater_tests::{BUCKETS, Oracle, World};
 
 const ITEMS: &str = "
     CREATE TABLE item (id int, name text NOT NULL, PRIMARY KEY (id)) PARTITION BY RANGE (id);
@@ -160,13 +160,11 @@ async fn a_restarted_source_is_read_in_full_and_says_so() {
     world.run_and_agree().await;
     // As after a restored volume: the same identity and timeline, and a transaction id that the
     // log has seen names another transaction.
-    let manifest = world.buckets().join("test-ingestion/batches/000000000001.json");
-    let text = std::fs::read_to_string(&manifest).unwrap();
-    let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut state = world.manifests().remove(0);
     let next: i64 = world.source.query_one("SELECT (pg_current_xact_id()::text)::bigint", &[]).await.unwrap().get(0);
     state["source"]["started"] = "2020-01-01T00:00:00Z".into();
     state["seen"] = (next..next + 50).collect::<Vec<_>>().into();
-    std::fs::write(&manifest, state.to_string()).unwrap();
+    world.overwrite(BUCKETS[0], "batches/000000000001.json", &state.to_string());
     let holder = world.session().await;
     holder.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
     world.source.batch_execute("UPDATE design SET file_name = 'restored'").await.unwrap();
