@@ -7,4 +7,6 @@ mod errors;
 mod first_load;
 mod kills;
 mod races;
+mod standby;
+mod tls;
 mod transactions;
