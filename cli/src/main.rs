@@ -14,7 +14,9 @@ use blackwater_shared::config::{self, Config};
 use blackwater_shared::store;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Keeps a star-schema warehouse in step with an operational Postgres database.
 #[derive(Parser)]
@@ -66,7 +68,12 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG][usize::from(arguments.verbose.min(2))];
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).init();
+    // What others log is theirs to judge: a client of S3 or Postgres may print what it sends.
+    let ours = Targets::new().with_default(LevelFilter::WARN).with_target("blackwater", level);
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(ours)
+        .init();
     match try_main(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! What the program says and how it exits before it meets a server.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::process::{Command, Output};
 

@@ -1,7 +1,7 @@
 //! Extract: what changed in the source since the newest batch, as CSV in the ingestion bucket,
 //! completed by a manifest.
 //!
-//! [`run`] is a run: it reads the newest manifest, then takes a snapshot, and can commit only the
+//! [`Extract::run`] reads the newest manifest, then takes a snapshot, and can commit only the
 //! number after that manifest. Of two runs that overlap one commits; what the other wrote is read
 //! by nobody.
 
@@ -235,6 +235,7 @@ impl Extract {
             0 => Vec::new(),
             _ => reader.copy(&transaction, self.log.store(), batch, run, self.object_bytes).await?,
         };
+        tracing::info!(batch, table = reader.name, rows = look.rows, changed = look.changed, "read");
         Ok((reader.name.to_owned(), (look, objects)))
     }
 

@@ -106,3 +106,105 @@ pub(crate) fn plan(
     };
     tables.iter().map(read).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use blackwater_shared::manifest::{Column, FORMAT, Head, Heap, ModelState, Table as Known};
+    use chrono::DateTime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn server(snapshot: &str, wal: u64) -> Server {
+        let (system, started) = ("7710".into(), DateTime::UNIX_EPOCH);
+        Server { system, timeline: 1, started, standby: false, snapshot: snapshot.into(), wal }
+    }
+
+    #[test]
+    fn a_server_that_goes_back_or_is_another_is_not_trusted() {
+        let known = server("100:120:100", 5000);
+        let broken = |now: Server, wal_before| match continuity(&known, &now, wal_before) {
+            Continuity::Broken(why) => why,
+            other => format!("{other:?}"),
+        };
+        assert_eq!(continuity(&known, &server("100:120:100", 5000), 5000), Continuity::Same);
+        assert!(broken(server("99:130:99", 6000), 6000).contains("counters went back"));
+        assert!(broken(server("110:119:", 6000), 6000).contains("counters went back"));
+        assert!(broken(server("110:130:", 6000), 4999).contains("counters went back"));
+        assert!(broken(Server { timeline: 2, ..server("110:130:", 6000) }, 6000).contains("timeline"));
+        assert!(broken(Server { system: "1".into(), ..server("110:130:", 6000) }, 6000).contains("system identifier"));
+        assert!(broken(Server { standby: true, ..server("110:130:", 6000) }, 6000).contains("standby"));
+        let restarted = Server { started: DateTime::from_timestamp_nanos(1), ..server("110:130:", 6000) };
+        assert!(broken(restarted, 6000).contains("restarted"));
+        let standby = |snapshot: &str| Server { standby: true, ..server(snapshot, 6000) };
+        assert_eq!(continuity(&standby("100:120:"), &standby("99:130:"), 6000), Continuity::Behind);
+        assert_eq!(continuity(&standby("100:120:"), &standby("100:120:"), 5999), Continuity::Behind);
+    }
+
+    #[test]
+    fn a_table_is_read_in_full_when_its_marker_can_tell_nothing() {
+        let fixed = Default::default();
+        let model = blackwater_shared::model::Model::parse("dim_t", "SELECT id FROM t", &fixed).unwrap();
+        let pack = Pack { hash: String::new(), schema: String::new(), models: [("dim_t".into(), model)].into(), fixed };
+        let heap = |file| Heap { oid: 16400, file, fingerprint: "f".into() };
+        let columns = vec![Column { name: "id".into(), kind: "integer".into() }];
+        let key = vec!["id".to_owned()];
+        let table = |file, fingerprint: &str| {
+            let (columns, key, fingerprint) = (columns.clone(), key.clone(), fingerprint.to_owned());
+            BTreeMap::from([(
+                "t".to_owned(),
+                Table { columns, key, heaps: vec![heap(file)], fingerprint, many: false },
+            )])
+        };
+        let newest = |marker: Option<&str>, hash: &str| Extracted {
+            head: Head {
+                format: FORMAT,
+                program: String::new(),
+                pack: String::new(),
+                log: Uuid::nil(),
+                batch: 1,
+                run: Uuid::nil(),
+                at: DateTime::UNIX_EPOCH,
+            },
+            source: server("100:120:", 0),
+            seen: None,
+            tables: [(
+                "t".to_owned(),
+                Known {
+                    columns: columns.clone(),
+                    key: key.clone(),
+                    marker: marker.map(str::to_owned),
+                    heaps: vec![heap(1)],
+                    fingerprint: "f".into(),
+                    rows: 0,
+                    objects: Vec::new(),
+                },
+            )]
+            .into(),
+            models: [("dim_t".to_owned(), ModelState { hash: hash.into(), table: "t".into() })].into(),
+        };
+        let hash = pack.model_hash(&pack.models["dim_t"]);
+        let read = |newest: Option<&Extracted>, snapshot: &str, tables, full: &[String]| {
+            plan(newest, None, &server(snapshot, 0), &tables, &pack, full).remove("t").unwrap()
+        };
+        let good = newest(Some("100:120:"), &hash);
+        let full = |why: &str| Reading::Full(why.into());
+
+        let far = 100 + (1_u64 << 31) - 100_000_000;
+        let changes = Reading::Changes { since: 100, heaps: Vec::new() };
+        assert_eq!(read(Some(&good), "200:220:", table(1, "f"), &[]), changes);
+        assert_eq!(read(Some(&good), &format!("200:{}:", far - 1), table(1, "f"), &[]), changes);
+        assert_eq!(
+            read(Some(&good), &format!("200:{far}:"), table(1, "f"), &[]),
+            full("its marker is too many transactions behind")
+        );
+        assert_eq!(read(None, "200:220:", table(1, "f"), &[]), full("there is no batch yet"));
+        assert_eq!(read(Some(&good), "200:220:", table(2, "f"), &[]), full("it was rewritten or swapped"));
+        assert_eq!(read(Some(&good), "200:220:", table(1, "g"), &[]), full("its definition has changed"));
+        assert_eq!(read(Some(&good), "200:220:", table(1, "f"), &["t".into()]), full("it was asked for"));
+        let unread = newest(None, &hash);
+        assert_eq!(read(Some(&unread), "200:220:", table(1, "f"), &[]), full("the log does not hold it yet"));
+        let changed = newest(Some("100:120:"), "other");
+        assert_eq!(read(Some(&changed), "200:220:", table(1, "f"), &[]), full("the model dim_t is new or has changed"));
+    }
+}

@@ -228,6 +228,8 @@ impl Load {
         }
         ledger::note(&transaction, &self.schema, manifest, &schema_hash, all).await?;
         transaction.commit().await.doing(doing())?;
+        let Counts { inserted, updated, unchanged } = all;
+        tracing::info!(batch, inserted, updated, unchanged, "applied");
         Ok(Some(report))
     }
 

@@ -16,6 +16,9 @@ use tokio::io::AsyncWriteExt;
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const PART: usize = 8 << 20;
 
+/// The SDK retries requests, but not a body that breaks off while it is read.
+const RETRIES: u32 = 2;
+
 /// Why a bucket did not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -134,14 +137,22 @@ impl Store {
     /// # Errors
     /// If it cannot be read.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        let answer = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
-            Ok(answer) => answer,
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => return Ok(None),
-            Err(error) => return Err(self.failed("read", key, &error)),
-        };
-        match answer.body.collect().await {
-            Ok(body) => Ok(Some(body.into_bytes())),
-            Err(error) => Err(self.request("read", key, innermost(&error))),
+        let mut tries = 0;
+        loop {
+            let Some(body) = self.open(key).await? else { return Ok(None) };
+            match body.collect().await {
+                Ok(body) => return Ok(Some(body.into_bytes())),
+                Err(error) if tries == RETRIES => return Err(self.request("read", key, innermost(&error))),
+                Err(_) => tries += 1,
+            }
+        }
+    }
+
+    async fn open(&self, key: &str) -> Result<Option<ByteStream>, Error> {
+        match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(answer) => Ok(Some(answer.body)),
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => Ok(None),
+            Err(error) => Err(self.failed("read", key, &error)),
         }
     }
 
@@ -199,21 +210,25 @@ impl Store {
     /// # Errors
     /// [`Error::Changed`] if it is gone or has other bytes.
     pub async fn download(&self, object: &Object, file: &Path) -> Result<(), Error> {
+        let mut tries = 0;
+        loop {
+            match self.try_download(object, file).await {
+                Err(Error::Request { .. }) if tries < RETRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_download(&self, object: &Object, file: &Path) -> Result<(), Error> {
         let changed =
             |why: &str| Error::Changed { bucket: self.bucket.clone(), key: object.key.clone(), why: why.into() };
-        let local =
-            |error: std::io::Error| self.request("download", &object.key, format!("{}: {error}", file.display()));
-        let mut body = match self.client.get_object().bucket(&self.bucket).key(&object.key).send().await {
-            Ok(answer) => answer.body,
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => {
-                return Err(changed("it is not there"));
-            }
-            Err(error) => return Err(self.failed("read", &object.key, &error)),
-        };
+        let failed = |why| self.request("read", &object.key, why);
+        let local = |error: std::io::Error| failed(format!("{}: {error}", file.display()));
+        let mut body = self.open(&object.key).await?.ok_or_else(|| changed("it is not there"))?;
         let mut out = tokio::fs::File::create(file).await.map_err(local)?;
         let mut hash = Sha256::new();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| self.request("read", &object.key, innermost(&error)))?;
+            let chunk = chunk.map_err(|error| failed(innermost(&error)))?;
             hash.update(&chunk);
             out.write_all(&chunk).await.map_err(local)?;
         }

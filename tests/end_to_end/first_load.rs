@@ -167,6 +167,22 @@ async fn a_large_table_goes_in_parts_and_pieces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_has_nothing_to_say_for_a_day_says_that_it_is_alive() {
+    let world = World::totesys().await;
+    world.run().await;
+    let mut newest = world.manifests().remove(0);
+    for (hours, outcome) in [(23, "nothing"), (25, "batch")] {
+        let ago = format!(
+            "SELECT to_char(now() AT TIME ZONE 'UTC' - interval '{hours} h', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+        );
+        newest["at"] = world.in_warehouse(&ago).await.into();
+        world.overwrite(BUCKETS[0], "batches/000000000001.json", &newest.to_string());
+        assert_eq!(world.run().await["extract"]["outcome"], outcome);
+    }
+    assert_eq!(world.run().await["load"]["applied"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn status_tells_how_far_each_stage_is() {
     let world = World::totesys().await;
     let status = world.blackwater(&["status"]).await.report();

@@ -1,6 +1,7 @@
 //! The program killed with SIGKILL at every boundary: before and after each message to the object
 //! store, and before and after each message to the warehouse. A plain `run` after it must end with
-//! the warehouse equal to the source.
+//! the warehouse equal to the source. And connections that break, which lose the answers to
+//! requests that succeeded.
 
 use std::sync::Arc;
 
@@ -16,13 +17,13 @@ async fn sweep(world: &World, switch: &KillSwitch) -> u64 {
              INSERT INTO currency (currency_code, created_at, last_updated) VALUES ('EUR', now(), now())"
         );
         world.source.batch_execute(&change).await.unwrap();
-        switch.arm(at);
+        switch.hold_at(at);
         let mut program = world.spawn(&["run"]);
         let killed = tokio::select! {
             _ = program.wait() => false,
             () = switch.wait() => { program.kill().await.unwrap(); true }
         };
-        switch.arm(0);
+        switch.hold_at(0);
         world.run_and_agree().await;
         if !killed {
             return at - 1;
@@ -31,15 +32,21 @@ async fn sweep(world: &World, switch: &KillSwitch) -> u64 {
     unreachable!()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_message_to_the_buckets_the_next_run_makes_it_good() {
+/// A world whose buckets are reached through a proxy.
+async fn with_buckets_behind(switch: &Arc<KillSwitch>) -> (World, S3) {
     let world = World::totesys().await;
     let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
     let port = server.endpoint().rsplit_once(':').unwrap().1.parse().unwrap();
-    let switch = Arc::new(KillSwitch::default());
-    let proxy = Proxy::start(port, Arc::clone(&switch)).await;
+    let proxy = Proxy::start(port, Arc::clone(switch)).await;
     let (source, warehouse) = (world.server.url("source"), world.server.url("warehouse"));
     world.configure(&source, &warehouse, &format!("endpoint = \"http://{}\"", proxy.address));
+    (world, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_message_to_the_buckets_the_next_run_makes_it_good() {
+    let switch = Arc::new(KillSwitch::default());
+    let (world, _server) = with_buckets_behind(&switch).await;
     let boundaries = sweep(&world, &switch).await;
     assert!(boundaries > 40, "the sweep met only {boundaries} messages");
     let manifests = world.manifests();
@@ -56,4 +63,30 @@ async fn killed_at_any_message_to_the_warehouse_the_next_run_makes_it_good() {
     world.configure(&world.server.url("source"), &warehouse, "directory = \"buckets\"");
     let boundaries = sweep(&world, &switch).await;
     assert!(boundaries > 40, "the sweep met only {boundaries} messages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_connection_to_the_buckets_breaks_anywhere_knows_that_it_wrote_its_batch() {
+    let switch = Arc::new(KillSwitch::default());
+    let (world, _server) = with_buckets_behind(&switch).await;
+    let mut broken = 0;
+    for at in 1.. {
+        world
+            .source
+            .batch_execute(&format!("UPDATE design SET file_name = 'cut {at}' WHERE design_id = 1"))
+            .await
+            .unwrap();
+        switch.cut_at(at);
+        let report = world.run().await;
+        let met = switch.passed() >= at;
+        switch.hold_at(0);
+        assert_eq!(report["extract"]["outcome"], "batch", "broken at message {at}: {report}");
+        assert_eq!(report["transform"]["batches"][0]["lost"], false, "broken at message {at}: {report}");
+        world.agree().await;
+        if !met {
+            break;
+        }
+        broken += 1;
+    }
+    assert!(broken > 40, "the sweep met only {broken} messages");
 }

@@ -1,6 +1,6 @@
 //! End-to-end tests: statements about the product, shown on real servers.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod definitions;
 mod errors;

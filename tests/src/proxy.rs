@@ -1,29 +1,50 @@
 //! A TCP proxy that stands between the program and a server, counts what passes in either
-//! direction, and at a chosen count holds it back and has the program killed. So a sweep over the
-//! count kills the program before and after every request, with no help from the program.
+//! direction, and at a chosen count holds it back and has the program killed, or cuts the
+//! connection. So a sweep over the count meets every moment before and after a request, with no
+//! help from the program.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// When to kill, and the word that it is time.
+/// At which message to hold back or cut, and the word that it is time.
 #[derive(Debug, Default)]
 pub struct KillSwitch {
     passed: AtomicU64,
     at: AtomicU64,
+    cuts: AtomicBool,
     now: Notify,
 }
 
+/// What becomes of a message.
+enum Fate {
+    Passes,
+    IsHeldBack,
+    IsCut,
+}
+
 impl KillSwitch {
-    /// Counts from zero again, and kills at the `at`th message; never if it is 0.
-    pub fn arm(&self, at: u64) {
+    /// Counts from zero again, and holds back the `at`th message and all after it; none if it is 0.
+    pub fn hold_at(&self, at: u64) {
         self.passed.store(0, Ordering::SeqCst);
+        self.cuts.store(false, Ordering::SeqCst);
         self.at.store(at, Ordering::SeqCst);
+    }
+
+    /// Counts from zero again, and cuts the connection of the `at`th message, once.
+    pub fn cut_at(&self, at: u64) {
+        self.hold_at(at);
+        self.cuts.store(true, Ordering::SeqCst);
+    }
+
+    /// Messages that came since it was armed.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
     }
 
     /// Waits for the moment.
@@ -31,14 +52,17 @@ impl KillSwitch {
         self.now.notified().await;
     }
 
-    /// Counts a message; whether it may pass.
-    fn may_pass(&self) -> bool {
+    /// Counts a message.
+    fn fate(&self) -> Fate {
         let at = self.at.load(Ordering::SeqCst);
         let number = self.passed.fetch_add(1, Ordering::SeqCst) + 1;
-        if at != 0 && number == at {
+        if self.cuts.load(Ordering::SeqCst) {
+            return if number == at { Fate::IsCut } else { Fate::Passes };
+        }
+        if number == at {
             self.now.notify_one();
         }
-        at == 0 || number < at
+        if at == 0 || number < at { Fate::Passes } else { Fate::IsHeldBack }
     }
 }
 
@@ -73,10 +97,14 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, switch: Arc<KillS
         if length == 0 {
             break;
         }
-        if !switch.may_pass() {
-            // Held back until the program is dead and this side of the connection ends.
-            while from.read(&mut message).await.is_ok_and(|length| length > 0) {}
-            break;
+        match switch.fate() {
+            Fate::Passes => {}
+            Fate::IsCut => break,
+            // Until the program is dead and this side of the connection ends.
+            Fate::IsHeldBack => {
+                while from.read(&mut message).await.is_ok_and(|length| length > 0) {}
+                break;
+            }
         }
         if to.write_all(&message[..length]).await.is_err() {
             break;

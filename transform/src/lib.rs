@@ -150,6 +150,7 @@ impl Transform {
             tables,
         };
         let lost = self.processed.commit(&manifest).await? == Commit::Lost;
+        tracing::info!(batch, lost, "transformed");
         let rows = |(name, table): (&String, &StarTable)| {
             table.objects.first().map(|object| TableReport {
                 table: name.clone(),

@@ -1,7 +1,7 @@
 //! The private servers under the conditions that they are made for: many writers, several
 //! programs, an interrupt, a crash.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod postgres;
 mod s3;
