@@ -88,7 +88,10 @@ fn main() -> ExitCode {
                     || matches!(cause.downcast_ref(), Some(blackwater_pipeline::Error::Pack(_)))
                     || matches!(cause.downcast_ref(), Some(blackwater_extract::Error::UnknownTable { .. }))
             });
-            ExitCode::from(if usage { 2 } else { 1 })
+            match error.is::<Interrupted>() {
+                true => ExitCode::from(130),
+                false => ExitCode::from(if usage { 2 } else { 1 }),
+            }
         }
     }
 }
@@ -96,7 +99,11 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn try_main(arguments: &Arguments) -> anyhow::Result<()> {
     if let Command::Demo = arguments.command {
-        return demo::run().await;
+        // What the demo started is gone when its future is dropped.
+        return tokio::select! {
+            done = demo::run() => done,
+            signal = interrupt() => Err(signal?.into()),
+        };
     }
     let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
     let (pipeline, _server) = open(&config).await?;
@@ -130,6 +137,21 @@ async fn open(config: &Config) -> anyhow::Result<(Pipeline, Option<S3>)> {
         }
     };
     Ok((Pipeline::new(config, client)?, server))
+}
+
+/// Somebody wants an end: 130, as shells have it for SIGINT.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; what was started here is gone")]
+struct Interrupted;
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupt() -> std::io::Result<Interrupted> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+    }
+    Ok(Interrupted)
 }
 
 fn report<T: Serialize>(format: Format, report: &T, text: fn(&T) -> String) -> anyhow::Result<()> {

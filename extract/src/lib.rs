@@ -12,6 +12,7 @@ mod read;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use blackwater_shared::config::Config;
 use blackwater_shared::log::{Commit, Log};
@@ -169,20 +170,21 @@ impl Extract {
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
-        let readers = tables.iter().map(|(name, table)| TableReader {
-            schema: &self.schema,
-            name,
-            table,
-            reading: &plan[name],
-            models: self.pack.driven_by(name).map(|model| model.name.as_str()).collect(),
-            seen,
-            xmin,
-        });
-        let read: Read = stream::iter(readers)
-            .map(|reader| self.read(reader, &snapshot.id, number + 1, run))
-            .buffer_unordered(self.readers)
-            .try_collect()
-            .await?;
+        let readers: Vec<_> = tables
+            .iter()
+            .map(|(name, table)| TableReader {
+                schema: &self.schema,
+                name,
+                table,
+                reading: &plan[name],
+                models: self.pack.driven_by(name).map(|model| model.name.as_str()).collect(),
+                seen,
+                xmin,
+            })
+            .collect();
+        let Some(read) = self.read_all(readers, &known, &snapshot.id, number + 1, run).await? else {
+            return Ok(Report::gave_way("an ALTER TABLE or TRUNCATE came while the run began".into()));
+        };
         drop(snapshot.transaction);
 
         let manifest = Extracted {
@@ -200,7 +202,7 @@ impl Extract {
             source: snapshot.server,
             models,
         };
-        if newest.as_ref().is_some_and(|newest| !is_news(newest, &manifest)) {
+        if newest.as_ref().is_some_and(|newest| broken.is_none() && !is_news(newest, &manifest)) {
             return Ok(Report { outcome: Outcome::Nothing, batch: None, notices, tables: Vec::new() });
         }
         let outcome = match self.log.commit(&manifest).await? {
@@ -220,23 +222,39 @@ impl Extract {
         Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
     }
 
-    /// Looks at one table on a connection of its own, and copies what changed.
-    async fn read(
+    /// Reads the tables on several connections. Each locks all of them when it begins: later it would
+    /// queue behind an ALTER TABLE that waits for this run's end. `None` if one came before that.
+    async fn read_all(
         &self,
-        reader: TableReader<'_>,
+        readers: Vec<TableReader<'_>>,
+        tables: &[String],
         snapshot: &str,
         batch: u64,
         run: Uuid,
-    ) -> Result<(String, (Look, Vec<Object>)), Error> {
-        let mut client = self.source.connect().await?;
-        let transaction = snapshot::import(&mut client, snapshot).await?;
-        let look = reader.look(&transaction).await?;
-        let objects = match look.changed {
-            0 => Vec::new(),
-            _ => reader.copy(&transaction, self.log.store(), batch, run, self.object_bytes).await?,
+    ) -> Result<Option<Read>, Error> {
+        let connections = self.readers.min(readers.len());
+        let queue = Mutex::new(readers.into_iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let connection = |_| async {
+            let mut client = self.source.connect().await?;
+            let Some(transaction) = snapshot::import(&mut client, snapshot, &self.schema, tables).await? else {
+                return Ok(None);
+            };
+            let mut read = Read::new();
+            while let Some(reader) = next() {
+                let look = reader.look(&transaction).await?;
+                let objects = match look.changed {
+                    0 => Vec::new(),
+                    _ => reader.copy(&transaction, self.log.store(), batch, run, self.object_bytes).await?,
+                };
+                tracing::info!(batch, table = reader.name, rows = look.rows, changed = look.changed, "read");
+                read.insert(reader.name.to_owned(), (look, objects));
+            }
+            Ok::<_, Error>(Some(read))
         };
-        tracing::info!(batch, table = reader.name, rows = look.rows, changed = look.changed, "read");
-        Ok((reader.name.to_owned(), (look, objects)))
+        let parts: Vec<Option<Read>> =
+            stream::iter(0..connections).map(connection).buffer_unordered(connections).try_collect().await?;
+        Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.into_iter().flatten().collect()))
     }
 
     /// Checks that every model fits the source, and says what it is.

@@ -54,18 +54,12 @@ pub(crate) async fn open<'a>(client: &'a mut Object, schema: &str, tables: &[Str
         .start()
         .await
         .doing("begin a transaction on the source")?;
-    let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
     // Neither SET nor LOCK takes a snapshot: the SELECT below does, when the locks are held.
-    let locked =
-        transaction.batch_execute(&format!("{SESSION}; LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "))).await;
-    match locked {
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-            return Ok(Opening::GaveWay(format!(
-                "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
-                names.join(", ")
-            )));
-        }
-        locked => locked.doing(format!("lock {}", names.join(", ")))?,
+    if !lock(&transaction, SESSION, schema, tables).await? {
+        return Ok(Opening::GaveWay(format!(
+            "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
+            tables.join(", ")
+        )));
     }
     let row = transaction
         .query_one(
@@ -92,8 +86,14 @@ pub(crate) async fn open<'a>(client: &'a mut Object, schema: &str, tables: &[Str
     Ok(Opening::Open(Box::new(Snapshot { id: row.get(1), at: row.get(2), transaction, server, wal_before })))
 }
 
-/// A transaction on another connection that sees the same snapshot.
-pub(crate) async fn import<'a>(client: &'a mut Object, id: &str) -> Result<Transaction<'a>, Error> {
+/// A transaction on another connection that sees the same snapshot and holds the same locks.
+/// `None` if another session waits for one of them.
+pub(crate) async fn import<'a>(
+    client: &'a mut Object,
+    id: &str,
+    schema: &str,
+    tables: &[String],
+) -> Result<Option<Transaction<'a>>, Error> {
     let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -102,9 +102,19 @@ pub(crate) async fn import<'a>(client: &'a mut Object, id: &str) -> Result<Trans
         .await
         .doing("begin a transaction on the source")?;
     // The id is of the server's own making: hexadecimal digits and hyphens.
-    let sql = format!("{SESSION}; SET TRANSACTION SNAPSHOT '{id}'");
-    transaction.batch_execute(&sql).await.doing("share the snapshot")?;
-    Ok(transaction)
+    let before = format!("{SESSION}; SET TRANSACTION SNAPSHOT '{id}'");
+    let locked = lock(&transaction, &before, schema, tables).await?;
+    Ok(locked.then_some(transaction))
+}
+
+/// Runs `before`, then locks the tables and everything under them; whether that was possible.
+async fn lock(transaction: &Transaction<'_>, before: &str, schema: &str, tables: &[String]) -> Result<bool, Error> {
+    let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
+    let names = names.join(", ");
+    match transaction.batch_execute(&format!("{before}; LOCK TABLE {names} IN ACCESS SHARE MODE")).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+        done => done.doing(format!("lock {names} at the source")).map(|()| true),
+    }
 }
 
 /// The xmin and xmax of a snapshot as `pg_current_snapshot()` prints it.

@@ -12,7 +12,6 @@ use crate::star::Counts;
 const FORMAT: i32 = 1;
 
 const TABLES: &str = "
-    CREATE SCHEMA IF NOT EXISTS blackwater;
     CREATE TABLE blackwater.format (version integer NOT NULL);
     COMMENT ON TABLE blackwater.format IS 'The format of the tables in this schema';
     INSERT INTO blackwater.format VALUES (1);
@@ -59,6 +58,11 @@ pub(crate) async fn prepare(client: &mut Object, star_schema: &str) -> Result<()
         lock(&transaction, "").await?;
         // A load of another star schema may have made it while this one waited.
         if !transaction.query_one(EXISTS, &[]).await.doing(doing)?.get::<_, bool>(0) {
+            // Made by hand, the schema may belong to a role that may not make one.
+            let schema = "SELECT NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'blackwater')";
+            if transaction.query_one(schema, &[]).await.doing(doing)?.get(0) {
+                transaction.batch_execute("CREATE SCHEMA blackwater").await.doing(doing)?;
+            }
             transaction.batch_execute(TABLES).await.doing(doing)?;
         }
         transaction.commit().await.doing(doing)?;
@@ -70,7 +74,10 @@ pub(crate) async fn prepare(client: &mut Object, star_schema: &str) -> Result<()
     }
 }
 
-const EXISTS: &str = "SELECT to_regclass('blackwater.ledger') IS NOT NULL";
+/// Asked of the tables of the catalogue: `to_regclass` may answer from what this session has cached,
+/// which waiting for an advisory lock does not renew.
+const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'blackwater' AND c.relname = 'ledger')";
 
 /// Whether there is a ledger.
 pub(crate) async fn exists(client: &Object) -> Result<bool, Error> {

@@ -287,8 +287,8 @@ impl Load {
             why: postgres::explain(&error),
         };
         let schema = ident(&self.schema);
-        let before = "SELECT to_regnamespace($1) IS NOT NULL, pg_current_xact_id()::text";
-        let row = transaction.query_one(before, &[&schema]).await.map_err(failed)?;
+        let before = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), pg_current_xact_id()::text";
+        let row = transaction.query_one(before, &[&self.schema]).await.map_err(failed)?;
         if !row.get::<_, bool>(0) {
             transaction.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(failed)?;
         }

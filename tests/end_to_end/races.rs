@@ -39,3 +39,24 @@ async fn eight_programs_at_once_leave_one_batch_a_number() {
     let all: Vec<_> = numbers.iter().map(ToString::to_string).collect();
     assert_eq!(world.in_warehouse(applied).await, Some(all.join(",")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_that_wait_for_each_other_to_make_the_ledger_find_it_made() {
+    let world = World::totesys().await;
+    world.blackwater(&["extract"]).await.report();
+    world.blackwater(&["transform"]).await.report();
+    let lock = "pg_advisory_lock(hashtextextended('blackwater ', 0))";
+    world.warehouse.batch_execute(&format!("SELECT {lock}")).await.unwrap();
+    let programs: Vec<_> = (0..4).map(|_| world.spawn(&["load"])).collect();
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    while world.in_warehouse(waiting).await != Some("4".into()) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    world.warehouse.batch_execute(&format!("SELECT {}", lock.replace("_lock", "_unlock"))).await.unwrap();
+    for program in programs {
+        let output = program.wait_with_output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    world.agree().await;
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.ledger").await, Some("1".into()));
+}

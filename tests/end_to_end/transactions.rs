@@ -80,7 +80,7 @@ async fn what_a_transaction_without_an_id_yet_writes_later_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_under_a_lock_makes_the_run_give_way() {
+async fn a_table_that_is_being_truncated_makes_the_run_give_way() {
     let world = World::totesys().await;
     world.run().await;
     let writer = world.session().await;
@@ -91,4 +91,19 @@ async fn a_table_under_a_lock_makes_the_run_give_way() {
     writer.batch_execute("ROLLBACK").await.unwrap();
     world.source.batch_execute("UPDATE design SET design_name = 'z'").await.unwrap();
     world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alter_table_that_waits_for_others_makes_the_run_give_way() {
+    let world = World::totesys().await;
+    world.run().await;
+    let reader = world.session().await;
+    reader.batch_execute("BEGIN; LOCK TABLE address IN ACCESS SHARE MODE").await.unwrap();
+    let altering = world.session().await;
+    let alter = tokio::spawn(async move { altering.batch_execute("ALTER TABLE address ADD COLUMN x text").await });
+    assert_eq!(world.run().await["extract"]["outcome"], "gave_way");
+    reader.batch_execute("COMMIT").await.unwrap();
+    alter.await.unwrap().unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(report["extract"]["tables"][0]["full"], "its definition has changed");
 }
