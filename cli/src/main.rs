@@ -3,7 +3,7 @@
 mod demo;
 mod text;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -70,10 +70,9 @@ fn main() -> ExitCode {
     let level = [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG][usize::from(arguments.verbose.min(2))];
     // What others log is theirs to judge: a client of S3 or Postgres may print what it sends.
     let ours = Targets::new().with_default(LevelFilter::WARN).with_target("blackwater", level);
-    tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
-        .with(ours)
-        .init();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines).with(ours).init();
     match try_main(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -113,6 +113,7 @@ pub(crate) fn status(status: &Status) -> String {
         line("applied", status.applied, "at"),
     ];
     let lag = match status.lag_seconds {
+        _ if status.extracted.is_none() => "run `blackwater run` for the first".to_owned(),
         0 => "the warehouse has every batch".to_owned(),
         seconds => format!("the oldest batch that the warehouse lacks is {seconds} s old"),
     };

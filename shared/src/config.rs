@@ -223,7 +223,7 @@ impl Config {
         };
         let mut place = match text {
             Some(_) => path.display().to_string(),
-            None => format!("no {FILE} here, and of the variables"),
+            None => format!("no {FILE} here"),
         };
         let mut overridden = false;
         for (variable, value) in variables {
@@ -233,7 +233,7 @@ impl Config {
             }
         }
         if overridden {
-            place.push_str(&format!(" {VARIABLE}…"));
+            place.push_str(&format!(", with the variables {VARIABLE}…"));
         }
         let written = serde_path_to_error::deserialize(table).map_err(|error| {
             let setting = error.path().to_string();
