@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use blackwater_shared::manifest::{Column, Heap, mark};
 use blackwater_shared::model::Model;
 use blackwater_shared::pack::Pack;
+use blackwater_shared::postgres::Doing;
 use blackwater_shared::store::sha256;
 use deadpool_postgres::{Object, Transaction};
 
-use crate::error::{Doing, Error};
+use crate::error::Error;
 
 /// A source table.
 pub(crate) struct Table {

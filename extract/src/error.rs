@@ -9,9 +9,9 @@ pub enum Error {
     /// The ingestion bucket failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The source cannot be reached.
+    /// The source cannot be reached, or a statement failed there.
     #[error(transparent)]
-    Connect(#[from] postgres::Error),
+    Postgres(#[from] postgres::Error),
     /// The source does not have what the models read.
     #[error("the source has no table {} in schema {schema}, which {model} reads. Correct source.url, source.schema or the model", .tables.join(", "))]
     NoTable {
@@ -38,14 +38,6 @@ pub enum Error {
         /// What does not fit, and what to do.
         why: String,
     },
-    /// A statement failed.
-    #[error("cannot {doing}: {why}")]
-    Query {
-        /// What was being done, on which table.
-        doing: String,
-        /// The server's words.
-        why: String,
-    },
     /// The server is too old.
     #[error("the source is Postgres {version}; Blackwater reads 13 and later")]
     TooOld {
@@ -60,15 +52,4 @@ pub enum Error {
         /// The tables that models read.
         known: Vec<String>,
     },
-}
-
-/// Names what was being done when a statement failed.
-pub(crate) trait Doing<T> {
-    fn doing(self, doing: impl Into<String>) -> Result<T, Error>;
-}
-
-impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
-    fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
-        self.map_err(|error| Error::Query { doing: doing.into(), why: postgres::explain(&error) })
-    }
 }

@@ -2,14 +2,14 @@
 //! changed, a COPY streamed to the ingestion bucket.
 
 use blackwater_shared::manifest::mark;
-use blackwater_shared::postgres::{ident, idents, qualified};
+use blackwater_shared::postgres::{Doing, ident, idents, qualified};
 use blackwater_shared::store::{Object, Store, data_key};
 use deadpool_postgres::Transaction;
 use futures_util::{StreamExt, pin_mut};
 use uuid::Uuid;
 
 use crate::catalogue::Table;
-use crate::error::{Doing, Error};
+use crate::error::Error;
 use crate::plan::Reading;
 
 /// How many transactions a manifest lists as seen. Beyond that a run that finds one of them still

@@ -2,13 +2,13 @@
 //! look empty in it, and shared by all connections that read.
 
 use blackwater_shared::manifest::Server;
-use blackwater_shared::postgres::qualified;
+use blackwater_shared::postgres::{Doing, qualified};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
 
-use crate::error::{Doing, Error};
+use crate::error::Error;
 
 /// How values are printed, and how long a session may wait or be idle.
 const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
@@ -47,13 +47,7 @@ pub(crate) async fn open<'a>(client: &'a mut Object, schema: &str, tables: &[Str
     if before.get::<_, i32>(0) < 13 {
         return Err(Error::TooOld { version: before.get(0) });
     }
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .doing("begin a transaction on the source")?;
+    let transaction = begin(client).await?;
     // Neither SET nor LOCK takes a snapshot: the SELECT below does, when the locks are held.
     if !lock(&transaction, SESSION, schema, tables).await? {
         return Ok(Opening::GaveWay(format!(
@@ -94,17 +88,16 @@ pub(crate) async fn import<'a>(
     schema: &str,
     tables: &[String],
 ) -> Result<Option<Transaction<'a>>, Error> {
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .doing("begin a transaction on the source")?;
+    let transaction = begin(client).await?;
     // The id is of the server's own making: hexadecimal digits and hyphens.
     let before = format!("{SESSION}; SET TRANSACTION SNAPSHOT '{id}'");
     let locked = lock(&transaction, &before, schema, tables).await?;
     Ok(locked.then_some(transaction))
+}
+
+async fn begin(client: &mut Object) -> Result<Transaction<'_>, Error> {
+    let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    Ok(transaction.start().await.doing("begin a transaction on the source")?)
 }
 
 /// Runs `before`, then locks the tables and everything under them; whether that was possible.
@@ -113,7 +106,7 @@ async fn lock(transaction: &Transaction<'_>, before: &str, schema: &str, tables:
     let names = names.join(", ");
     match transaction.batch_execute(&format!("{before}; LOCK TABLE {names} IN ACCESS SHARE MODE")).await {
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
-        done => done.doing(format!("lock {names} at the source")).map(|()| true),
+        done => Ok(done.doing(format!("lock {names} at the source")).map(|()| true)?),
     }
 }
 

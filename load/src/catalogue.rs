@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
 
-use crate::error::{Doing, Error};
+use crate::error::Error;
 
 /// A star table.
 pub(crate) struct Star {

@@ -11,17 +11,9 @@ pub enum Error {
     /// The processed bucket failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The warehouse cannot be reached.
+    /// The warehouse cannot be reached, or a statement failed there.
     #[error(transparent)]
-    Connect(#[from] postgres::Error),
-    /// A statement failed.
-    #[error("cannot {doing}: {why}")]
-    Query {
-        /// What was being done, on which batch and table.
-        doing: String,
-        /// The server's words.
-        why: String,
-    },
+    Postgres(#[from] postgres::Error),
     /// `schema.sql` cannot be applied.
     #[error(
         "cannot apply the pack's schema.sql to schema {schema} of the warehouse: {why}. If this role may not, run it by hand as the schema's owner, with search_path = {schema}, and then `blackwater load --schema-applied`"
@@ -69,15 +61,4 @@ pub enum Error {
         /// The system's reason.
         why: std::io::Error,
     },
-}
-
-/// Names what was being done when a statement failed.
-pub(crate) trait Doing<T> {
-    fn doing(self, doing: impl Into<String>) -> Result<T, Error>;
-}
-
-impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
-    fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
-        self.map_err(|error| Error::Query { doing: doing.into(), why: postgres::explain(&error) })
-    }
 }

@@ -2,10 +2,11 @@
 //! warehouse, so that a batch and the note that it is applied are one transaction.
 
 use blackwater_shared::manifest::Transformed;
+use blackwater_shared::postgres::Doing;
 use deadpool_postgres::{Object, Transaction};
 use uuid::Uuid;
 
-use crate::error::{Doing, Error};
+use crate::error::Error;
 use crate::star::Counts;
 
 /// The format of Blackwater's own tables in the warehouse.
@@ -46,8 +47,8 @@ pub(crate) async fn lock(transaction: &Transaction<'_>, star_schema: &str) -> Re
     transaction
         .execute("SELECT pg_advisory_xact_lock(hashtextextended('blackwater ' || $1, 0))", &[&star_schema])
         .await
-        .map(drop)
-        .doing(format!("wait for another load of schema {star_schema}"))
+        .doing(format!("wait for another load of schema {star_schema}"))?;
+    Ok(())
 }
 
 /// Makes the ledger where there is none, and refuses one that a newer version made.
@@ -132,6 +133,6 @@ pub(crate) async fn note(
             ],
         )
         .await
-        .map(drop)
-        .doing(format!("note batch {} in the ledger", head.batch))
+        .doing(format!("note batch {} in the ledger", head.batch))?;
+    Ok(())
 }

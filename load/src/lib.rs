@@ -14,13 +14,12 @@ use blackwater_shared::config::Config;
 use blackwater_shared::log::{self, Applied, Log};
 use blackwater_shared::manifest::{StarTable, Transformed};
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::{self, Database, ident, idents, qualified};
+use blackwater_shared::postgres::{self, Database, Doing, ident, idents, qualified};
 use blackwater_shared::store::{Store, sha256};
 use deadpool_postgres::{Object, Transaction};
 use serde::Serialize;
 use uuid::Uuid;
 
-use error::Doing;
 pub use error::Error;
 use ledger::Newest;
 use star::{Counts, Stage, StarFile};

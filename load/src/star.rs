@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::ArrowError;
-use blackwater_shared::postgres::{ident, idents};
+use blackwater_shared::postgres::{Doing, ident, idents};
 use bytes::Bytes;
 use deadpool_postgres::Transaction;
 use futures_util::{SinkExt, pin_mut};
@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::errors::ParquetError;
 use tokio::sync::mpsc;
 
-use crate::error::{Doing, Error};
+use crate::error::Error;
 
 /// Rows that are in memory at once.
 const PIECE: usize = 8192;
@@ -117,7 +117,7 @@ impl Stage<'_> {
             "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {columns} FROM {} WITH NO DATA",
             self.stage, self.star
         );
-        self.transaction.batch_execute(&sql).await.doing(self.doing("make a temporary table for"))
+        Ok(self.transaction.batch_execute(&sql).await.doing(self.doing("make a temporary table for"))?)
     }
 
     /// Fills it from a Parquet file.
@@ -133,7 +133,7 @@ impl Stage<'_> {
             sent.doing(doing())?;
         }
         match reader.await {
-            Ok(Ok(())) => sink.finish().await.map(drop).doing(doing()),
+            Ok(Ok(())) => Ok(sink.finish().await.map(drop).doing(doing())?),
             Ok(Err(error)) => Err(Error::Parquet { batch: self.batch, object: object.into(), why: error.to_string() }),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }

@@ -21,7 +21,7 @@ use tokio_postgres::NoTls;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Why a database could not be reached or an address not be used.
+/// Why an address could not be used, a database not be reached, or a statement not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be read. The address itself is never printed: it holds a password.
@@ -54,6 +54,29 @@ pub enum Error {
         /// What to do next.
         advice: &'static str,
     },
+    /// A statement failed.
+    #[error("cannot {doing}: {why}")]
+    Query {
+        /// What was being done, on which batch and table.
+        doing: String,
+        /// The server's words.
+        why: String,
+    },
+}
+
+/// Names what was being done when a statement failed.
+pub trait Doing<T> {
+    /// The value, or [`Error::Query`].
+    ///
+    /// # Errors
+    /// If there is an error.
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
+        self.map_err(|error| Error::Query { doing: doing.into(), why: explain(&error) })
+    }
 }
 
 /// A database's address: where it is, who logs in, and how far its certificate is verified.
