@@ -166,7 +166,7 @@ impl Extract {
 
         let run = Uuid::now_v7();
         let plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
-        let xmin = bounds(&snapshot.server.snapshot).map_or(0, |(xmin, _)| xmin);
+        let (xmin, xmax) = bounds(&snapshot.server.snapshot).unwrap_or_default();
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
@@ -197,7 +197,7 @@ impl Extract {
                 run,
                 at: snapshot.at,
             },
-            seen: seen_by_now(seen, xmin, &read),
+            seen: seen_by_now(seen, (xmin, xmax), &read),
             tables: tables.into_iter().map(|(name, table)| in_manifest(name, table, &snapshot.server, &read)).collect(),
             source: snapshot.server,
             models,
@@ -284,8 +284,13 @@ fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
         })
 }
 
-/// The transactions not below the snapshot's xmin whose rows the log holds with this batch.
-fn seen_by_now(seen: &[u64], xmin: u64, read: &Read) -> Option<Vec<u64>> {
+/// The transactions not below the snapshot's xmin whose rows the log holds with this batch. None are
+/// listed once the 32 bits of a row's xmin may be those of an older row, frozen 2^32 transactions
+/// ago, as well as those of a transaction that is open now.
+fn seen_by_now(seen: &[u64], (xmin, xmax): (u64, u64), read: &Read) -> Option<Vec<u64>> {
+    if xmax >= 1 << 32 {
+        return None;
+    }
     let mut all: BTreeSet<u64> = seen.iter().copied().filter(|xid| *xid >= xmin).collect();
     all.extend(read.values().flat_map(|(look, _)| &look.writers));
     (all.len() <= SEEN).then(|| all.into_iter().collect())
@@ -303,4 +308,27 @@ fn in_manifest(name: String, table: catalogue::Table, server: &Server, read: &Re
         objects: objects.clone(),
     };
     (name, table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(writers: &[u64]) -> Read {
+        let look = Look { rows: 9, changed: 9, writers: writers.to_vec() };
+        [("t".to_owned(), (look, Vec::new()))].into()
+    }
+
+    #[test]
+    fn what_was_seen_stays_seen_while_the_marker_stays_below_it() {
+        assert_eq!(seen_by_now(&[90, 105], (100, 120), &read(&[110, 105])), Some(vec![105, 110]));
+        assert_eq!(seen_by_now(&[], (100, 120), &read(&[])), Some(Vec::new()));
+    }
+
+    #[test]
+    fn too_many_transactions_or_ambiguous_ones_are_not_listed() {
+        let many: Vec<u64> = (1000..=1000 + SEEN as u64).collect();
+        assert_eq!(seen_by_now(&[], (1000, 1 << 31), &read(&many)), None);
+        assert_eq!(seen_by_now(&[], (100, 1 << 32), &read(&[110])), None);
+    }
 }

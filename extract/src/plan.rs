@@ -40,6 +40,7 @@ pub(crate) enum Continuity {
 pub(crate) fn continuity(known: &Server, now: &Server, wal_before: u64) -> Continuity {
     for (differs, what) in [
         (known.system != now.system, "it has another system identifier"),
+        (known.database != now.database, "it is another database of the same name"),
         (known.timeline != now.timeline, "it is on another timeline"),
         (known.standby != now.standby, "it was promoted, or is a standby now"),
     ] {
@@ -57,6 +58,9 @@ pub(crate) fn continuity(known: &Server, now: &Server, wal_before: u64) -> Conti
         (true, false) => Continuity::Broken("the source was restored: its counters went back".into()),
         (false, _) if known.started != now.started => {
             Continuity::Broken("the source was restarted, so it may have been restored".into())
+        }
+        (false, _) if known.statistics != now.statistics => {
+            Continuity::Broken("the source crashed, or its statistics were reset".into())
         }
         (false, _) => Continuity::Same,
     }
@@ -116,8 +120,16 @@ mod tests {
     use super::*;
 
     fn server(snapshot: &str, wal: u64) -> Server {
-        let (system, started) = ("7710".into(), DateTime::UNIX_EPOCH);
-        Server { system, timeline: 1, started, standby: false, snapshot: snapshot.into(), wal }
+        Server {
+            system: "7710".into(),
+            database: 5,
+            timeline: 1,
+            started: DateTime::UNIX_EPOCH,
+            statistics: None,
+            standby: false,
+            snapshot: snapshot.into(),
+            wal,
+        }
     }
 
     #[test]
@@ -134,6 +146,9 @@ mod tests {
         assert!(broken(Server { timeline: 2, ..server("110:130:", 6000) }, 6000).contains("timeline"));
         assert!(broken(Server { system: "1".into(), ..server("110:130:", 6000) }, 6000).contains("system identifier"));
         assert!(broken(Server { standby: true, ..server("110:130:", 6000) }, 6000).contains("standby"));
+        assert!(broken(Server { database: 6, ..server("110:130:", 6000) }, 6000).contains("another database"));
+        let crashed = Server { statistics: Some(DateTime::UNIX_EPOCH), ..server("110:130:", 6000) };
+        assert!(broken(crashed, 6000).contains("crashed"));
         let restarted = Server { started: DateTime::from_timestamp_nanos(1), ..server("110:130:", 6000) };
         assert!(broken(restarted, 6000).contains("restarted"));
         let standby = |snapshot: &str| Server { standby: true, ..server(snapshot, 6000) };

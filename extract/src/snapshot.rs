@@ -13,7 +13,7 @@ use crate::error::Error;
 /// How values are printed, and how long a session may wait or be idle.
 const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; \
-    SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = 0; \
+    SET LOCAL row_security = off; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = 0; \
     SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL search_path = pg_catalog";
 
 /// The position in the write-ahead log, in bytes.
@@ -62,7 +62,9 @@ pub(crate) async fn open<'a>(client: &'a mut Object, schema: &str, tables: &[Str
                         (SELECT system_identifier::text FROM pg_control_system()),
                         CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
                              ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
-                        pg_postmaster_start_time(), pg_is_in_recovery()"
+                        pg_postmaster_start_time(), pg_is_in_recovery(),
+                        (SELECT oid FROM pg_database WHERE datname = current_database()),
+                        (SELECT stats_reset FROM pg_stat_bgwriter)"
             ),
             &[],
         )
@@ -75,6 +77,8 @@ pub(crate) async fn open<'a>(client: &'a mut Object, schema: &str, tables: &[Str
         timeline: row.get::<_, i32>(5) as u32,
         started: row.get(6),
         standby: row.get(7),
+        database: row.get(8),
+        statistics: row.get(9),
     };
     let wal_before = before.get::<_, i64>(1) as u64;
     Ok(Opening::Open(Box::new(Snapshot { id: row.get(1), at: row.get(2), transaction, server, wal_before })))

@@ -96,7 +96,7 @@ const COLUMNS: &str = "
     SELECT c.relname::text, array_agg(a.attname::text)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE n.nspname = $1 AND c.relname = ANY($2) AND c.relkind IN ('r', 'p')
+    WHERE n.nspname = $1 AND c.relname = ANY($2) AND c.relkind = 'r'
     GROUP BY 1";
 
 /// (table, whether it is the primary key, its columns, whether the warehouse generates one).

@@ -52,7 +52,7 @@ pub(crate) async fn lock(transaction: &Transaction<'_>, star_schema: &str) -> Re
 }
 
 /// Makes the ledger where there is none, and refuses one that a newer version made.
-pub(crate) async fn prepare(client: &mut Object, star_schema: &str) -> Result<(), Error> {
+pub(crate) async fn prepare(client: &mut Object) -> Result<(), Error> {
     let doing = "make the ledger in schema blackwater of the warehouse";
     if !exists(client).await? {
         let transaction = client.transaction().await.doing(doing)?;
@@ -69,7 +69,7 @@ pub(crate) async fn prepare(client: &mut Object, star_schema: &str) -> Result<()
         transaction.commit().await.doing(doing)?;
     }
     let row = client.query_one("SELECT version FROM blackwater.format", &[]).await;
-    match row.doing(format!("read the ledger of schema {star_schema}"))?.get(0) {
+    match row.doing("read the ledger's format")?.get(0) {
         FORMAT => Ok(()),
         found => Err(Error::Newer { found }),
     }

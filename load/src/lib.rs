@@ -8,6 +8,7 @@ mod error;
 mod ledger;
 mod star;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use blackwater_shared::config::Config;
@@ -106,29 +107,42 @@ impl Load {
     pub async fn run(&self, schema_applied: bool) -> Result<Report, Error> {
         self.log.store().check().await?;
         let mut client = self.warehouse.connect().await?;
-        ledger::prepare(&mut client, &self.schema).await?;
-        let mut newest = ledger::newest(&client, &self.schema).await?;
+        let mut newest = self.newest(&client).await?;
         if let Some(newest) = &newest {
             self.same_log(newest).await?;
         }
-        let mut report = Report::default();
-        let mut log = newest.as_ref().map(|newest| newest.log);
-        loop {
-            report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
-            let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? else { break };
-            log = Some(manifest.head.log);
+        let mut report = Report { applied: newest.as_ref().map_or(0, |newest| newest.batch), batches: Vec::new() };
+        while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
+            ledger::prepare(&mut client).await?;
             if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
                 report.batches.push(batch);
             }
-            newest = ledger::newest(&client, &self.schema).await?;
+            newest = self.newest(&client).await?;
+            report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
         }
-        if let Some(log) = log {
-            let hint = Applied { log, batch: report.applied };
-            if Applied::read(self.log.store()).await? != Some(hint) {
-                hint.write(self.log.store()).await?;
-            }
-        }
+        self.leave_word(newest.as_ref()).await?;
         Ok(report)
+    }
+
+    async fn newest(&self, client: &Object) -> Result<Option<Newest>, Error> {
+        match ledger::exists(client).await? {
+            true => ledger::newest(client, &self.schema).await,
+            false => Ok(None),
+        }
+    }
+
+    /// Tells transform how far the warehouse is, if it believes otherwise: also that it is empty.
+    async fn leave_word(&self, newest: Option<&Newest>) -> Result<(), Error> {
+        let left = Applied::read(self.log.store()).await?;
+        let hint = match (newest, left) {
+            (Some(newest), _) => Applied { log: newest.log, batch: newest.batch },
+            (None, Some(left)) => Applied { batch: 0, ..left },
+            (None, None) => return Ok(()),
+        };
+        if left != Some(hint) {
+            hint.write(self.log.store()).await?;
+        }
+        Ok(())
     }
 
     /// How far the warehouse is; `None` if no batch is applied.
@@ -137,10 +151,7 @@ impl Load {
     /// If it cannot be asked.
     pub async fn state(&self) -> Result<Option<State>, Error> {
         let client = self.warehouse.connect().await?;
-        if !ledger::exists(&client).await? {
-            return Ok(None);
-        }
-        let Some(newest) = ledger::newest(&client, &self.schema).await? else { return Ok(None) };
+        let Some(newest) = self.newest(&client).await? else { return Ok(None) };
         let applied_at = client
             .query_one(
                 "SELECT applied_at FROM blackwater.ledger WHERE star_schema = $1 AND batch = $2",
@@ -149,8 +160,12 @@ impl Load {
             .await
             .doing("read the ledger")?
             .get(0);
+        // A table that a new model brings is made with its first batch.
+        let there = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1";
+        let there = client.query(there, &[&self.schema]).await.doing("list the star tables")?;
+        let there: Vec<String> = there.iter().map(|row| row.get(0)).collect();
         let mut rows = Vec::new();
-        for table in self.pack.models.keys() {
+        for table in self.pack.models.keys().filter(|table| there.contains(table)) {
             let sql = format!("SELECT count(*) FROM {}", qualified(&self.schema, table));
             let count: i64 = client.query_one(&sql, &[]).await.doing(format!("count the rows of {table}"))?.get(0);
             rows.push((table.clone(), count as u64));
@@ -217,7 +232,7 @@ impl Load {
             let counts = match stars.get(name) {
                 Some(star) => self.table(&transaction, manifest, name, star, number, folder.path()).await?,
                 None => {
-                    let why = format!("it is not in schema {}. Add it to schema.sql", self.schema);
+                    let why = format!("schema {} has no plain table of that name. Add it to schema.sql", self.schema);
                     return Err(Error::Table { batch, table: name.into(), why });
                 }
             };
@@ -244,7 +259,7 @@ impl Load {
     ) -> Result<Counts, Error> {
         let batch = manifest.head.batch;
         let refuse = |why: String| Error::Table { batch, table: table.into(), why };
-        let StarTable { objects, .. } = &manifest.tables[table];
+        let StarTable { objects, key: driving, .. } = &manifest.tables[table];
         let mut stage: Option<Stage<'_>> = None;
         for object in objects {
             let path = folder.join("rows.parquet");
@@ -275,6 +290,14 @@ impl Load {
         }
         let Some(stage) = stage else { return Ok(Counts::default()) };
         let key = star.upsert_key(&stage.columns).map_err(refuse)?;
+        if key.iter().collect::<BTreeSet<_>>() != driving.iter().collect() {
+            return Err(refuse(format!(
+                "its key is ({}), but the source's rows are told apart by ({}), so one could overwrite another. \
+                 Give it that key in schema.sql",
+                key.join(", "),
+                driving.join(", ")
+            )));
+        }
         stage.one_row_a_key(key).await?;
         stage.upsert(key).await
     }

@@ -119,14 +119,21 @@ impl Pipeline {
     }
 
     /// Extract, transform, load, once. Transform and load carry on what the logs say is missing,
-    /// also when extract found nothing.
+    /// also when extract found nothing or failed.
     ///
     /// # Errors
-    /// The first stage that fails ends the run; the next run goes on from there.
+    /// The first stage that fails; the next run goes on from there.
     pub async fn run(&self) -> Result<Report, Error> {
         // Before anything is written; extract asks for its own.
         self.processed.store().check().await.map_err(log::Error::from)?;
-        let extract = self.extract.run(&Request::Changes).await?;
+        let extract = self.extract.run(&Request::Changes).await;
+        let rest = self.transform_and_load().await;
+        let extract = extract?;
+        let (transform, load) = rest?;
+        Ok(Report { extract, transform, load })
+    }
+
+    async fn transform_and_load(&self) -> Result<(blackwater_transform::Report, blackwater_load::Report), Error> {
         let mut transform = self.transform.run().await?;
         let mut load = self.load.run(false).await?;
         if load.applied < self.ingestion.newest().await? {
@@ -137,7 +144,7 @@ impl Pipeline {
             load.applied = rest.applied;
             load.batches.extend(rest.batches);
         }
-        Ok(Report { extract, transform, load })
+        Ok((transform, load))
     }
 
     /// How far each stage is.

@@ -237,9 +237,21 @@ impl Config {
         }
         let written = serde_path_to_error::deserialize(table).map_err(|error| {
             let setting = error.path().to_string();
-            Error::Setting { place: place.clone(), setting, why: error.into_inner().message().to_owned() }
+            Error::Setting { place: place.clone(), setting, why: without_value(error.inner().message()) }
         })?;
         check(written, &place, path.parent().unwrap_or(Path::new("")))
+    }
+}
+
+/// What serde says, less the value that it quotes, which may be an address with a password.
+fn without_value(message: &str) -> String {
+    let quotes = message.starts_with("invalid type") || message.starts_with("invalid value");
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if quotes => {
+            let expected = if expected.starts_with("struct") { "a section with settings of its own" } else { expected };
+            format!("it has the wrong type: expected {expected}")
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -423,6 +435,8 @@ directory = "data"
             (swap("postgres://reader:s3cret@db", "reader:s3cret@db"), "source.url", "does not begin with postgres://"),
             (swap("model = ", "model "), "line 3", "expected"),
             (swap("totesys\"\nexclude", "totesys\nexclude"), "line 5", "expected"),
+            (swap("name = \"totesys\"", "name = 5"), "name", "wrong type: expected a string"),
+            ("source = \"postgres://u:s3cret@h/d\"\nname = \"a\"".into(), "source", "a section with settings"),
         ] {
             let error = load(&text, &[]).unwrap_err().to_string();
             assert!(error.contains(setting) && error.contains(why), "{setting}: {error}");
@@ -436,6 +450,8 @@ directory = "data"
         let error = load(GOOD, &[("BLACKWATER_SOURCE__URI", "postgres://x")]).unwrap_err().to_string();
         assert!(error.contains("source.uri") && error.contains("unknown field"), "{error}");
         assert!(error.contains("BLACKWATER_"), "{error}");
+        let error = load(GOOD, &[("BLACKWATER_SOURCE", "postgres://u:s3cret@h/d")]).unwrap_err().to_string();
+        assert!(error.contains("source: it has the wrong type") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

@@ -52,10 +52,15 @@ pub struct Extracted {
 pub struct Server {
     /// `pg_control_system()`'s identifier of the cluster.
     pub system: String,
+    /// The oid of the database: another one may have taken its name.
+    pub database: u32,
     /// Its timeline.
     pub timeline: u32,
     /// When its postmaster started.
     pub started: DateTime<Utc>,
+    /// Since when its shared statistics count: they begin anew after a crash, and a crash may give
+    /// a transaction id twice.
+    pub statistics: Option<DateTime<Utc>>,
     /// Whether it is a standby.
     pub standby: bool,
     /// The snapshot, as `pg_current_snapshot()` prints it: `xmin:xmax:running`.

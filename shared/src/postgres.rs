@@ -147,6 +147,9 @@ impl Address {
                 _ => others.push(pair),
             }
         }
+        if tls == Tls::Require && authority.is_some() {
+            tls = Tls::VerifyCa; // as libpq has it
+        }
         let mut config: tokio_postgres::Config = format!("postgres://{place}?{}", others.join("&"))
             .parse()
             .map_err(|error: tokio_postgres::Error| wrong(&explain(&error)))?;
@@ -415,6 +418,7 @@ mod tests {
     fn the_certificate_is_verified_unless_the_address_says_otherwise() {
         assert_eq!(parse("postgres://u@h/d").unwrap().tls, Tls::VerifyFull);
         assert_eq!(parse("postgres://u@h/d?sslmode=require").unwrap().tls, Tls::Require);
+        assert_eq!(parse("postgres://u@h/d?sslrootcert=ca.pem&sslmode=require").unwrap().tls, Tls::VerifyCa);
         assert_eq!(parse("postgres://u@h/d?sslmode=verify-ca&connect_timeout=3").unwrap().tls, Tls::VerifyCa);
     }
 

@@ -62,7 +62,7 @@ async fn what_happened_to_a_partition_while_it_was_detached_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_moves_to_another_partition_arrives() {
+async fn rows_that_are_written_through_a_partitioned_table_arrive() {
     let world = World::of(ITEMS, &PACK, &ORACLE).await;
     world.source.batch_execute("CREATE TABLE item_2 PARTITION OF item FOR VALUES FROM (1000) TO (2000)").await.unwrap();
     world.run_and_agree().await;
@@ -187,4 +187,31 @@ async fn a_column_that_is_excluded_leaves_no_trace() {
     world.run_and_agree().await;
     let columns = world.manifests()[0]["tables"]["address"]["columns"].to_string();
     assert!(columns.contains("last_updated") && !columns.contains("created_at"), "{columns}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_took_the_name_of_another_is_read_in_full() {
+    let mut world = World::totesys().await;
+    world.run_and_agree().await;
+    // A copy has the same oids and files; what happened in the original after it is undone.
+    world.swap_source("CREATE DATABASE copy TEMPLATE source").await;
+    world.source.batch_execute("UPDATE design SET file_name = 'to be undone'").await.unwrap();
+    world.run_and_agree().await;
+    world.swap_source("DROP DATABASE source; ALTER DATABASE copy RENAME TO source").await;
+    let report = world.run_and_agree().await;
+    assert!(report["extract"]["notices"][0].as_str().unwrap().contains("another database"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_crashed_is_read_in_full() {
+    let mut world = World::totesys().await;
+    world.run_and_agree().await;
+    let crash = "COPY (SELECT 1) TO PROGRAM 'kill -9 '";
+    let victim = world.session().await;
+    let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let _ = world.source.batch_execute(&crash.replace("kill -9 ", &format!("kill -9 {pid}"))).await;
+    world.reconnect().await;
+    let report = world.run_and_agree().await;
+    assert!(report["extract"]["notices"][0].as_str().unwrap().contains("crashed"), "{report}");
+    assert_eq!(world.run().await["extract"]["outcome"], "nothing");
 }

@@ -217,3 +217,63 @@ async fn a_table_that_no_model_reads_cannot_be_read_in_full() {
     assert_eq!(report["tables"][2]["full"], "it was asked for");
     world.run_and_agree().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_star_table_whose_key_is_not_the_one_of_the_source() {
+    let world = World::totesys().await;
+    let schema = world.pack().join("schema.sql");
+    let text = std::fs::read_to_string(&schema).unwrap();
+    let other = text
+        .replace("design_id     integer PRIMARY KEY", "design_id integer")
+        .replace("file_name     varchar NOT NULL", "file_name varchar PRIMARY KEY");
+    std::fs::write(&schema, other).unwrap();
+    says(
+        &world.blackwater(&["run"]).await,
+        1,
+        &["dim_design", "(file_name)", "(design_id)", "could overwrite another"],
+    );
+    std::fs::write(&schema, text).unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingestion_bucket_that_went_back_and_on_again() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.source.batch_execute("UPDATE design SET file_name = 'two'").await.unwrap();
+    world.run().await;
+    std::fs::remove_file(world.buckets().join(BUCKETS[0]).join("batches/000000000002.json")).unwrap();
+    world.source.batch_execute("UPDATE design SET file_name = 'another two'").await.unwrap();
+    world.blackwater(&["extract"]).await.report();
+    says(&world.blackwater(&["run"]).await, 1, &["000000000002.json", "another batch of this number"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_cannot_be_read_does_not_hold_up_what_was_read() {
+    let world = World::totesys().await;
+    world.blackwater(&["extract"]).await.report();
+    world.source.batch_execute("ALTER TABLE design RENAME TO designs").await.unwrap();
+    says(&world.blackwater(&["run"]).await, 1, &["extract", "design"]);
+    world.source.batch_execute("ALTER TABLE designs RENAME TO design").await.unwrap();
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warehouse_that_is_made_anew_is_filled_anew() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.source.batch_execute("UPDATE design SET file_name = 'two'").await.unwrap();
+    world.run().await;
+    // Under another pack the processed log begins where the warehouse was.
+    let model = world.pack().join("dim_design.sql");
+    let text = std::fs::read_to_string(&model).unwrap();
+    std::fs::write(&model, format!("-- a remark\n{text}")).unwrap();
+    world.run_and_agree().await;
+    world
+        .warehouse
+        .batch_execute("DROP SCHEMA blackwater CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        .await
+        .unwrap();
+    let report = world.run_and_agree().await;
+    assert_eq!(report["load"]["applied"], 2, "{report}");
+}

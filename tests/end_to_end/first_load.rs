@@ -84,9 +84,10 @@ async fn a_second_run_writes_nothing_whatever_transactions_are_open() {
     writer.batch_execute("UPDATE address SET city = city || 'x'; BEGIN; SAVEPOINT a; UPDATE design SET design_name = 'y' WHERE design_id = 1; COMMIT").await.unwrap();
     world.run_and_agree().await;
 
-    let state =
-        "SELECT pg_current_xact_id_if_assigned()::text || (SELECT string_agg(l::text, ',') FROM blackwater.ledger l)";
+    // The next transaction id, which every write to the cluster moves, and the ledger.
+    let state = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text || (SELECT string_agg(l::text, ',') FROM blackwater.ledger l)";
     let (objects, ledger) = (world.objects(), world.in_warehouse(state).await);
+    assert!(ledger.is_some());
     for _ in 0..2 {
         let report = world.run().await;
         assert_eq!(report["extract"]["outcome"], "nothing", "{report}");

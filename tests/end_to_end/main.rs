@@ -7,6 +7,7 @@ mod errors;
 mod first_load;
 mod kills;
 mod races;
+mod snapshots;
 mod standby;
 mod tls;
 mod transactions;

@@ -118,6 +118,26 @@ impl World {
         connect(&self.server.url("source")).await
     }
 
+    /// Runs statements, one at a time, while nobody is connected to the source, and connects again.
+    pub async fn swap_source(&mut self, statements: &str) {
+        let admin = connect(&self.server.url("postgres")).await;
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'source'";
+        admin.batch_execute(others).await.unwrap();
+        for statement in statements.split(';') {
+            admin.batch_execute(statement).await.unwrap();
+        }
+        self.reconnect().await;
+    }
+
+    /// Connects both sessions again, as soon as the server takes them.
+    pub async fn reconnect(&mut self) {
+        while tokio_postgres::connect(&self.server.url("source"), NoTls).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        self.source = connect(&self.server.url("source")).await;
+        self.warehouse = connect(&self.server.url("warehouse")).await;
+    }
+
     /// Starts the program with this configuration and JSON as its output.
     pub fn spawn(&self, arguments: &[&str]) -> Child {
         Command::new(program())

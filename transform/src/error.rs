@@ -29,7 +29,7 @@ pub enum Error {
     },
     /// A value that a column of its type cannot hold here.
     #[error(
-        "batch {batch}, {table}.{column}: {value:?} is not a value of type {kind} that can be kept exactly. Correct it in the source and run again"
+        "batch {batch}, {table}.{column}: {value:?} is a {kind} that cannot be kept exactly. A batch does not change: leave {column} out of the model and run again; when the source holds another value, put it back, and the table is read anew"
     )]
     Value {
         /// The batch.

@@ -97,6 +97,10 @@ impl Transform {
     async fn same_log(&self, newest: u64, applied: Option<Applied>) -> Result<(), Error> {
         let Extracted { head, .. } = self.read(newest).await?;
         let made: Option<Transformed> = self.processed.read(newest).await?;
+        if made.as_ref().is_some_and(|made| made.head.log == head.log && made.extracted != head.run) {
+            let why = format!("{} was made from another batch of this number", self.processed.place(newest));
+            return Err(log::Error::Foreign { object: self.ingestion.place(newest), why }.into());
+        }
         let known = made.map(|made| (made.head.log, self.processed.place(newest))).or(applied.map(|applied| {
             (applied.log, format!("the warehouse that bucket {} feeds", self.processed.store().bucket()))
         }));
