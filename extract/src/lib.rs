@@ -22,14 +22,15 @@ use blackwater_shared::postgres::Database;
 use blackwater_shared::store::{Object, Store};
 use blackwater_shared::{PROGRAM, postgres};
 use chrono::TimeDelta;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use deadpool_postgres::Transaction;
+use futures_util::future::try_join_all;
 use serde::Serialize;
 use uuid::Uuid;
 
 pub use error::Error;
 use plan::{Continuity, Reading};
 use read::{Look, SEEN, TableReader};
-use snapshot::{Opening, bounds};
+use snapshot::bounds;
 
 /// A log that says nothing for a day says that it is alive.
 const HEARTBEAT: TimeDelta = TimeDelta::days(1);
@@ -43,7 +44,7 @@ pub struct Extract {
     source: Database,
     schema: String,
     exclude: Vec<(String, String)>,
-    readers: usize,
+    connections: usize,
     object_bytes: u64,
     log: Log,
     pack: Pack,
@@ -113,7 +114,7 @@ impl Extract {
             source: config.source.address.pool("blackwater extract", config.limits.connections)?,
             schema: config.source.schema.clone(),
             exclude: config.source.exclude.clone(),
-            readers: config.limits.connections - 1,
+            connections: config.limits.connections,
             object_bytes: config.limits.memory / 8,
             log: Log::ingestion(ingestion),
             pack,
@@ -140,11 +141,15 @@ impl Extract {
             0 => None,
             _ => self.log.read(number).await?,
         };
-        let mut client = self.source.connect().await?;
-        catalogue::check(&client, &self.schema, &self.pack).await?;
-        let snapshot = match snapshot::open(&mut client, &self.schema, &known).await? {
-            Opening::Open(snapshot) => snapshot,
-            Opening::GaveWay(why) => return Ok(Report::gave_way(why)),
+        // One connection holds the snapshot, the others read.
+        let connections = self.connections.min(known.len() + 1);
+        let mut clients = try_join_all((0..connections).map(|_| self.source.connect())).await?;
+        catalogue::check(&clients[0], &self.schema, &self.pack).await?;
+        let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &known).await? else {
+            return Ok(Report::gave_way(format!(
+                "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
+                known.join(", ")
+            )));
         };
         let mut notices = Vec::new();
         let verdict = newest.as_ref().map(|m| plan::continuity(&m.source, &snapshot.server, snapshot.wal_before));
@@ -170,21 +175,18 @@ impl Extract {
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
-        let readers: Vec<_> = tables
-            .iter()
-            .map(|(name, table)| TableReader {
-                schema: &self.schema,
-                name,
-                table,
-                reading: &plan[name],
-                models: self.pack.driven_by(name).map(|model| model.name.as_str()).collect(),
-                seen,
-                xmin,
-            })
-            .collect();
-        let Some(read) = self.read_all(readers, &known, &snapshot.id, number + 1, run).await? else {
-            return Ok(Report::gave_way("an ALTER TABLE or TRUNCATE came while the run began".into()));
-        };
+        let readers = tables.iter().map(|(name, table)| TableReader {
+            schema: &self.schema,
+            name,
+            table,
+            reading: &plan[name],
+            models: self.pack.driven_by(name).map(|model| model.name.as_str()).collect(),
+            seen,
+            xmin,
+        });
+        let queue = Mutex::new(readers);
+        let connections = snapshot.readers.into_iter().map(|reader| self.read(reader, &queue, number + 1, run));
+        let read: Read = try_join_all(connections).await?.into_iter().flatten().collect();
         drop(snapshot.transaction);
 
         let manifest = Extracted {
@@ -222,39 +224,26 @@ impl Extract {
         Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
     }
 
-    /// Reads the tables on several connections. Each locks all of them when it begins: later it would
-    /// queue behind an ALTER TABLE that waits for this run's end. `None` if one came before that.
-    async fn read_all(
+    /// Reads the tables of the queue until it is empty, on one connection.
+    async fn read(
         &self,
-        readers: Vec<TableReader<'_>>,
-        tables: &[String],
-        snapshot: &str,
+        transaction: Transaction<'_>,
+        queue: &Mutex<impl Iterator<Item = TableReader<'_>>>,
         batch: u64,
         run: Uuid,
-    ) -> Result<Option<Read>, Error> {
-        let connections = self.readers.min(readers.len());
-        let queue = Mutex::new(readers.into_iter());
+    ) -> Result<Read, Error> {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let connection = |_| async {
-            let mut client = self.source.connect().await?;
-            let Some(transaction) = snapshot::import(&mut client, snapshot, &self.schema, tables).await? else {
-                return Ok(None);
+        let mut read = Read::new();
+        while let Some(reader) = next() {
+            let look = reader.look(&transaction).await?;
+            let objects = match look.changed {
+                0 => Vec::new(),
+                _ => reader.copy(&transaction, self.log.store(), batch, run, self.object_bytes).await?,
             };
-            let mut read = Read::new();
-            while let Some(reader) = next() {
-                let look = reader.look(&transaction).await?;
-                let objects = match look.changed {
-                    0 => Vec::new(),
-                    _ => reader.copy(&transaction, self.log.store(), batch, run, self.object_bytes).await?,
-                };
-                tracing::info!(batch, table = reader.name, rows = look.rows, changed = look.changed, "read");
-                read.insert(reader.name.to_owned(), (look, objects));
-            }
-            Ok::<_, Error>(Some(read))
-        };
-        let parts: Vec<Option<Read>> =
-            stream::iter(0..connections).map(connection).buffer_unordered(connections).try_collect().await?;
-        Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.into_iter().flatten().collect()))
+            tracing::info!(batch, table = reader.name, rows = look.rows, changed = look.changed, "read");
+            read.insert(reader.name.to_owned(), (look, objects));
+        }
+        Ok(read)
     }
 
     /// Checks that every model fits the source, and says what it is.

@@ -5,6 +5,7 @@ use blackwater_shared::manifest::Server;
 use blackwater_shared::postgres::{Doing, qualified};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
+use futures_util::future::try_join_all;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
 
@@ -22,97 +23,89 @@ const WAL: &str =
 
 /// An open snapshot, its locks, and the server that it is of.
 pub(crate) struct Snapshot<'a> {
+    /// The transaction that took it.
     pub(crate) transaction: Transaction<'a>,
+    /// Others that share it, each on a connection of its own.
+    pub(crate) readers: Vec<Transaction<'a>>,
     pub(crate) server: Server,
     /// The source's time of the snapshot.
     pub(crate) at: DateTime<Utc>,
     /// The position in the write-ahead log before the snapshot was taken.
     pub(crate) wal_before: u64,
-    /// What other connections import.
-    pub(crate) id: String,
 }
 
-/// Why a run gives way to another session and leaves the work to the next run.
-pub(crate) enum Opening<'a> {
-    Open(Box<Snapshot<'a>>),
-    GaveWay(String),
-}
-
-/// Locks `tables` and everything under them, then takes the snapshot.
-pub(crate) async fn open<'a>(client: &'a mut Object, schema: &str, tables: &[String]) -> Result<Opening<'a>, Error> {
-    let before = client
-        .query_one(&format!("SELECT current_setting('server_version_num')::int / 10000, {WAL}"), &[])
-        .await
-        .doing("ask the source for its version and position")?;
-    if before.get::<_, i32>(0) < 13 {
-        return Err(Error::TooOld { version: before.get(0) });
+/// Locks `tables` and everything under them on every connection, then takes the snapshot on the
+/// first and shares it with the rest. `None` if another session is in the way of a lock.
+///
+/// All lock at once, before there is a snapshot: a connection that locked later would queue behind
+/// an ALTER TABLE that waits for the first one.
+pub(crate) async fn open<'a>(
+    clients: &'a mut [Object],
+    schema: &str,
+    tables: &[String],
+) -> Result<Option<Snapshot<'a>>, Error> {
+    let mut begun = Vec::new();
+    let mut before = None;
+    for client in clients {
+        if before.is_none() {
+            let sql = format!("SELECT current_setting('server_version_num')::int / 10000, {WAL}");
+            before = Some(client.query_one(&sql, &[]).await.doing("ask the source for its version and position")?);
+        }
+        let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        begun.push(transaction.start().await.doing("begin a transaction on the source")?);
     }
-    let transaction = begin(client).await?;
-    // Neither SET nor LOCK takes a snapshot: the SELECT below does, when the locks are held.
-    if !lock(&transaction, SESSION, schema, tables).await? {
-        return Ok(Opening::GaveWay(format!(
-            "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
-            tables.join(", ")
-        )));
+    let (version, wal_before) = before.map_or((0, 0), |row| (row.get::<_, i32>(0), row.get::<_, i64>(1)));
+    if version < 13 {
+        return Err(Error::TooOld { version });
     }
-    let row = transaction
-        .query_one(
-            &format!(
-                "SELECT pg_current_snapshot()::text, pg_export_snapshot(), clock_timestamp(), {WAL},
-                        (SELECT system_identifier::text FROM pg_control_system()),
-                        CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
-                             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
-                        pg_postmaster_start_time(), pg_is_in_recovery(),
-                        (SELECT oid FROM pg_database WHERE datname = current_database()),
-                        (SELECT stats_reset FROM pg_stat_bgwriter)"
-            ),
-            &[],
-        )
-        .await
-        .doing("take a snapshot of the source")?;
-    let server = Server {
-        snapshot: row.get(0),
-        wal: row.get::<_, i64>(3) as u64,
-        system: row.get(4),
-        timeline: row.get::<_, i32>(5) as u32,
-        started: row.get(6),
-        standby: row.get(7),
-        database: row.get(8),
-        statistics: row.get(9),
+    let locked = begun.into_iter().map(|transaction| lock(transaction, schema, tables));
+    let Some(mut readers) = try_join_all(locked).await?.into_iter().collect::<Option<Vec<_>>>() else {
+        return Ok(None);
     };
-    let wal_before = before.get::<_, i64>(1) as u64;
-    Ok(Opening::Open(Box::new(Snapshot { id: row.get(1), at: row.get(2), transaction, server, wal_before })))
+    let transaction = readers.remove(0);
+    let row =
+        transaction.query_one(&format!("SELECT {WAL}, {SERVER}"), &[]).await.doing("take a snapshot of the source")?;
+    // The id is of the server's own making: hexadecimal digits and hyphens.
+    let share = format!("SET TRANSACTION SNAPSHOT '{}'", row.get::<_, &str>("id"));
+    for reader in &readers {
+        reader.batch_execute(&share).await.doing("share the snapshot")?;
+    }
+    let server = Server {
+        system: row.get("system"),
+        database: row.get("database"),
+        timeline: row.get::<_, i32>("timeline") as u32,
+        started: row.get("started"),
+        statistics: row.get("statistics"),
+        standby: row.get("standby"),
+        snapshot: row.get("snapshot"),
+        wal: row.get::<_, i64>(0) as u64,
+    };
+    Ok(Some(Snapshot { transaction, readers, server, at: row.get("at"), wal_before: wal_before as u64 }))
 }
 
-/// A transaction on another connection that sees the same snapshot and holds the same locks.
-/// `None` if another session waits for one of them.
-pub(crate) async fn import<'a>(
-    client: &'a mut Object,
-    id: &str,
+/// Locks the tables and everything under them; `None` if that takes too long. Neither SET nor LOCK
+/// takes a snapshot.
+async fn lock<'a>(
+    transaction: Transaction<'a>,
     schema: &str,
     tables: &[String],
 ) -> Result<Option<Transaction<'a>>, Error> {
-    let transaction = begin(client).await?;
-    // The id is of the server's own making: hexadecimal digits and hyphens.
-    let before = format!("{SESSION}; SET TRANSACTION SNAPSHOT '{id}'");
-    let locked = lock(&transaction, &before, schema, tables).await?;
-    Ok(locked.then_some(transaction))
-}
-
-async fn begin(client: &mut Object) -> Result<Transaction<'_>, Error> {
-    let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-    Ok(transaction.start().await.doing("begin a transaction on the source")?)
-}
-
-/// Runs `before`, then locks the tables and everything under them; whether that was possible.
-async fn lock(transaction: &Transaction<'_>, before: &str, schema: &str, tables: &[String]) -> Result<bool, Error> {
     let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
     let names = names.join(", ");
-    match transaction.batch_execute(&format!("{before}; LOCK TABLE {names} IN ACCESS SHARE MODE")).await {
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
-        done => Ok(done.doing(format!("lock {names} at the source")).map(|()| true)?),
+    match transaction.batch_execute(&format!("{SESSION}; LOCK TABLE {names} IN ACCESS SHARE MODE")).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+        done => Ok(done.doing(format!("lock {names} at the source")).map(|()| Some(transaction))?),
     }
 }
+
+/// What is known of the server, in the statement that takes the snapshot.
+const SERVER: &str = "pg_current_snapshot()::text AS snapshot, pg_export_snapshot() AS id, clock_timestamp() AS at,
+    (SELECT system_identifier::text FROM pg_control_system()) AS system,
+    CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+         ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
+    pg_postmaster_start_time() AS started, pg_is_in_recovery() AS standby,
+    (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
+    (SELECT stats_reset FROM pg_stat_bgwriter) AS statistics";
 
 /// The xmin and xmax of a snapshot as `pg_current_snapshot()` prints it.
 pub(crate) fn bounds(snapshot: &str) -> Option<(u64, u64)> {

@@ -77,7 +77,7 @@ async fn a_table_that_is_truncated_and_filled_again_is_never_empty_in_a_batch() 
         format!(
             "BEGIN; CREATE TEMP TABLE t ON COMMIT DROP AS SELECT * FROM \"transaction\"; TRUNCATE \"transaction\" CASCADE;
              INSERT INTO \"transaction\" SELECT * FROM t; UPDATE currency SET last_updated = now();
-             UPDATE design SET design_name = 'd{number}' WHERE design_id = 1; COMMIT; SELECT pg_sleep(0.01)"
+             UPDATE design SET design_name = 'd{number}' WHERE design_id = 1; COMMIT; SELECT pg_sleep(0.05)"
         )
     })
     .await;
