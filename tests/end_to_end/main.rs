@@ -11,3 +11,4 @@ mod snapshots;
 mod standby;
 mod tls;
 mod transactions;
+mod wraparound;

@@ -73,8 +73,9 @@ impl Transform {
     /// # Errors
     /// Each names the batch; what came before it is done, and the next run goes on from there.
     pub async fn run(&self) -> Result<Report, Error> {
-        let newest = self.ingestion.newest().await?;
+        // In this order: other programs may extract and load meanwhile.
         let applied = Applied::read(self.processed.store()).await?;
+        let newest = self.ingestion.newest().await?;
         if newest > 0 {
             self.same_log(newest, applied).await?;
         } else {
