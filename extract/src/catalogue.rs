@@ -135,6 +135,12 @@ pub(crate) fn check_model(model: &Model, table: &Table) -> Result<(), Error> {
             "the source table {of} has no column {column}, or source.exclude names it. Correct the model"
         ));
     }
+    // char(n) is no text: it is padded, and compared without its padding.
+    let is_text = |column: &&Column| column.kind == "text" || column.kind.starts_with("character varying");
+    if let Some(other) = table.columns.iter().find(|column| model.joins.contains(&column.name) && !is_text(column)) {
+        let (name, kind) = (&other.name, &other.kind);
+        return refuse(format!("it joins {of}.{name}, of type {kind}, with a fixed table, whose columns are text"));
+    }
     let marked = mark(&model.name);
     if table.columns.iter().any(|column| column.name == marked) {
         return refuse(format!("the source table {of} has a column {marked}, a name that Blackwater uses"));

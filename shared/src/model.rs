@@ -29,6 +29,9 @@ pub struct Error {
     why: String,
 }
 
+/// The columns of a model in order: the name, and the driving table's column where it is a plain one.
+pub type Output = Vec<(String, Option<String>)>;
+
 /// A checked model.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -42,10 +45,12 @@ pub struct Model {
     pub alias: String,
     /// The columns of the driving table that it reads.
     pub reads: BTreeSet<String>,
+    /// Those of them that it joins with fixed tables, so that they must be text.
+    pub joins: BTreeSet<String>,
     /// The fixed tables that it joins.
     pub fixed: BTreeSet<String>,
-    /// Its output columns in order: the name, and the driving table's column where it is a plain one.
-    pub output: Vec<(String, Option<String>)>,
+    /// What it returns.
+    pub output: Output,
     /// The query; every name in it is quoted, those written without quotes in lower case.
     pub query: Query,
 }
@@ -70,8 +75,9 @@ impl Model {
             return Err(refuse(1, "a model is one SELECT".into()));
         };
         let mut query = query.as_ref().clone();
-        let reading = Reading { file: &file, fixed, tables: Vec::new(), reads: BTreeSet::new() };
-        let (reads, tables, output) = reading.query(&mut query)?;
+        let reading =
+            Reading { file: &file, fixed, tables: Vec::new(), reads: BTreeSet::new(), joins: BTreeSet::new() };
+        let (Reading { reads, joins, tables, .. }, output) = reading.query(&mut query)?;
         let fixed = tables.iter().filter(|table| table.fixed).map(|table| table.name.clone()).collect();
         let driving = &tables[0];
         Ok(Self {
@@ -79,6 +85,7 @@ impl Model {
             driving: driving.name.clone(),
             alias: driving.alias.clone(),
             reads,
+            joins,
             fixed,
             output,
             query,
@@ -113,16 +120,15 @@ struct Reading<'a> {
     fixed: &'a BTreeMap<String, FixedTable>,
     tables: Vec<Table>,
     reads: BTreeSet<String>,
+    joins: BTreeSet<String>,
 }
-
-type Understood = (BTreeSet<String>, Vec<Table>, Vec<(String, Option<String>)>);
 
 impl Reading<'_> {
     fn refuse(&self, at: &impl Spanned, why: impl Into<String>) -> Error {
         Error { file: self.file.into(), line: at.span().start.line.max(1), why: why.into() }
     }
 
-    fn query(mut self, query: &mut Query) -> Result<Understood, Error> {
+    fn query(mut self, query: &mut Query) -> Result<(Self, Output), Error> {
         let whole = query.clone();
         let SetExpr::Select(select) = query.body.as_mut() else {
             return Err(self.refuse(&whole, "a model is one plain SELECT"));
@@ -134,7 +140,7 @@ impl Reading<'_> {
         for join in &mut from.joins {
             self.join(join)?;
         }
-        let mut output: Vec<(String, Option<String>)> = Vec::new();
+        let mut output = Output::new();
         for item in &mut select.projection {
             let column = self.output(item)?;
             if output.iter().any(|(name, _)| *name == column.0) {
@@ -143,7 +149,7 @@ impl Reading<'_> {
             output.push(column);
         }
         self.nothing_else(&whole, query)?;
-        Ok((self.reads, self.tables, output))
+        Ok((self, output))
     }
 
     /// Refuses whatever else the query has beside its columns and its tables.
@@ -269,6 +275,9 @@ impl Reading<'_> {
                 if looked_up.0 != joined || other.0 == joined {
                     return Err(self
                         .refuse(&place, "a join compares a column of the joined table with one of a table before it"));
+                }
+                if !self.tables[other.0].fixed {
+                    self.joins.insert(other.1);
                 }
                 key.insert(looked_up.1);
                 Ok(())
@@ -418,7 +427,10 @@ mod tests {
         .unwrap();
         assert_eq!((model.driving.as_str(), model.alias.as_str()), ("Currency", "c"));
         assert_eq!(Vec::from_iter(&model.reads), ["code", "id"]);
-        assert_eq!(Vec::from_iter(&model.fixed), ["iso"]);
+        assert_eq!(
+            (Vec::from_iter(&model.joins), Vec::from_iter(&model.fixed)),
+            (vec![&"code".into()], vec![&"iso".into()])
+        );
         let plain = |name: &str, column: &str| (name.to_owned(), Some(column.to_owned()));
         assert_eq!(model.output, [plain("id", "id"), plain("currency_code", "code"), ("label".into(), None)]);
         assert_eq!(

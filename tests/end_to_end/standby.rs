@@ -1,35 +1,9 @@
 //! A source that is a standby, one that is behind, and one that is promoted.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use blackwater_tests::{BUCKETS, World};
-use tokio_postgres::{Client, NoTls};
-
-/// Starts a standby of the world's server, beside its data: it ends when that folder goes.
-async fn standby(world: &World) -> (Client, u16) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let script = format!(
-        "pg_basebackup -d \"host=127.0.0.1 port={} user=postgres\" -X stream -c fast -R -D ../standby >&2 && \
-         sed -i \"s/^port = .*/port = {port}/\" ../standby/postgresql.auto.conf && \
-         PATH=\"$PATH:$(dirname \"$(readlink /proc/$PPID/exe)\")\" && \
-         (postgres -D ../standby >../standby.log 2>&1 </dev/null &)",
-        world.server.port()
-    );
-    // The server runs it, as the user that it runs as.
-    world.source.batch_execute(&format!("COPY (SELECT 1) TO PROGRAM '{script}'")).await.unwrap();
-    let url = format!("postgres://postgres@127.0.0.1:{port}/source?sslmode=disable");
-    let started = Instant::now();
-    loop {
-        match tokio_postgres::connect(&url, NoTls).await {
-            Ok((client, connection)) => {
-                tokio::spawn(connection);
-                return (client, port);
-            }
-            Err(error) => assert!(started.elapsed() < Duration::from_secs(30), "{error:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+use tokio_postgres::Client;
 
 /// Waits until the standby has what the primary has.
 async fn catch_up(world: &World, standby: &Client) {
@@ -43,8 +17,7 @@ async fn catch_up(world: &World, standby: &Client) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_read_exactly_and_one_that_is_behind_makes_the_run_give_way() {
     let world = World::totesys().await;
-    let (standby, port) = standby(&world).await;
-    let source = format!("postgres://postgres@127.0.0.1:{port}/source?sslmode=disable");
+    let (standby, source) = world.copy_of_server("-R", "true").await;
     world.configure(&source, &world.server.url("warehouse"), "directory = \"buckets\"");
     catch_up(&world, &standby).await;
     world.run_and_agree().await;

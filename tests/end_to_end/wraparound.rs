@@ -1,35 +1,7 @@
 //! A source past its first 2^32 transactions: 32 bits of a row's xmin may be those of another.
 
-use std::time::{Duration, Instant};
-
 use blackwater_tests::World;
-use tokio_postgres::{Client, NoTls};
-
-/// A copy of the world's server whose next transaction is 2^32 + `next`. It ends with the world's folder.
-async fn copy_past_2_to_the_32(world: &World, next: u32) -> (Client, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let script = format!(
-        "PATH=\"$(dirname \"$(readlink /proc/$PPID/exe)\"):$PATH\" && D=../wrapped && \
-         pg_basebackup -d \"host=127.0.0.1 port={} user=postgres\" -X stream -c fast -D $D >&2 && \
-         sed -i \"s/^port = .*/port = {port}/\" $D/postgresql.auto.conf && \
-         pg_ctl -D $D -w -l ../wrapped.log start >&2 && pg_ctl -D $D -w stop >&2 && \
-         pg_resetwal -e 1 -x {next} -D $D >&2 && (postgres -D $D >../wrapped.log 2>&1 </dev/null &)",
-        world.server.port()
-    );
-    world.source.batch_execute(&format!("COPY (SELECT 1) TO PROGRAM '{script}'")).await.unwrap();
-    let url = format!("postgres://postgres@127.0.0.1:{port}/source?sslmode=disable");
-    let started = Instant::now();
-    loop {
-        match tokio_postgres::connect(&url, NoTls).await {
-            Ok((client, connection)) => {
-                tokio::spawn(connection);
-                return (client, url);
-            }
-            Err(error) => assert!(started.elapsed() < Duration::from_secs(30), "{error:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+use tokio_postgres::NoTls;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_row_is_not_taken_for_one_of_a_transaction_that_is_open_now() {
@@ -41,7 +13,11 @@ async fn an_old_row_is_not_taken_for_one_of_a_transaction_that_is_open_now() {
         tokio::spawn(connection);
         client.batch_execute("VACUUM FREEZE").await.unwrap();
     }
-    let (source, url) = copy_past_2_to_the_32(&world, u32::try_from(old).unwrap() - 8).await;
+    let next = old - 8;
+    let prepare = format!(
+        "pg_ctl -D $D -w -l ../copy.log start >&2 && pg_ctl -D $D -w stop >&2 && pg_resetwal -e 1 -x {next} -D $D >&2"
+    );
+    let (source, url) = world.copy_of_server("", &prepare).await;
     world.source = source;
     world.configure(&url, &world.server.url("warehouse"), "directory = \"buckets\"");
     world.run_and_agree().await;

@@ -2,9 +2,10 @@
 //! configuration, and the program.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use blackwater_local::postgres::Postgres;
 use blackwater_local::totesys;
@@ -118,6 +119,29 @@ impl World {
         connect(&self.server.url("source")).await
     }
 
+    /// Starts a copy of the server beside its data, which ends when that folder goes: a session on its
+    /// source, and the address. `options` are for pg_basebackup; `prepare` is shell, run on the copy in
+    /// `$D` before it starts.
+    pub async fn copy_of_server(&self, options: &str, prepare: &str) -> (Client, String) {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let script = format!(
+            "PATH=\"$(dirname \"$(readlink /proc/$PPID/exe)\"):$PATH\" && D=../copy && \
+             pg_basebackup -d \"host=127.0.0.1 port={} user=postgres\" -X stream -c fast {options} -D $D >&2 && \
+             sed -i \"s/^port = .*/port = {port}/\" $D/postgresql.auto.conf && {prepare} && \
+             (postgres -D $D >../copy.log 2>&1 </dev/null &)",
+            self.server.port()
+        );
+        // The server runs it, as the user that it runs as.
+        self.source.batch_execute(&format!("COPY (SELECT 1) TO PROGRAM '{script}'")).await.unwrap();
+        let url = format!("postgres://postgres@127.0.0.1:{port}/source?sslmode=disable");
+        let started = Instant::now();
+        while let Err(error) = tokio_postgres::connect(&url, NoTls).await {
+            assert!(started.elapsed() < Duration::from_secs(30), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        (connect(&url).await, url)
+    }
+
     /// Runs statements, one at a time, while nobody is connected to the source, and connects again.
     pub async fn swap_source(&mut self, statements: &str) {
         let admin = connect(&self.server.url("postgres")).await;
@@ -132,7 +156,7 @@ impl World {
     /// Connects both sessions again, as soon as the server takes them.
     pub async fn reconnect(&mut self) {
         while tokio_postgres::connect(&self.server.url("source"), NoTls).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.source = connect(&self.server.url("source")).await;
         self.warehouse = connect(&self.server.url("warehouse")).await;
