@@ -3,7 +3,9 @@
 
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::postgres::Doing;
+use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -40,6 +42,7 @@ pub(crate) struct Newest {
     pub(crate) log: Uuid,
     pub(crate) extracted: Uuid,
     pub(crate) schema_hash: String,
+    pub(crate) applied_at: DateTime<Utc>,
 }
 
 /// Takes the lock that keeps two loads of one star schema apart until the transaction ends.
@@ -58,7 +61,7 @@ pub(crate) async fn prepare(client: &mut Object) -> Result<(), Error> {
         let transaction = client.transaction().await.doing(doing)?;
         lock(&transaction, "").await?;
         // A load of another star schema may have made it while this one waited.
-        if !transaction.query_one(EXISTS, &[]).await.doing(doing)?.get::<_, bool>(0) {
+        if !exists(transaction.client()).await? {
             // Made by hand, the schema may belong to a role that may not make one.
             let schema = "SELECT NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'blackwater')";
             if transaction.query_one(schema, &[]).await.doing(doing)?.get(0) {
@@ -81,27 +84,23 @@ const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n 
     WHERE n.nspname = 'blackwater' AND c.relname = 'ledger')";
 
 /// Whether there is a ledger.
-pub(crate) async fn exists(client: &Object) -> Result<bool, Error> {
+pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
 }
 
-const NEWEST: &str = "SELECT batch, log, extracted, schema_hash FROM blackwater.ledger
+const NEWEST: &str = "SELECT batch, log, extracted, schema_hash, applied_at FROM blackwater.ledger
     WHERE star_schema = $1 ORDER BY batch DESC LIMIT 1";
 
-fn newest_of(row: &tokio_postgres::Row) -> Newest {
-    Newest { batch: row.get::<_, i64>(0) as u64, log: row.get(1), extracted: row.get(2), schema_hash: row.get(3) }
-}
-
 /// The newest batch applied.
-pub(crate) async fn newest(client: &Object, star_schema: &str) -> Result<Option<Newest>, Error> {
+pub(crate) async fn newest(client: &Client, star_schema: &str) -> Result<Option<Newest>, Error> {
     let row = client.query_opt(NEWEST, &[&star_schema]).await.doing("read the ledger")?;
-    Ok(row.as_ref().map(newest_of))
-}
-
-/// The newest batch applied, in a transaction that holds the lock.
-pub(crate) async fn newest_locked(transaction: &Transaction<'_>, star_schema: &str) -> Result<Option<Newest>, Error> {
-    let row = transaction.query_opt(NEWEST, &[&star_schema]).await.doing("read the ledger")?;
-    Ok(row.as_ref().map(newest_of))
+    Ok(row.map(|row| Newest {
+        batch: row.get::<_, i64>(0) as u64,
+        log: row.get(1),
+        extracted: row.get(2),
+        schema_hash: row.get(3),
+        applied_at: row.get(4),
+    }))
 }
 
 /// Notes a batch as applied.

@@ -17,9 +17,9 @@ use blackwater_shared::manifest::{StarTable, Transformed};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{self, Database, Doing, ident, idents, qualified};
 use blackwater_shared::store::{Store, sha256};
+use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use serde::Serialize;
-use uuid::Uuid;
 
 pub use error::Error;
 use ledger::Newest;
@@ -76,10 +76,8 @@ pub struct TableReport {
 pub struct State {
     /// The newest batch applied.
     pub batch: u64,
-    /// The log that it is of.
-    pub log: Uuid,
     /// When it was applied.
-    pub applied_at: chrono::DateTime<chrono::Utc>,
+    pub applied_at: DateTime<Utc>,
     /// The rows of each star table.
     pub rows: Vec<(String, u64)>,
 }
@@ -152,14 +150,6 @@ impl Load {
     pub async fn state(&self) -> Result<Option<State>, Error> {
         let client = self.warehouse.connect().await?;
         let Some(newest) = self.newest(&client).await? else { return Ok(None) };
-        let applied_at = client
-            .query_one(
-                "SELECT applied_at FROM blackwater.ledger WHERE star_schema = $1 AND batch = $2",
-                &[&self.schema, &(newest.batch as i64)],
-            )
-            .await
-            .doing("read the ledger")?
-            .get(0);
         // A table that a new model brings is made with its first batch.
         let there = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1";
         let there = client.query(there, &[&self.schema]).await.doing("list the star tables")?;
@@ -170,18 +160,14 @@ impl Load {
             let count: i64 = client.query_one(&sql, &[]).await.doing(format!("count the rows of {table}"))?.get(0);
             rows.push((table.clone(), count as u64));
         }
-        Ok(Some(State { batch: newest.batch, log: newest.log, applied_at, rows }))
+        Ok(Some(State { batch: newest.batch, applied_at: newest.applied_at, rows }))
     }
 
     /// Stops when the warehouse was fed by another log than the bucket holds.
     async fn same_log(&self, newest: &Newest) -> Result<(), Error> {
-        let other = |batch: u64, found| {
-            let known_by = format!("schema {} of the warehouse", self.schema);
-            log::Error::OtherLog { here: self.log.place(batch), found, known_by, known: newest.log }
-        };
         if let Some(manifest) = self.log.read::<Transformed>(newest.batch).await? {
             if manifest.head.log != newest.log {
-                return Err(other(newest.batch, manifest.head.log).into());
+                return Err(self.other_log(&manifest, newest));
             }
             if manifest.extracted != newest.extracted {
                 let why = "it is another batch than the one of this number that is applied".into();
@@ -191,9 +177,15 @@ impl Load {
             && let Some(manifest) = self.log.read::<Transformed>(*first).await?
             && manifest.head.log != newest.log
         {
-            return Err(other(*first, manifest.head.log).into());
+            return Err(self.other_log(&manifest, newest));
         }
         Ok(())
+    }
+
+    fn other_log(&self, manifest: &Transformed, newest: &Newest) -> Error {
+        let known_by = format!("schema {} of the warehouse", self.schema);
+        let (here, found) = (self.log.place(manifest.head.batch), manifest.head.log);
+        log::Error::OtherLog { here, found, known_by, known: newest.log }.into()
     }
 
     /// Applies one batch, unless another load did so first.
@@ -209,14 +201,12 @@ impl Load {
         let transaction = client.transaction().await.doing(doing())?;
         transaction.batch_execute(SESSION).await.doing(doing())?;
         ledger::lock(&transaction, &self.schema).await?;
-        let newest = ledger::newest_locked(&transaction, &self.schema).await?;
+        let newest = ledger::newest(transaction.client(), &self.schema).await?;
         if newest.as_ref().map_or(0, |newest| newest.batch) + 1 != batch {
             return Ok(None);
         }
         if let Some(newest) = newest.as_ref().filter(|newest| newest.log != manifest.head.log) {
-            let known_by = format!("schema {} of the warehouse", self.schema);
-            let (here, found, known) = (self.log.place(batch), manifest.head.log, newest.log);
-            return Err(log::Error::OtherLog { here, found, known_by, known }.into());
+            return Err(self.other_log(manifest, newest));
         }
         let schema_hash = sha256(format!("{}\0{}", self.pack.schema, self.readers.join("\0")).as_bytes());
         if !schema_applied && newest.is_none_or(|newest| newest.schema_hash != schema_hash) {

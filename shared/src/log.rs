@@ -95,9 +95,7 @@ impl Log {
         &self.store
     }
 
-    /// The key of a batch's manifest.
-    #[must_use]
-    pub fn key(&self, batch: u64) -> String {
+    fn key(&self, batch: u64) -> String {
         format!("{}{batch:012}.json", self.prefix)
     }
 
@@ -215,6 +213,6 @@ impl Applied {
     /// If it cannot be written.
     pub async fn write(&self, processed: &Store) -> Result<(), Error> {
         let body = serde_json::json!({ "log": self.log, "batch": self.batch }).to_string();
-        Ok(processed.put(Self::KEY, body.into_bytes()).await?)
+        Ok(processed.put(Self::KEY, body.into()).await?)
     }
 }

@@ -170,11 +170,11 @@ impl Store {
         }
     }
 
-    /// Writes an object, over an older one if there is one. For hints alone.
+    /// Writes an object whatever is there: a hint, or a data object, whose key nothing else has.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), Error> {
+    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
         let put = self.client.put_object().bucket(&self.bucket).key(key).body(body.into());
         put.send().await.map(drop).map_err(|error| self.failed("write", key, &error))
     }
@@ -322,7 +322,7 @@ impl Upload {
     pub async fn finish(mut self, rows: u64) -> Result<Object, Error> {
         let rest = self.waiting.split().freeze();
         if self.multipart.is_none() {
-            self.store.put(&self.key, rest.to_vec()).await?;
+            self.store.put(&self.key, rest).await?;
         } else {
             if !rest.is_empty() {
                 self.send_part(rest).await?;

@@ -206,10 +206,10 @@ async fn a_database_that_took_the_name_of_another_is_read_in_full() {
 async fn a_source_that_crashed_is_read_in_full() {
     let mut world = World::totesys().await;
     world.run_and_agree().await;
-    let crash = "COPY (SELECT 1) TO PROGRAM 'kill -9 '";
     let victim = world.session().await;
     let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-    let _ = world.source.batch_execute(&crash.replace("kill -9 ", &format!("kill -9 {pid}"))).await;
+    // It takes this session down with it.
+    let _ = world.source.batch_execute(&format!("COPY (SELECT 1) TO PROGRAM 'kill -9 {pid}'")).await;
     world.reconnect().await;
     let report = world.run_and_agree().await;
     assert!(report["extract"]["notices"][0].as_str().unwrap().contains("crashed"), "{report}");

@@ -195,6 +195,9 @@ impl Transform {
         models: &[&Model],
         folder: &Path,
     ) -> Result<Vec<Option<(PathBuf, u64)>>, Error> {
+        if models.is_empty() {
+            return Ok(Vec::new());
+        }
         let batch = extracted.head.batch;
         let driven = extracted.models.iter().filter(|(_, model)| model.table == *name);
         let marks: Vec<_> = driven.map(|(model, _)| mark(model)).collect();
@@ -203,9 +206,6 @@ impl Transform {
             .enumerate()
             .map(|(number, _)| StarFile::new(folder.join(format!("{number}.parquet"))))
             .collect();
-        if models.is_empty() {
-            return Ok(Vec::new());
-        }
         for object in &table.objects {
             let csv = folder.join("piece.csv");
             self.ingestion.store().download(object, &csv).await?;

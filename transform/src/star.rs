@@ -73,12 +73,11 @@ pub(crate) fn star_rows(
         driving.push(typed(text.str()?, kind)?.with_name(name.as_str().into()).into_column());
     }
     let rows = drives.sum().unwrap_or_default() as usize;
-    let context = SQLContext::new();
+    let mut context = SQLContext::new();
     context.register(&model.driving, DataFrame::new(rows, driving)?.with_row_index(ROW.into(), None)?.lazy());
     for (name, table) in fixed {
         context.register(name, table.clone());
     }
-    let mut context = context;
     let stars = context.execute(&numbered(model))?.collect()?;
     if stars.height() != rows {
         return Err(polars_err!(ComputeError: "{rows} driving rows made {} star rows", stars.height()).into());
