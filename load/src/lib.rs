@@ -97,6 +97,16 @@ impl Load {
         })
     }
 
+    /// Makes sure that the processed bucket is there and that the warehouse lets this role in.
+    ///
+    /// # Errors
+    /// Each names what is not.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.log.store().check().await?;
+        drop(self.warehouse.connect().await?);
+        Ok(())
+    }
+
     /// One run: every batch that the processed log has and the warehouse lacks, until a number is
     /// missing. `schema_applied` says that `schema.sql` was run by hand.
     ///

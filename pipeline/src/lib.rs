@@ -124,8 +124,8 @@ impl Pipeline {
     /// # Errors
     /// The first stage that fails; the next run goes on from there.
     pub async fn run(&self) -> Result<Report, Error> {
-        // Before anything is written; extract asks for its own.
-        self.processed.store().check().await.map_err(log::Error::from)?;
+        // Before anything is written. Extract asks for the source and its own bucket.
+        self.load.check().await?;
         let extract = self.extract.run(&Request::Changes).await;
         let rest = self.transform_and_load().await;
         let extract = extract?;

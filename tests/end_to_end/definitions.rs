@@ -206,11 +206,7 @@ async fn a_database_that_took_the_name_of_another_is_read_in_full() {
 async fn a_source_that_crashed_is_read_in_full() {
     let mut world = World::totesys().await;
     world.run_and_agree().await;
-    let victim = world.session().await;
-    let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-    // It takes this session down with it.
-    let _ = world.source.batch_execute(&format!("COPY (SELECT 1) TO PROGRAM 'kill -9 {pid}'")).await;
-    world.reconnect().await;
+    world.crash().await;
     let report = world.run_and_agree().await;
     assert!(report["extract"]["notices"][0].as_str().unwrap().contains("crashed"), "{report}");
     assert_eq!(world.run().await["extract"]["outcome"], "nothing");

@@ -42,6 +42,7 @@ async fn a_wrong_password() {
     let finished = world.blackwater(&["run"]).await;
     says(&finished, 1, &["load", "password authentication failed", "/warehouse", "warehouse.url"]);
     assert!(!format!("{finished:?}").contains("s3cret-wrong"));
+    nothing_is_written(&world).await;
 
     world.configure(&with("source", "right"), &with("warehouse", "right"), "directory = \"buckets\"");
     world.run_and_agree().await;

@@ -153,11 +153,29 @@ impl World {
         self.reconnect().await;
     }
 
-    /// Connects both sessions again, as soon as the server takes them.
-    pub async fn reconnect(&mut self) {
-        while tokio_postgres::connect(&self.server.url("source"), NoTls).await.is_err() {
+    /// Kills a backend with SIGKILL, upon which the server ends all others and recovers, and connects
+    /// again when it has.
+    pub async fn crash(&mut self) {
+        let url = self.server.url("source");
+        let before = statistics(&url).await;
+        let victim = self.session().await;
+        let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let kill = format!("COPY (SELECT 1) TO PROGRAM 'kill -9 {pid}'");
+        // It takes this session down with it, and the server may still take others for a moment.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.source.batch_execute(&kill)).await;
+        let started = Instant::now();
+        loop {
+            let now = statistics(&url).await;
+            if now.is_some() && now != before {
+                break;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "the server does not recover");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        self.reconnect().await;
+    }
+
+    async fn reconnect(&mut self) {
         self.source = connect(&self.server.url("source")).await;
         self.warehouse = connect(&self.server.url("warehouse")).await;
     }
@@ -263,6 +281,17 @@ pub(crate) async fn finish(child: Child) -> Finished {
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// Since when the server's statistics count, if it answers.
+async fn statistics(url: &str) -> Option<String> {
+    let asked = async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.ok()?;
+        tokio::spawn(connection);
+        let row = client.query_one("SELECT stats_reset::text FROM pg_stat_bgwriter", &[]).await.ok()?;
+        row.get(0)
+    };
+    tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()
 }
 
 async fn connect(url: &str) -> Client {
