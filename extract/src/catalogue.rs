@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::manifest::{Column, Heap, mark};
-use blackwater_shared::model::Model;
+use blackwater_shared::model::{Model, On, Select};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Doing;
 use blackwater_shared::store::sha256;
@@ -13,6 +13,7 @@ use deadpool_postgres::{Object, Transaction};
 use crate::error::Error;
 
 /// A source table.
+#[derive(Default)]
 pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     pub(crate) key: Vec<String>,
@@ -20,6 +21,32 @@ pub(crate) struct Table {
     pub(crate) fingerprint: String,
     /// Whether its rows lie in other heaps too, so that a reading must name the heaps.
     pub(crate) many: bool,
+    /// Whether some of its rows lie in tables that inherit from it, where its keys do not hold.
+    pub(crate) inherited: bool,
+    /// The columns of each unique key.
+    pub(crate) unique: Vec<Vec<String>>,
+    pub(crate) traits: BTreeMap<String, Traits>,
+}
+
+/// What a model may do with a column.
+#[derive(Clone, Default)]
+pub(crate) struct Traits {
+    /// With which columns it may be joined: those for which this is the same, because equal values
+    /// print alike and values that print alike are equal.
+    joins: Option<String>,
+    /// Whether its collation calls different texts equal.
+    vague: bool,
+    /// The type in it whose text depends on settings or on other objects' names.
+    unprintable: Option<String>,
+}
+
+impl Table {
+    fn kind(&self, column: &str) -> Option<&str> {
+        match self.traits.get(column) {
+            Some(Traits { vague: true, .. }) => Some("text with a nondeterministic collation"),
+            _ => self.columns.iter().find(|known| known.name == column).map(|known| known.kind.as_str()),
+        }
+    }
 }
 
 /// Makes sure that the source has the tables, and that this role sees all their rows.
@@ -37,7 +64,8 @@ pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<
     let found: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
     let missing: Vec<_> = tables.into_iter().filter(|table| !found.contains(table)).collect();
     if let Some(first) = missing.first() {
-        let model = pack.driven_by(first).next().map(|model| model.file.clone()).unwrap_or_default();
+        let model = pack.models.values().find(|model| model.source_tables().any(|table| table == first));
+        let model = model.map(|model| model.file.clone()).unwrap_or_default();
         return Err(Error::NoTable { tables: missing, schema: schema.into(), model });
     }
     for row in rows {
@@ -90,8 +118,12 @@ pub(crate) async fn read(
     let oids: Vec<u32> = heaps.iter().map(|row| row.get(2)).collect();
     let definitions = definitions(transaction, &oids).await?;
     let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    let mut unique: BTreeMap<u32, Vec<Vec<String>>> = BTreeMap::new();
     for row in transaction.query(KEYS, &[&oids]).await.doing("read the source's catalogue")? {
-        keys.insert(row.get(0), row.get(1));
+        if row.get(2) {
+            keys.insert(row.get(0), row.get(1));
+        }
+        unique.entry(row.get(0)).or_default().push(row.get(1));
     }
 
     let mut read = BTreeMap::new();
@@ -120,38 +152,86 @@ pub(crate) async fn read(
             .map(|column| Column { name: column.name.clone(), kind: column.kind.clone() })
             .collect();
         let many = heaps.len() != 1 || heaps[0].oid != root;
-        let key = keys.remove(&root).unwrap_or_default();
-        read.insert(table, Table { columns, key, heaps, fingerprint: fingerprint(root), many });
+        let table_of = Table {
+            columns,
+            key: keys.remove(&root).unwrap_or_default(),
+            fingerprint: fingerprint(root),
+            many,
+            inherited: many && heaps.iter().any(|heap| heap.oid == root),
+            heaps,
+            unique: unique.remove(&root).unwrap_or_default(),
+            traits: definition.iter().map(|column| (column.name.clone(), column.traits.clone())).collect(),
+        };
+        read.insert(table, table_of);
     }
     Ok(Some(read))
 }
 
-/// Makes sure that a model fits its driving table.
-pub(crate) fn check_model(model: &Model, table: &Table) -> Result<(), Error> {
+/// Makes sure that a model fits the source.
+pub(crate) fn check_model(model: &Model, tables: &BTreeMap<String, Table>) -> Result<(), Error> {
+    model.typed(|table, column| tables.get(table)?.kind(column))?;
     let refuse = |why: String| Err(Error::Model { file: model.file.clone(), why });
-    let of = &model.driving;
-    if let Some(column) = model.reads.iter().find(|column| !table.columns.iter().any(|known| known.name == **column)) {
-        return refuse(format!(
-            "the source table {of} has no column {column}, or source.exclude names it. Correct the model"
-        ));
+    for select in &model.selects {
+        for (place, table) in select.tables.iter().enumerate().filter(|(_, table)| !table.fixed) {
+            for column in select.reads(place) {
+                let traits = tables[&table.name].traits.get(column);
+                if let Some(kind) = traits.and_then(|traits| traits.unprintable.as_ref()) {
+                    return refuse(format!(
+                        "{}.{column} holds {kind}, whose text depends on settings or on other objects' names, so it \
+                         cannot be kept exactly. Leave it out",
+                        table.name
+                    ));
+                }
+            }
+        }
+        check_joins(model, select, tables)?;
+        let (of, table) = (select.driving(), &tables[select.driving()]);
+        let marked = mark(&model.name);
+        if table.columns.iter().any(|column| column.name == marked) {
+            return refuse(format!("the source table {of} has a column {marked}, a name that Blackwater uses"));
+        }
+        if model.is_values {
+            continue;
+        }
+        if table.key.is_empty() {
+            return refuse(format!("the source table {of} has no primary key, so its rows cannot be told apart"));
+        }
+        if let Err(column) = model.key(&table.key) {
+            return refuse(format!("it does not return {column}, which is in the primary key of {of}, as it is"));
+        }
     }
-    // char(n) is no text: it is padded, and compared without its padding.
-    let is_text = |column: &&Column| column.kind == "text" || column.kind.starts_with("character varying");
-    if let Some(other) = table.columns.iter().find(|column| model.joins.contains(&column.name) && !is_text(column)) {
-        let (name, kind) = (&other.name, &other.kind);
-        return refuse(format!("it joins {of}.{name}, of type {kind}, with a fixed table, whose columns are text"));
+    Ok(())
+}
+
+/// Makes sure that every join finds at most one row, and finds it here as it does in Postgres.
+fn check_joins(model: &Model, select: &Select, tables: &BTreeMap<String, Table>) -> Result<(), Error> {
+    for table in select.tables.iter().filter(|table| !table.fixed) {
+        let Some(join) = &table.join else { continue };
+        let (name, known) = (&table.name, &tables[&table.name]);
+        let refuse = |why: String| Err(Error::from(model.bad_join(join, why)));
+        for On { column, table: other, other: its } in &join.on {
+            let other = &select.tables[*other].name;
+            let family = |table: &Table, column: &str| table.traits.get(column).and_then(|traits| traits.joins.clone());
+            let (one, two) = (family(known, column), family(&tables[other], its));
+            if one.is_none() || one != two {
+                let kinds = [known.kind(column), tables[other].kind(its)].map(Option::unwrap_or_default);
+                return refuse(format!(
+                    "{name}.{column} is {} and {other}.{its} is {}: a join takes columns of the same type, one in \
+                     which equal values print alike",
+                    kinds[0], kinds[1]
+                ));
+            }
+        }
+        let joined: Vec<_> = join.on.iter().map(|on| &on.column).collect();
+        if known.inherited || !known.unique.iter().any(|key| key.iter().all(|column| joined.contains(&column))) {
+            let joined: Vec<_> = joined.into_iter().map(String::as_str).collect();
+            return refuse(format!(
+                "({}) is no primary or unique key of {name}, so a join could find several rows",
+                joined.join(", ")
+            ));
+        }
     }
-    let marked = mark(&model.name);
-    if table.columns.iter().any(|column| column.name == marked) {
-        return refuse(format!("the source table {of} has a column {marked}, a name that Blackwater uses"));
-    }
-    if table.key.is_empty() {
-        return refuse(format!("the source table {of} has no primary key, so its rows cannot be told apart"));
-    }
-    match model.key(&table.key) {
-        Ok(_) => Ok(()),
-        Err(column) => refuse(format!("it does not return {column}, which is in the primary key of {of}, as it is")),
-    }
+    Ok(())
 }
 
 /// Everything about a column that can change what a row holds while the row is not written.
@@ -164,12 +244,18 @@ struct Definition {
     missing: Option<String>,
     generated: Option<String>,
     types: Vec<String>,
+    #[serde(skip)]
+    traits: Traits,
 }
 
 async fn definitions(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTreeMap<u32, Vec<Definition>>, Error> {
     let mut types: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    let mut unprintable: BTreeMap<u32, String> = BTreeMap::new();
     for row in transaction.query(TYPES, &[&oids]).await.doing("read the source's types")? {
         types.entry(row.get(0)).or_default().push(row.get(1));
+        if let Some(kind) = row.get(2) {
+            unprintable.insert(row.get(0), kind);
+        }
     }
     let mut definitions: BTreeMap<u32, Vec<Definition>> = oids.iter().map(|oid| (*oid, Vec::new())).collect();
     for row in transaction.query(COLUMNS, &[&oids]).await.doing("read the source's columns")? {
@@ -181,6 +267,7 @@ async fn definitions(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTre
             missing: row.get(5),
             generated: row.get(6),
             types: types.get(&row.get(7)).cloned().unwrap_or_default(),
+            traits: Traits { joins: row.get(8), vague: row.get(9), unprintable: unprintable.get(&row.get(7)).cloned() },
         });
     }
     Ok(definitions)
@@ -200,25 +287,40 @@ const HEAPS: &str = "
     FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_class root ON root.oid = heap.root
     ORDER BY 1, c.oid";
 
-/// (table's oid, its primary key's columns in order).
+/// (table's oid, a unique key's columns in order, whether it is the primary key).
 const KEYS: &str = "
-    SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.place)
+    SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.place), i.indisprimary
     FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
-    WHERE i.indisprimary AND i.indrelid = ANY($1) AND k.place <= i.indnkeyatts
-    GROUP BY i.indrelid";
+    WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND i.indrelid = ANY($1) AND k.place <= i.indnkeyatts
+    GROUP BY i.indrelid, i.indexrelid, i.indisprimary
+    ORDER BY 1, 2";
 
+/// The last two: with which columns it may be joined ([`Traits::joins`]), and whether its collation
+/// is not deterministic (<https://www.postgresql.org/docs/current/collation.html>).
 const COLUMNS: &str = "
     SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), c.collname::text,
-           a.attmissingval::text, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END, a.atttypid
+           a.attmissingval::text, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END, a.atttypid,
+           CASE WHEN NOT coalesce(c.collisdeterministic, true) THEN NULL
+                WHEN a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'integer'
+                WHEN a.atttypid IN ('text'::regtype, 'varchar'::regtype) THEN 'text'
+                WHEN b.typtype = 'e' OR b.oid = ANY ('{bool,int2,int4,int8,oid,text,varchar,bpchar,name,date,time,
+                     timestamp,timestamptz,uuid,bytea,macaddr,inet,cidr}'::regtype[])
+                  OR b.oid = 'numeric'::regtype AND greatest(a.atttypmod, t.typtypmod) >= 0
+                THEN format_type(a.atttypid, a.atttypmod) END,
+           NOT coalesce(c.collisdeterministic, true)
     FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     LEFT JOIN pg_collation c ON c.oid = a.attcollation
     WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attrelid, a.attnum";
 
-/// (a column's type, the definition of it or of a type that it is made of): enum labels, and the
-/// types under domains, arrays, ranges and composite types.
+/// (a column's type, the definition of it or of a type that it is made of, that type's name if its
+/// text cannot be relied on): enum labels, and the types under domains, arrays, ranges and composite
+/// types.
 const TYPES: &str = "
     WITH RECURSIVE part (root, oid) AS (
         SELECT DISTINCT atttypid, atttypid FROM pg_attribute WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped
@@ -236,6 +338,8 @@ const TYPES: &str = "
            concat_ws(' ', t.typtype, format_type(t.oid, NULL), format_type(nullif(t.typbasetype, 0), t.typtypmod),
                (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder)::text FROM pg_enum e WHERE e.enumtypid = t.oid),
                (SELECT array_agg(concat(a.attname, ' ', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)::text
-                FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))
+                FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)),
+           CASE WHEN t.oid = 'money'::regtype OR t.typname IN ('aclitem', 'refcursor') OR t.typname LIKE 'reg%'
+                     AND t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname::text END
     FROM part JOIN pg_type t ON t.oid = part.oid
     ORDER BY 1, 2";

@@ -30,6 +30,9 @@ pub enum Error {
         /// Why, and what to do.
         why: String,
     },
+    /// A model does not fit the types of the source's columns.
+    #[error(transparent)]
+    Types(#[from] blackwater_shared::model::Error),
     /// A model does not fit the source.
     #[error("{file}: {why}")]
     Model {

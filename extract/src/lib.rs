@@ -6,6 +6,7 @@
 //! by nobody.
 
 mod catalogue;
+mod closure;
 mod error;
 mod plan;
 mod read;
@@ -27,16 +28,14 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 use uuid::Uuid;
 
+use closure::Closure;
 pub use error::Error;
 use plan::{Continuity, Reading};
-use read::{Look, SEEN, TableReader};
+use read::{Look, SEEN, Source};
 use snapshot::bounds;
 
 /// A log that says nothing for a day says that it is alive.
 const HEARTBEAT: TimeDelta = TimeDelta::days(1);
-
-/// What was found and written of each table.
-type Read = BTreeMap<String, (Look, Vec<Object>)>;
 
 /// Extract with its clients, for any number of runs.
 #[derive(Clone)]
@@ -167,7 +166,7 @@ impl Extract {
         let Some(tables) = tables else {
             return Ok(Report::gave_way("a partition was attached at this very moment".into()));
         };
-        let models = self.models(&tables)?;
+        let states = self.models(&tables)?;
 
         let run = Uuid::now_v7();
         let plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
@@ -175,19 +174,26 @@ impl Extract {
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
-        let readers = tables.iter().map(|(name, table)| TableReader {
-            schema: &self.schema,
-            name,
-            table,
-            reading: &plan[name],
-            models: self.pack.driven_by(name).map(|model| model.name.as_str()).collect(),
-            seen,
-            xmin,
+        let sources = tables.iter().map(|(name, table)| {
+            let reading = &plan.readings[name];
+            let known_rows = trusted.and_then(|newest| newest.tables.get(name)).map(|table| table.rows);
+            (name.clone(), Source { schema: &self.schema, name, table, reading, seen, xmin, known_rows })
         });
-        let queue = Mutex::new(readers);
-        let connections = snapshot.readers.into_iter().map(|reader| self.read(reader, &queue, number + 1, run));
-        let read: Read = try_join_all(connections).await?.into_iter().flatten().collect();
-        drop(snapshot.transaction);
+        let sources: BTreeMap<_, _> = sources.collect();
+        let readers = &snapshot.readers;
+        let looks = on_all(readers, sources.values(), async |reader, source| source.look(reader).await).await?;
+        let models = self.pack.models.values().map(|model| (model, plan.anew.contains_key(&model.name)));
+        let closure = Closure { sources: &sources, looks: &looks, models: models.collect() };
+        let copied = on_all(readers, sources.values(), async |reader, source| {
+            let (store, place) = (self.log.store(), (number + 1, run));
+            match closure.rows(source.name) {
+                Some(query) => source.copy(&query, reader, store, place, self.object_bytes).await,
+                None => Ok(Vec::new()),
+            }
+        });
+        let objects = copied.await?;
+        drop(closure);
+        drop((snapshot.transaction, snapshot.readers));
 
         let manifest = Extracted {
             head: Head {
@@ -199,10 +205,10 @@ impl Extract {
                 run,
                 at: snapshot.at,
             },
-            seen: seen_by_now(seen, (xmin, xmax), &read),
-            tables: tables.into_iter().map(|(name, table)| in_manifest(name, table, &snapshot.server, &read)).collect(),
+            seen: seen_by_now(seen, (xmin, xmax), &looks),
+            tables: in_manifest(&tables, &snapshot.server, &looks, objects),
             source: snapshot.server,
-            models,
+            models: states,
         };
         if newest.as_ref().is_some_and(|newest| broken.is_none() && !is_news(newest, &manifest)) {
             return Ok(Report { outcome: Outcome::Nothing, batch: None, notices, tables: Vec::new() });
@@ -213,9 +219,11 @@ impl Extract {
         };
         let tables = manifest.tables.iter().map(|(name, table)| TableReport {
             table: name.clone(),
-            full: match &plan[name] {
+            full: match &plan.readings[name] {
                 Reading::Full(why) => Some(why.clone()),
-                Reading::Changes { .. } => None,
+                Reading::Changes { .. } => {
+                    self.pack.driven_by(name).find_map(|model| plan.anew.get(&model.name)).cloned()
+                }
             },
             source_rows: table.rows,
             rows: table.objects.iter().map(|object| object.rows).sum(),
@@ -224,34 +232,16 @@ impl Extract {
         Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
     }
 
-    /// Reads the tables of the queue until it is empty, on one connection.
-    async fn read(
-        &self,
-        transaction: Transaction<'_>,
-        queue: &Mutex<impl Iterator<Item = TableReader<'_>>>,
-        batch: u64,
-        run: Uuid,
-    ) -> Result<Read, Error> {
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let mut read = Read::new();
-        while let Some(reader) = next() {
-            let look = reader.look(&transaction).await?;
-            let objects = match look.changed {
-                0 => Vec::new(),
-                _ => reader.copy(&transaction, self.log.store(), batch, run, self.object_bytes).await?,
-            };
-            tracing::info!(batch, table = reader.name, rows = look.rows, changed = look.changed, "read");
-            read.insert(reader.name.to_owned(), (look, objects));
-        }
-        Ok(read)
-    }
-
     /// Checks that every model fits the source, and says what it is.
     fn models(&self, tables: &BTreeMap<String, catalogue::Table>) -> Result<BTreeMap<String, ModelState>, Error> {
         let mut states = BTreeMap::new();
         for (name, model) in &self.pack.models {
-            catalogue::check_model(model, &tables[&model.driving])?;
-            let state = ModelState { hash: self.pack.model_hash(model), table: model.driving.clone() };
+            catalogue::check_model(model, tables)?;
+            let state = ModelState {
+                hash: self.pack.model_hash(model),
+                tables: model.selects.iter().map(|select| select.driving().to_owned()).collect(),
+                joins: model.selects.iter().map(|select| select.from.clone()).collect(),
+            };
             states.insert(name.clone(), state);
         }
         Ok(states)
@@ -276,36 +266,60 @@ fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
 /// The transactions not below the snapshot's xmin whose rows the log holds with this batch. None are
 /// listed once the 32 bits of a row's xmin may be those of an older row, frozen 2^32 transactions
 /// ago, as well as those of a transaction that is open now.
-fn seen_by_now(seen: &[u64], (xmin, xmax): (u64, u64), read: &Read) -> Option<Vec<u64>> {
+fn seen_by_now(seen: &[u64], (xmin, xmax): (u64, u64), looks: &BTreeMap<String, Look>) -> Option<Vec<u64>> {
     if xmax >= 1 << 32 {
         return None;
     }
     let mut all: BTreeSet<u64> = seen.iter().copied().filter(|xid| *xid >= xmin).collect();
-    all.extend(read.values().flat_map(|(look, _)| &look.writers));
+    all.extend(looks.values().flat_map(|look| &look.writers));
     (all.len() <= SEEN).then(|| all.into_iter().collect())
 }
 
-fn in_manifest(name: String, table: catalogue::Table, server: &Server, read: &Read) -> (String, Table) {
-    let (look, objects) = &read[&name];
-    let table = Table {
-        columns: table.columns,
-        key: table.key,
-        marker: Some(server.snapshot.clone()),
-        heaps: table.heaps,
-        fingerprint: table.fingerprint,
-        rows: look.rows,
-        objects: objects.clone(),
+fn in_manifest(
+    tables: &BTreeMap<String, catalogue::Table>,
+    server: &Server,
+    looks: &BTreeMap<String, Look>,
+    mut objects: BTreeMap<String, Vec<Object>>,
+) -> BTreeMap<String, Table> {
+    let table = |(name, table): (&String, &catalogue::Table)| {
+        let table = Table {
+            columns: table.columns.clone(),
+            key: table.key.clone(),
+            marker: Some(server.snapshot.clone()),
+            heaps: table.heaps.clone(),
+            fingerprint: table.fingerprint.clone(),
+            rows: looks[name].rows,
+            objects: objects.remove(name).unwrap_or_default(),
+        };
+        (name.clone(), table)
     };
-    (name, table)
+    tables.iter().map(table).collect()
+}
+
+/// Does one thing to every table, on as many connections as there are: the answers by table.
+async fn on_all<'a, T>(
+    readers: &[Transaction<'_>],
+    sources: impl Iterator<Item = &'a Source<'a>>,
+    work: impl AsyncFn(&Transaction<'_>, &'a Source<'a>) -> Result<T, Error>,
+) -> Result<BTreeMap<String, T>, Error> {
+    let queue = Mutex::new(sources);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let one = async |reader| {
+        let mut done = Vec::new();
+        while let Some(source) = next() {
+            done.push((source.name.to_owned(), work(reader, source).await?));
+        }
+        Ok::<_, Error>(done)
+    };
+    Ok(try_join_all(readers.iter().map(one)).await?.into_iter().flatten().collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(writers: &[u64]) -> Read {
-        let look = Look { rows: 9, changed: 9, writers: writers.to_vec() };
-        [("t".to_owned(), (look, Vec::new()))].into()
+    fn read(writers: &[u64]) -> BTreeMap<String, Look> {
+        [("t".to_owned(), Look { rows: 9, changed: 9, writers: writers.to_vec() })].into()
     }
 
     #[test]

@@ -66,6 +66,15 @@ pub(crate) fn continuity(known: &Server, now: &Server, wal_before: u64) -> Conti
     }
 }
 
+/// What a batch is made of.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How each table is read.
+    pub(crate) readings: BTreeMap<String, Reading>,
+    /// The models that need all rows of their driving tables, and why.
+    pub(crate) anew: BTreeMap<String, String>,
+}
+
 /// Decides how each table is read. `full` are the tables that the caller wants in full.
 pub(crate) fn plan(
     newest: Option<&Extracted>,
@@ -74,7 +83,7 @@ pub(crate) fn plan(
     tables: &BTreeMap<String, Table>,
     pack: &Pack,
     full: &[String],
-) -> BTreeMap<String, Reading> {
+) -> Plan {
     let xmax = bounds(&now.snapshot).map_or(u64::MAX, |(_, xmax)| xmax);
     let read = |(name, table): (&String, &Table)| {
         let in_full = |why: &str| (name.clone(), Reading::Full(why.into()));
@@ -89,12 +98,6 @@ pub(crate) fn plan(
         let Some((known, marker)) = known.and_then(|known| Some((known, known.marker.as_ref()?))) else {
             return in_full("the log does not hold it yet");
         };
-        let new_model = pack
-            .driven_by(name)
-            .find(|model| newest.models.get(&model.name).map(|known| &known.hash) != Some(&pack.model_hash(model)));
-        if let Some(model) = new_model {
-            return in_full(&format!("the model {} is new or has changed", model.name));
-        }
         if known.fingerprint != table.fingerprint {
             return in_full("its definition has changed");
         }
@@ -108,7 +111,12 @@ pub(crate) fn plan(
         }
         (name.clone(), Reading::Changes { since, heaps })
     };
-    tables.iter().map(read).collect()
+    let changed = pack.models.values().filter(|model| {
+        let known = newest.and_then(|newest| newest.models.get(&model.name));
+        known.map(|known| &known.hash) != Some(&pack.model_hash(model))
+    });
+    let anew = changed.map(|model| (model.name.clone(), format!("the model {} is new or has changed", model.name)));
+    Plan { anew: anew.collect(), readings: tables.iter().map(read).collect() }
 }
 
 #[cfg(test)]
@@ -168,7 +176,7 @@ mod tests {
             let (columns, key, fingerprint) = (columns.clone(), key.clone(), fingerprint.to_owned());
             BTreeMap::from([(
                 "t".to_owned(),
-                Table { columns, key, heaps: vec![heap(file)], fingerprint, many: false },
+                Table { columns, key, heaps: vec![heap(file)], fingerprint, ..Table::default() },
             )])
         };
         let newest = |marker: Option<&str>, hash: &str| Extracted {
@@ -196,11 +204,15 @@ mod tests {
                 },
             )]
             .into(),
-            models: [("dim_t".to_owned(), ModelState { hash: hash.into(), table: "t".into() })].into(),
+            models: [(
+                "dim_t".to_owned(),
+                ModelState { hash: hash.into(), tables: vec!["t".into()], joins: Vec::new() },
+            )]
+            .into(),
         };
         let hash = pack.model_hash(&pack.models["dim_t"]);
         let read = |newest: Option<&Extracted>, snapshot: &str, tables, full: &[String]| {
-            plan(newest, None, &server(snapshot, 0), &tables, &pack, full).remove("t").unwrap()
+            plan(newest, None, &server(snapshot, 0), &tables, &pack, full).readings.remove("t").unwrap()
         };
         let good = newest(Some("100:120:"), &hash);
         let full = |why: &str| Reading::Full(why.into());
@@ -220,6 +232,9 @@ mod tests {
         let unread = newest(None, &hash);
         assert_eq!(read(Some(&unread), "200:220:", table(1, "f"), &[]), full("the log does not hold it yet"));
         let changed = newest(Some("100:120:"), "other");
-        assert_eq!(read(Some(&changed), "200:220:", table(1, "f"), &[]), full("the model dim_t is new or has changed"));
+        assert_eq!(read(Some(&changed), "200:220:", table(1, "f"), &[]), changes);
+        let anew = |newest| plan(newest, None, &server("200:220:", 0), &table(1, "f"), &pack, &[]).anew;
+        assert_eq!(anew(Some(&changed))["dim_t"], "the model dim_t is new or has changed");
+        assert!(anew(Some(&good)).is_empty());
     }
 }

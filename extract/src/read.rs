@@ -1,8 +1,7 @@
-//! Reading one table in the shared snapshot: first a look that counts, then, if something
-//! changed, a COPY streamed to the ingestion bucket.
+//! Reading one table in the shared snapshot: a look that counts, and a COPY streamed to the
+//! ingestion bucket.
 
-use blackwater_shared::manifest::mark;
-use blackwater_shared::postgres::{Doing, ident, idents, qualified};
+use blackwater_shared::postgres::{Doing, qualified};
 use blackwater_shared::store::{Object, Store, data_key};
 use deadpool_postgres::Transaction;
 use futures_util::{StreamExt, pin_mut};
@@ -16,42 +15,43 @@ use crate::plan::Reading;
 /// above its marker delivers its rows again, which costs time and changes nothing.
 pub(crate) const SEEN: usize = 100_000;
 
-/// One table as a run reads it.
-pub(crate) struct TableReader<'a> {
+/// A source table as a run reads it.
+pub(crate) struct Source<'a> {
     pub(crate) schema: &'a str,
     pub(crate) name: &'a str,
     pub(crate) table: &'a Table,
     pub(crate) reading: &'a Reading,
-    /// The models that the table drives.
-    pub(crate) models: Vec<&'a str>,
     /// The transactions whose rows the log has delivered already.
     pub(crate) seen: &'a [u64],
     /// The snapshot's xmin.
     pub(crate) xmin: u64,
+    /// The rows that it had in the newest batch.
+    pub(crate) known_rows: Option<u64>,
 }
 
 /// What a look at a table found.
+#[derive(Debug, Default)]
 pub(crate) struct Look {
     /// The rows of the table in the snapshot.
     pub(crate) rows: u64,
-    /// Those that this batch must hold.
+    /// Those that changed.
     pub(crate) changed: u64,
     /// The transactions at or above the snapshot's xmin that wrote one of them, at most
     /// [`SEEN`] and one more.
     pub(crate) writers: Vec<u64>,
 }
 
-impl TableReader<'_> {
+impl Source<'_> {
     /// Counts the table's rows and those that changed, in one scan.
     pub(crate) async fn look(&self, transaction: &Transaction<'_>) -> Result<Look, Error> {
         let sql = format!(
             "SELECT count(*), count(*) FILTER (WHERE {changed}),
                     (array_agg(DISTINCT xmin::text::bigint) FILTER (WHERE ({changed}) AND age(xmin) BETWEEN 0 AND {recent}))[1:{limit}]
-             FROM {table} WHERE {heaps}",
-            changed = self.changed(),
+             FROM {table} AS t WHERE {heaps}",
+            changed = self.changed("t"),
             recent = age(self.xmin),
-            table = qualified(self.schema, self.name),
-            heaps = self.heaps(),
+            table = self.quoted(),
+            heaps = self.heaps("t"),
             limit = SEEN + 1,
         );
         let row = transaction.query_one(&sql, &[]).await.doing(format!("count the changed rows of {}", self.name))?;
@@ -63,24 +63,17 @@ impl TableReader<'_> {
         })
     }
 
-    /// Copies the changed rows to the bucket, in objects of about `object_bytes`.
+    /// Copies what `query` returns to the bucket, in objects of about `object_bytes`.
     pub(crate) async fn copy(
         &self,
+        query: &str,
         transaction: &Transaction<'_>,
         store: &Store,
-        batch: u64,
-        run: Uuid,
+        (batch, run): (u64, Uuid),
         object_bytes: u64,
     ) -> Result<Vec<Object>, Error> {
-        let columns = idents("", self.table.columns.iter().map(|column| &column.name));
-        let marks: String = self.models.iter().map(|model| format!(", true AS {}", ident(&mark(model)))).collect();
-        let sql = format!(
-            "COPY (SELECT {columns}{marks} FROM {} WHERE {} AND ({})) TO STDOUT (FORMAT csv, HEADER)",
-            qualified(self.schema, self.name),
-            self.heaps(),
-            self.changed(),
-        );
         let doing = || format!("copy the rows of {}", self.name);
+        let sql = format!("COPY ({query}) TO STDOUT (FORMAT csv, HEADER)");
         let lines = transaction.copy_out(&sql).await.doing(doing())?;
         pin_mut!(lines);
         let mut objects = Vec::new();
@@ -120,17 +113,17 @@ impl TableReader<'_> {
     }
 
     /// The condition that a row changed. COPY takes no parameters: the numbers are written out.
-    fn changed(&self) -> String {
+    pub(crate) fn changed(&self, alias: &str) -> String {
         match self.reading {
             Reading::Full(_) => "true".into(),
             Reading::Changes { since, heaps } => {
-                let mut condition = format!("age(xmin) BETWEEN 0 AND {}", age(*since));
+                let mut condition = format!("age({alias}.xmin) BETWEEN 0 AND {}", age(*since));
                 if !self.seen.is_empty() {
                     let seen: Vec<_> = self.seen.iter().map(|xid| (*xid as u32).to_string()).collect();
-                    condition.push_str(&format!(" AND xmin <> ALL ('{{{}}}'::xid[])", seen.join(",")));
+                    condition.push_str(&format!(" AND {alias}.xmin <> ALL ('{{{}}}'::xid[])", seen.join(",")));
                 }
                 if !heaps.is_empty() {
-                    condition.push_str(&format!(" OR tableoid = ANY ({})", oids(heaps)));
+                    condition.push_str(&format!(" OR {alias}.tableoid = ANY ({})", oids(heaps)));
                 }
                 condition
             }
@@ -139,13 +132,19 @@ impl TableReader<'_> {
 
     /// Limits a table with partitions or children to the heaps that the manifest will name: one
     /// that is attached while this run reads comes in full with the next.
-    fn heaps(&self) -> String {
+    pub(crate) fn heaps(&self, alias: &str) -> String {
         match self.table.many {
             true => {
-                format!("tableoid = ANY ({})", oids(&self.table.heaps.iter().map(|heap| heap.oid).collect::<Vec<_>>()))
+                let heaps: Vec<_> = self.table.heaps.iter().map(|heap| heap.oid).collect();
+                format!("{alias}.tableoid = ANY ({})", oids(&heaps))
             }
             false => "true".into(),
         }
+    }
+
+    /// Its name in SQL.
+    pub(crate) fn quoted(&self) -> String {
+        qualified(self.schema, self.name)
     }
 }
 

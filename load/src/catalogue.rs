@@ -19,27 +19,44 @@ pub(crate) struct Star {
     generated: bool,
 }
 
+/// How rows get into a star table.
+pub(crate) enum Writing<'a> {
+    /// One row for each value of the key, the latest.
+    Upsert(&'a [String]),
+    /// A new row for each version; the warehouse numbers them in the column `record`.
+    History { record: &'a str },
+}
+
 impl Star {
-    /// The upsert key for a model that returns `columns`: the primary key, or the only unique key.
-    pub(crate) fn upsert_key(&self, columns: &[String]) -> Result<&[String], String> {
+    /// The column that numbers the versions, if a model that returns `columns` makes it a history.
+    pub(crate) fn record(&self, columns: &[String]) -> Option<&str> {
+        match self.writing(columns) {
+            Ok(Writing::History { record }) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// How rows of `columns` are written: by the primary key, or by the only unique key, or as a
+    /// history.
+    pub(crate) fn writing(&self, columns: &[String]) -> Result<Writing<'_>, String> {
         let returned = |key: &[String]| !key.is_empty() && key.iter().all(|column| columns.contains(column));
         if returned(&self.primary) {
-            return Ok(&self.primary);
+            return Ok(Writing::Upsert(&self.primary));
         }
         let mut fitting = self.unique.iter().filter(|key| returned(key));
         match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Ok(key),
+            (Some(key), None) => Ok(Writing::Upsert(key)),
             (Some(one), Some(other)) => Err(format!(
                 "the model returns two unique keys, ({}) and ({}). Keep one",
                 one.join(", "),
                 other.join(", ")
             )),
-            (None, _) if self.generated => {
-                Err("its primary key is generated, which makes it a history; histories are not supported yet".into())
-            }
-            (None, _) => {
-                Err("the model returns no primary or unique key of it. Give it one, NOT NULL, in schema.sql".into())
-            }
+            (None, _) => match (self.generated, self.primary.as_slice()) {
+                (true, [record]) => Ok(Writing::History { record }),
+                _ => {
+                    Err("the model returns no primary or unique key of it. Give it one, NOT NULL, in schema.sql".into())
+                }
+            },
         }
     }
 }

@@ -24,6 +24,14 @@ pub enum Error {
         /// The server's words.
         why: String,
     },
+    /// A view of a history cannot be made.
+    #[error("cannot make the view {view}, which shows the newest version of each row: {why}")]
+    View {
+        /// The view.
+        view: String,
+        /// The server's words, and what to do.
+        why: String,
+    },
     /// A star table does not fit its model.
     #[error("batch {batch}, warehouse table {table}: {why}")]
     Table {

@@ -1,5 +1,5 @@
-//! The ledger: which batches of which log are in which star schema. It is a table of the
-//! warehouse, so that a batch and the note that it is applied are one transaction.
+//! Blackwater's own tables in the warehouse. The ledger says which batches of which log are in which
+//! star schema; `version`, which batch brought each version of a history. They are in the warehouse, so that a batch and the note that it is applied are one transaction.
 
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::postgres::Doing;
@@ -33,7 +33,17 @@ const TABLES: &str = "
         rows_unchanged bigint      NOT NULL,
         PRIMARY KEY (star_schema, batch)
     );
-    COMMENT ON TABLE blackwater.ledger IS 'The batches that are applied to each star schema';";
+    COMMENT ON TABLE blackwater.ledger IS 'The batches that are applied to each star schema';
+    CREATE TABLE blackwater.version (
+        star_schema text   NOT NULL,
+        star_table  text   NOT NULL,
+        record      bigint NOT NULL,
+        batch       bigint NOT NULL,
+        superseded  bigint,
+        PRIMARY KEY (star_schema, star_table, record)
+    );
+    COMMENT ON TABLE blackwater.version IS
+        'The versions in each history: the batch that brought it, and the one that brought the next';";
 
 /// The newest line of the ledger for one star schema.
 #[derive(Clone, Debug)]

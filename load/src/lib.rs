@@ -7,6 +7,7 @@ mod catalogue;
 mod error;
 mod ledger;
 mod star;
+mod view;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,6 +22,7 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use serde::Serialize;
 
+use catalogue::Writing;
 pub use error::Error;
 use ledger::Newest;
 use star::{Counts, Stage, StarFile};
@@ -219,8 +221,8 @@ impl Load {
             return Err(self.other_log(manifest, newest));
         }
         let schema_hash = sha256(format!("{}\0{}", self.pack.schema, self.readers.join("\0")).as_bytes());
-        if !schema_applied && newest.is_none_or(|newest| newest.schema_hash != schema_hash) {
-            self.apply_schema(&transaction).await?;
+        if newest.is_none_or(|newest| newest.schema_hash != schema_hash) {
+            self.schema(&transaction, schema_applied).await?;
         }
 
         let tables: Vec<_> = manifest.tables.iter().filter(|(_, table)| !table.objects.is_empty()).collect();
@@ -289,25 +291,69 @@ impl Load {
             stage.fill(file, &object.key).await?;
         }
         let Some(stage) = stage else { return Ok(Counts::default()) };
-        let key = star.upsert_key(&stage.columns).map_err(refuse)?;
-        if key.iter().collect::<BTreeSet<_>>() != driving.iter().collect() {
-            return Err(refuse(format!(
-                "its key is ({}), but the source's rows are told apart by ({}), so one could overwrite another. \
-                 Give it that key in schema.sql",
-                key.join(", "),
-                driving.join(", ")
-            )));
+        match (star.writing(&stage.columns).map_err(refuse)?, driving) {
+            (Writing::Upsert(key), driving) => {
+                let told_apart =
+                    |driving: &Vec<String>| key.iter().collect::<BTreeSet<_>>() == driving.iter().collect();
+                if let Some(driving) = driving.as_ref().filter(|driving| !told_apart(driving)) {
+                    return Err(refuse(format!(
+                        "its key is ({}), but the source's rows are told apart by ({}), so one could overwrite \
+                         another. Give it that key in schema.sql",
+                        key.join(", "),
+                        driving.join(", ")
+                    )));
+                }
+                stage.one_row_a_key(key).await?;
+                stage.upsert(key).await
+            }
+            (Writing::History { record }, Some(key)) => {
+                stage.one_row_a_key(key).await?;
+                stage.add_versions(&self.schema, record, key).await
+            }
+            (Writing::History { .. }, None) => {
+                Err(refuse("a set of values (UNION or DISTINCT) has no history. Give it a key in schema.sql".into()))
+            }
         }
-        stage.one_row_a_key(key).await?;
-        stage.upsert(key).await
     }
 
-    /// Applies `schema.sql`, and lets the readers read.
+    /// Applies `schema.sql`, unless that was done by hand, makes the views of the histories, and
+    /// lets the readers read.
+    async fn schema(&self, transaction: &Transaction<'_>, applied: bool) -> Result<(), Error> {
+        let models: Vec<_> = self.pack.models.keys().map(String::as_str).collect();
+        let mut grants = Vec::new();
+        if !applied {
+            // They would be in the way of a change to their tables.
+            grants = view::take_down(transaction, &self.schema, &models).await?;
+            self.apply_schema(transaction).await?;
+        }
+        let stars = catalogue::read(transaction, &self.schema, &models).await?;
+        let mut readable = models.clone();
+        let mut views = Vec::new();
+        for (name, star) in &stars {
+            if let Some(record) = star.record(&self.pack.models[name].columns) {
+                views.push(view::make(transaction, &self.schema, name, record).await?);
+            }
+        }
+        view::grant_again(transaction, grants).await?;
+        if !applied && !self.readers.is_empty() {
+            readable.extend(views.iter().map(String::as_str));
+            let tables: Vec<_> = readable.iter().map(|table| qualified(&self.schema, table)).collect();
+            let (schema, readers) = (ident(&self.schema), idents("", &self.readers));
+            let sql = format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {readers}; GRANT SELECT ON {} TO {readers}",
+                tables.join(", ")
+            );
+            transaction.batch_execute(&sql).await.map_err(|error| self.schema_error(&error))?;
+        }
+        Ok(())
+    }
+
+    fn schema_error(&self, error: &tokio_postgres::Error) -> Error {
+        Error::Schema { schema: self.schema.clone(), why: postgres::explain(error) }
+    }
+
     async fn apply_schema(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        let failed = |error: tokio_postgres::Error| Error::Schema {
-            schema: self.schema.clone(),
-            why: postgres::explain(&error),
-        };
+        let failed = |error: tokio_postgres::Error| self.schema_error(&error);
         let schema = ident(&self.schema);
         let before = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), pg_current_xact_id()::text";
         let row = transaction.query_one(before, &[&self.schema]).await.map_err(failed)?;
@@ -321,15 +367,6 @@ impl Load {
         if row.get::<_, &str>(1) != after.get::<_, &str>(0) {
             let why = "it ends the transaction (COMMIT or ROLLBACK). Take that out".into();
             return Err(Error::Schema { schema: self.schema.clone(), why });
-        }
-        if !self.readers.is_empty() {
-            let tables: Vec<_> = self.pack.models.keys().map(|table| qualified(&self.schema, table)).collect();
-            let readers = idents("", &self.readers);
-            let sql = format!(
-                "GRANT USAGE ON SCHEMA {schema} TO {readers}; GRANT SELECT ON {} TO {readers}",
-                tables.join(", ")
-            );
-            transaction.batch_execute(&sql).await.map_err(failed)?;
         }
         Ok(())
     }

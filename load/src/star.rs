@@ -201,6 +201,42 @@ impl Stage<'_> {
         let [inserted, updated, all] = [0, 1, 2].map(|column| row.get::<_, i64>(column) as u64);
         Ok(Counts { inserted, updated, unchanged: all - inserted - updated })
     }
+
+    /// Adds a version for each row that differs from the newest version of its business key. Rows
+    /// are compared as in [`Stage::upsert`].
+    pub(crate) async fn add_versions(&self, schema: &str, record: &str, key: &[String]) -> Result<Counts, Error> {
+        let Self { stage, star, .. } = self;
+        let (columns, record) = (idents("", &self.columns), ident(record));
+        let newest = format!(
+            "{star} s JOIN blackwater.version v ON v.star_schema = $1 AND v.star_table = $2 AND v.record = s.{record}
+                 AND v.superseded IS NULL"
+        );
+        let equal_key = |one: &str, other: &str| equal(one, other, key);
+        let sql = format!(
+            "WITH fresh AS MATERIALIZED (
+                 SELECT t.ctid AS place, {from_stage} FROM {stage} t
+                 WHERE NOT EXISTS (SELECT FROM {newest} WHERE {same_as_stage}
+                                   AND NOT (ROW({in_star})::record *<> ROW({from_stage})::record))),
+             superseded AS (
+                 UPDATE blackwater.version o SET superseded = $3
+                 FROM fresh f, {newest}
+                 WHERE {same_as_fresh} AND (o.star_schema, o.star_table, o.record) = (v.star_schema, v.star_table, v.record)),
+             written AS (INSERT INTO {star} ({columns}) SELECT {columns} FROM fresh ORDER BY place RETURNING {record}),
+             noted AS (
+                 INSERT INTO blackwater.version (star_schema, star_table, record, batch)
+                 SELECT $1, $2, {record}, $3 FROM written RETURNING 1)
+             SELECT (SELECT count(*) FROM noted), (SELECT count(*) FROM {stage})",
+            from_stage = idents("t.", &self.columns),
+            in_star = idents("s.", &self.columns),
+            same_as_stage = equal_key("s.", "t."),
+            same_as_fresh = equal_key("s.", "f."),
+        );
+        let batch = self.batch as i64;
+        let row = self.transaction.query_one(&sql, &[&schema, &self.table, &batch]).await;
+        let row = row.doing(self.doing("add the versions of"))?;
+        let [inserted, all] = [0, 1].map(|column| row.get::<_, i64>(column) as u64);
+        Ok(Counts { inserted, updated: 0, unchanged: all - inserted })
+    }
 }
 
 /// `a.x = b.x AND …` for the columns of a key.

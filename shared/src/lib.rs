@@ -7,6 +7,7 @@ pub mod manifest;
 pub mod model;
 pub mod pack;
 pub mod postgres;
+pub mod scalar;
 pub mod store;
 
 /// The version of this program, as manifests name it.

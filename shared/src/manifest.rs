@@ -121,8 +121,10 @@ pub struct Heap {
 pub struct ModelState {
     /// The hash of the model and the fixed tables that it joins.
     pub hash: String,
-    /// Its driving table.
-    pub table: String,
+    /// The driving table of each of its SELECTs.
+    pub tables: Vec<String>,
+    /// The FROM of each of its SELECTs: the batch holds the lookup rows that these need.
+    pub joins: Vec<String>,
 }
 
 /// A manifest of the processed log: a batch of star rows.
@@ -140,9 +142,10 @@ pub struct Transformed {
 /// The rows of one star table in a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StarTable {
-    /// The driving table's primary key, by the names that the model gives its columns.
-    pub key: Vec<String>,
-    /// The rows that the driving table had in the batch's snapshot.
+    /// The driving table's primary key, by the names that the model gives its columns. `None` for
+    /// a set of values, whose rows have no source key.
+    pub key: Option<Vec<String>>,
+    /// The rows that the driving tables had in the batch's snapshot.
     pub source_rows: u64,
     /// The rows of this batch, as Parquet. None if there are none.
     pub objects: Vec<Object>,

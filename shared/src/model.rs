@@ -1,24 +1,20 @@
-//! One model: the SELECT that makes a star table, read by the parser, version and dialect that
-//! polars-sql uses, so that extract and transform understand the same text the same way.
+//! One model: the SELECT, or the SELECTs under UNION, that make a star table.
 //!
-//! What a model may be is an allow-list. What has been understood is printed again and compared
-//! with what was parsed, so that a clause nobody thought of here is refused and not ignored.
+//! What a model may be is an allow-list, which `docs/models.md` states. What has been understood is
+//! printed again and compared with what was parsed, so that a clause nobody thought of here is
+//! refused and not ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Join as SqlJoin,
-    JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Spanned, Statement,
-    TableFactor, UnaryOperator, Value,
+    BinaryOperator, Distinct, Expr, GroupByExpr, Ident, Join as SqlJoin, JoinConstraint, JoinOperator, ObjectNamePart,
+    Query, Select as SqlSelect, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, Statement, TableFactor,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
 
 use crate::pack::FixedTable;
-
-/// Functions that mean the same in polars and in Postgres for values of every type, also for those
-/// that travel as text.
-const FUNCTIONS: [&str; 1] = ["coalesce"];
+use crate::scalar::{Scalar, Scope, Type};
 
 /// Why a model is refused.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +25,11 @@ pub struct Error {
     why: String,
 }
 
-/// The columns of a model in order: the name, and the driving table's column where it is a plain one.
-pub type Output = Vec<(String, Option<String>)>;
+impl Error {
+    pub(crate) fn new(file: &str, line: u64, why: impl Into<String>) -> Self {
+        Self { file: file.into(), line: line.max(1), why: why.into() }
+    }
+}
 
 /// A checked model.
 #[derive(Clone, Debug)]
@@ -39,20 +38,72 @@ pub struct Model {
     pub name: String,
     /// Its file, for messages.
     pub file: String,
-    /// The source table of which a row makes a row of the star table.
-    pub driving: String,
-    /// The name that the driving table goes by in the model.
+    /// Whether it is a set of values (UNION or DISTINCT): its rows have no source key.
+    pub is_values: bool,
+    /// Its SELECTs; more than one under UNION.
+    pub selects: Vec<Select>,
+    /// The names of its columns.
+    pub columns: Vec<String>,
+    /// The query, printed in one way whatever its spaces and comments.
+    pub text: String,
+}
+
+/// One SELECT of a model: a row of its driving table makes a row, if joins and WHERE let it through.
+#[derive(Clone, Debug)]
+pub struct Select {
+    /// The driving table, and the tables that it joins, each after those that its join names.
+    pub tables: Vec<Table>,
+    /// FROM and its joins, printed in one way.
+    pub from: String,
+    outputs: Vec<Expr>,
+    filter: Option<Expr>,
+    /// The columns of each table that it reads.
+    reads: Vec<BTreeSet<String>>,
+    /// The driving table's column behind each output that is one as it is.
+    plain: Vec<Option<String>>,
+}
+
+/// A table of a SELECT.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// The name that it goes by in the SELECT.
     pub alias: String,
-    /// The columns of the driving table that it reads.
-    pub reads: BTreeSet<String>,
-    /// Those of them that it joins with fixed tables, so that they must be text.
-    pub joins: BTreeSet<String>,
-    /// The fixed tables that it joins.
-    pub fixed: BTreeSet<String>,
-    /// What it returns.
-    pub output: Output,
-    /// The query; every name in it is quoted, those written without quotes in lower case.
-    pub query: Query,
+    /// Whether it is a fixed table of the pack.
+    pub fixed: bool,
+    /// How it is joined; `None` for the driving table.
+    pub join: Option<Join>,
+}
+
+/// A join on a key of the joined table.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// Whether a row that it finds no partner for is left out.
+    pub inner: bool,
+    /// Pairs of columns that must be equal.
+    pub on: Vec<On>,
+    line: u64,
+}
+
+/// One equality of a join.
+#[derive(Clone, Debug)]
+pub struct On {
+    /// The joined table's column.
+    pub column: String,
+    /// The other table's place in the SELECT.
+    pub table: usize,
+    /// The other table's column.
+    pub other: String,
+}
+
+/// A SELECT with the types of its columns.
+#[derive(Clone, Debug)]
+pub struct Typed {
+    /// The columns that it returns.
+    pub outputs: Vec<(String, Scalar)>,
+    /// Its WHERE.
+    pub filter: Option<Scalar>,
 }
 
 impl Model {
@@ -62,105 +113,263 @@ impl Model {
     /// With file and line, what a model may not have.
     pub fn parse(name: &str, text: &str, fixed: &BTreeMap<String, FixedTable>) -> Result<Self, Error> {
         let file = format!("{name}.sql");
-        let refuse = |line: u64, why: String| Error { file: file.clone(), line, why };
         let statements = Parser::parse_sql(&GenericDialect {}, text).map_err(|error| {
             let (ParserError::TokenizerError(why) | ParserError::ParserError(why)) = error else {
-                return refuse(1, error.to_string());
+                return Error::new(&file, 1, error.to_string());
             };
             // The parser's words end in " at Line: 3, Column: 7".
             let line = why.rsplit_once("Line: ").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
-            refuse(line.unwrap_or(1), why)
+            Error::new(&file, line.unwrap_or(1), why)
         })?;
         let [Statement::Query(query)] = statements.as_slice() else {
-            return Err(refuse(1, "a model is one SELECT".into()));
+            return Err(Error::new(&file, 1, "a model is one SELECT"));
         };
-        let mut query = query.as_ref().clone();
-        let reading =
-            Reading { file: &file, fixed, tables: Vec::new(), reads: BTreeSet::new(), joins: BTreeSet::new() };
-        let (Reading { reads, joins, tables, .. }, output) = reading.query(&mut query)?;
-        let fixed = tables.iter().filter(|table| table.fixed).map(|table| table.name.clone()).collect();
-        let driving = &tables[0];
-        Ok(Self {
-            name: name.into(),
-            driving: driving.name.clone(),
-            alias: driving.alias.clone(),
-            reads,
-            joins,
-            fixed,
-            output,
-            query,
-            file,
-        })
+        nothing_around(&file, query)?;
+        let mut bodies = Vec::new();
+        let is_union = union(&file, query.body.as_ref(), &mut bodies)?;
+        let is_values = is_union || bodies.iter().any(|select| select.distinct.is_some());
+        let mut columns = Vec::new();
+        let mut selects = Vec::new();
+        for body in bodies {
+            let reading = Reading { file: &file, fixed, tables: Vec::new() };
+            selects.push(reading.select(body, &mut columns)?);
+        }
+        Ok(Self { name: name.into(), is_values, selects, columns, text: query.to_string(), file })
     }
-}
 
-impl Model {
     /// The names that the model gives to the columns `primary` of its driving table's primary key.
     ///
     /// # Errors
     /// The column that it does not return as it is.
     pub fn key<'a>(&self, primary: &'a [String]) -> Result<Vec<String>, &'a str> {
+        let plain = &self.selects[0].plain;
         let name = |column: &'a String| {
-            let found = self.output.iter().find(|(_, source)| source.as_ref() == Some(column));
-            found.map(|(name, _)| name.clone()).ok_or(column.as_str())
+            let place = plain.iter().position(|source| source.as_ref() == Some(column));
+            place.map(|place| self.columns[place].clone()).ok_or(column.as_str())
         };
         primary.iter().map(name).collect()
     }
+
+    /// The source tables that it reads.
+    pub fn source_tables(&self) -> impl Iterator<Item = &str> {
+        let tables = self.selects.iter().flat_map(|select| &select.tables);
+        tables.filter(|table| !table.fixed).map(|table| table.name.as_str())
+    }
+
+    /// Whether a source table drives it.
+    #[must_use]
+    pub fn is_driven_by(&self, table: &str) -> bool {
+        self.selects.iter().any(|select| select.driving() == table)
+    }
+
+    /// The SELECTs with the types of their columns; `kind` gives the type of a source table's
+    /// column, as Postgres prints it, if there is one.
+    ///
+    /// # Errors
+    /// With file and line, what does not fit the types.
+    pub fn typed<'a>(&self, kind: impl Fn(&str, &str) -> Option<&'a str>) -> Result<Vec<Typed>, Error> {
+        let kind = |table: &Table, column: &str| match table.fixed {
+            true => Some(Type::Text),
+            false => kind(&table.name, column).map(Type::of),
+        };
+        let typed = |select: &Select| select.typed(&self.file, &self.columns, &kind);
+        let typed: Vec<_> = self.selects.iter().map(typed).collect::<Result<_, _>>()?;
+        for other in &typed[1..] {
+            for ((name, first), (_, other)) in typed[0].outputs.iter().zip(&other.outputs) {
+                let (one, other) = (first.kind(), other.kind());
+                if one != other {
+                    let why = format!("{name} is {one} in the first SELECT and {other} in another; CAST one of them");
+                    return Err(Error::new(&self.file, 1, why));
+                }
+            }
+        }
+        Ok(typed)
+    }
+
+    /// An error in a join of this model.
+    #[must_use]
+    pub fn bad_join(&self, join: &Join, why: String) -> Error {
+        Error::new(&self.file, join.line, why)
+    }
 }
 
-struct Table {
-    name: String,
-    alias: String,
-    fixed: bool,
+impl Select {
+    /// The table of which a row makes a row.
+    #[must_use]
+    pub fn driving(&self) -> &str {
+        &self.tables[0].name
+    }
+
+    /// The columns that it reads of the table at a place.
+    #[must_use]
+    pub fn reads(&self, table: usize) -> &BTreeSet<String> {
+        &self.reads[table]
+    }
+
+    fn typed(
+        &self,
+        file: &str,
+        columns: &[String],
+        kind: &dyn Fn(&Table, &str) -> Option<Type>,
+    ) -> Result<Typed, Error> {
+        let scope = Scope { file, tables: &self.tables, kind };
+        for table in &self.tables {
+            let Some(join) = &table.join else { continue };
+            for On { column, table: other, other: its } in &join.on {
+                let missing = |table: &Table, column: &str| {
+                    let why =
+                        format!("the source table {} has no column {column}, or source.exclude names it", table.name);
+                    Error::new(file, join.line, why)
+                };
+                let other = &self.tables[*other];
+                let one = kind(table, column).ok_or_else(|| missing(table, column))?;
+                let two = kind(other, its).ok_or_else(|| missing(other, its))?;
+                if table.fixed && two != one && two != Type::Unknown {
+                    let why = format!("{}.{its} is {two}, and the columns of {}.csv are text", other.name, table.name);
+                    return Err(Error::new(file, join.line, why));
+                }
+            }
+        }
+        let outputs = self.outputs.iter().map(|expr| scope.scalar(expr)).collect::<Result<Vec<_>, _>>()?;
+        let filter = self.filter.as_ref().map(|expr| scope.condition(expr)).transpose()?;
+        Ok(Typed { outputs: columns.iter().cloned().zip(outputs).collect(), filter })
+    }
 }
 
-/// A walk over one model, which quotes every name on its way.
+/// The SELECTs of a UNION, and whether there is one.
+fn union<'a>(file: &str, body: &'a SetExpr, found: &mut Vec<&'a SqlSelect>) -> Result<bool, Error> {
+    match body {
+        SetExpr::Select(select) => {
+            found.push(select);
+            Ok(false)
+        }
+        SetExpr::SetOperation {
+            op: SetOperator::Union,
+            set_quantifier: SetQuantifier::None | SetQuantifier::Distinct,
+            left,
+            right,
+        } => {
+            union(file, left, found)?;
+            union(file, right, found)?;
+            Ok(true)
+        }
+        _ => Err(Error::new(file, body.span().start.line, "a model is one plain SELECT, or several under UNION")),
+    }
+}
+
+/// Refuses whatever stands around the SELECTs.
+fn nothing_around(file: &str, query: &Query) -> Result<(), Error> {
+    for (found, clause) in [
+        (query.with.is_some(), "WITH"),
+        (query.order_by.is_some(), "ORDER BY"),
+        (query.limit_clause.is_some() || query.fetch.is_some(), "LIMIT"),
+    ] {
+        if found {
+            return Err(Error::new(file, query.span().start.line, format!("a model may not have {clause}")));
+        }
+    }
+    if query.to_string() != query.body.to_string() {
+        return Err(Error::new(
+            file,
+            query.span().start.line,
+            format!("a model may have nothing beside what is read here: {}", query.body),
+        ));
+    }
+    Ok(())
+}
+
+/// A walk over one SELECT.
 struct Reading<'a> {
     file: &'a str,
     fixed: &'a BTreeMap<String, FixedTable>,
     tables: Vec<Table>,
-    reads: BTreeSet<String>,
-    joins: BTreeSet<String>,
 }
 
 impl Reading<'_> {
     fn refuse(&self, at: &impl Spanned, why: impl Into<String>) -> Error {
-        Error { file: self.file.into(), line: at.span().start.line.max(1), why: why.into() }
+        Error::new(self.file, at.span().start.line, why)
     }
 
-    fn query(mut self, query: &mut Query) -> Result<(Self, Output), Error> {
-        let whole = query.clone();
-        let SetExpr::Select(select) = query.body.as_mut() else {
-            return Err(self.refuse(&whole, "a model is one plain SELECT"));
+    /// `columns` are the names that the first SELECT gives; it fills them.
+    fn select(mut self, select: &SqlSelect, columns: &mut Vec<String>) -> Result<Select, Error> {
+        let [from] = select.from.as_slice() else {
+            return Err(self.refuse(select, "a model reads FROM one table and JOINs others; commas are not joins"));
         };
-        let Some((from, [])) = select.from.split_first_mut() else {
-            return Err(self.refuse(&whole, "a model reads FROM one table and JOINs others; commas are not joins"));
-        };
-        self.table(&mut from.relation, true)?;
-        for join in &mut from.joins {
+        self.table(&from.relation, None)?;
+        for join in &from.joins {
             self.join(join)?;
         }
-        let mut output = Output::new();
-        for item in &mut select.projection {
-            let column = self.output(item)?;
-            if output.iter().any(|(name, _)| *name == column.0) {
-                return Err(self.refuse(item, format!("the column {} occurs twice", column.0)));
+        let first = columns.is_empty();
+        let (mut outputs, mut names) = (Vec::new(), Vec::new());
+        for item in &select.projection {
+            let (expr, alias) = match item {
+                SelectItem::UnnamedExpr(expr) => (expr, None),
+                SelectItem::ExprWithAlias { expr, alias } => (expr, Some(name(alias))),
+                _ => return Err(self.refuse(item, "write the columns out, without *")),
+            };
+            let plain = match expr {
+                Expr::Identifier(column) => Some(name(column)),
+                Expr::CompoundIdentifier(parts) => parts.last().map(name),
+                _ => None,
+            };
+            outputs.push(expr.clone());
+            match alias.or(plain) {
+                Some(column) if names.contains(&column) => {
+                    return Err(self.refuse(item, format!("the column {column} occurs twice")));
+                }
+                Some(column) => names.push(column),
+                // Under UNION the first SELECT gives the names.
+                None if first => return Err(self.refuse(item, format!("give {expr} a name with AS"))),
+                None => names.push(format!("column {}", names.len())),
             }
-            output.push(column);
         }
-        self.nothing_else(&whole, query)?;
-        Ok((self, output))
+        match first {
+            true => *columns = names,
+            false if columns.len() != names.len() => {
+                let why = format!("the first SELECT has {} columns, this one {}", columns.len(), names.len());
+                return Err(self.refuse(select, why));
+            }
+            false => {}
+        }
+        self.nothing_else(select)?;
+        self.checked(outputs, select.selection.clone(), columns)
     }
 
-    /// Refuses whatever else the query has beside its columns and its tables.
-    fn nothing_else(&self, whole: &Query, understood: &Query) -> Result<(), Error> {
-        let SetExpr::Select(select) = understood.body.as_ref() else { return Ok(()) };
+    /// Reads the expressions without types, to refuse what no types would allow, and to learn
+    /// which columns they read.
+    fn checked(self, outputs: Vec<Expr>, filter: Option<Expr>, columns: &[String]) -> Result<Select, Error> {
+        let known = |table: &Table, column: &str| match self.fixed.get(&table.name).filter(|_| table.fixed) {
+            Some(fixed) => fixed.columns.iter().any(|known| known == column).then_some(Type::Text),
+            None => Some(Type::Unknown),
+        };
+        let reads = vec![BTreeSet::new(); self.tables.len()];
+        let from = self.tables.iter().map(ToString::to_string).collect();
+        let mut select = Select { from, tables: self.tables, outputs, filter, reads, plain: Vec::new() };
+        let Typed { outputs, filter } = select.typed(self.file, columns, &known)?;
+        for table in &select.tables {
+            for On { column, table: other, other: its } in table.join.iter().flat_map(|join| &join.on) {
+                let place = select.tables.iter().position(|known| known.alias == table.alias);
+                select.reads[place.unwrap_or_default()].insert(column.clone());
+                select.reads[*other].insert(its.clone());
+            }
+        }
+        let mut read = |table: usize, column: &str| {
+            select.reads[table].insert(column.to_owned());
+        };
+        for scalar in outputs.iter().map(|(_, scalar)| scalar).chain(&filter) {
+            scalar.columns(&mut read);
+        }
+        let plain = |(_, scalar): &(String, Scalar)| match scalar {
+            Scalar::Column(0, column, _) => Some(column.clone()),
+            _ => None,
+        };
+        select.plain = outputs.iter().map(plain).collect();
+        Ok(select)
+    }
+
+    /// Refuses whatever else the SELECT has beside its columns, its tables and WHERE.
+    fn nothing_else(&self, select: &SqlSelect) -> Result<(), Error> {
         for (found, clause) in [
-            (whole.with.is_some(), "WITH"),
-            (whole.order_by.is_some(), "ORDER BY"),
-            (whole.limit_clause.is_some() || whole.fetch.is_some(), "LIMIT"),
-            (select.distinct.is_some(), "DISTINCT"),
-            (select.selection.is_some(), "WHERE"),
             (select.having.is_some(), "HAVING"),
             (
                 !matches!(&select.group_by, GroupByExpr::Expressions(by, with) if by.is_empty() && with.is_empty()),
@@ -168,247 +377,145 @@ impl Reading<'_> {
             ),
         ] {
             if found {
-                return Err(self.refuse(whole, format!("a model may not have {clause}")));
+                return Err(self.refuse(select, format!("a model may not have {clause}")));
             }
         }
-        let plain = "SELECT 1 FROM t";
-        let Ok(mut plain) = Parser::parse_sql(&GenericDialect {}, plain) else { return Ok(()) };
-        if let Some(Statement::Query(plain)) = plain.first_mut() {
-            if let SetExpr::Select(body) = plain.body.as_mut() {
-                let Select { projection, from, .. } = select.as_ref();
-                body.projection.clone_from(projection);
-                body.from.clone_from(from);
-            }
-            if plain.to_string() != understood.to_string() {
-                return Err(self.refuse(whole, format!("a model may have nothing beside what is read here: {plain}")));
+        let Ok(mut plain) = Parser::parse_sql(&GenericDialect {}, "SELECT 1 FROM t") else { return Ok(()) };
+        if let Some(Statement::Query(plain)) = plain.first_mut()
+            && let SetExpr::Select(plain) = plain.body.as_mut()
+        {
+            plain.projection.clone_from(&select.projection);
+            plain.from.clone_from(&select.from);
+            plain.selection.clone_from(&select.selection);
+            plain.distinct = select.distinct.clone().filter(|distinct| matches!(distinct, Distinct::Distinct));
+            if plain.to_string() != select.to_string() {
+                return Err(self.refuse(select, format!("a model may have nothing beside what is read here: {plain}")));
             }
         }
         Ok(())
     }
 
-    fn table(&mut self, factor: &mut TableFactor, driving: bool) -> Result<(), Error> {
-        let place = factor.clone();
-        let TableFactor::Table { name, alias, .. } = factor else {
-            return Err(self.refuse(&place, "a model reads tables, not subqueries or functions"));
+    fn table(&mut self, factor: &TableFactor, join: Option<Join>) -> Result<(), Error> {
+        let TableFactor::Table { name: path, alias, .. } = factor else {
+            return Err(self.refuse(factor, "a model reads tables, not subqueries or functions"));
         };
-        let [ObjectNamePart::Identifier(table)] = name.0.as_mut_slice() else {
-            return Err(self.refuse(&place, format!("{name}: name the table alone; the schema is a setting")));
+        let [ObjectNamePart::Identifier(table)] = path.0.as_slice() else {
+            return Err(self.refuse(factor, format!("{path}: name the table alone; the schema is a setting")));
         };
-        quote(table);
-        let table = table.value.clone();
-        let mut understood = name.to_string();
-        let alias = match alias {
-            Some(alias) => {
-                quote(&mut alias.name);
-                alias.explicit = true;
-                understood.push_str(&format!(" AS {}", alias.name));
-                alias.name.value.clone()
-            }
-            None => table.clone(),
+        let written = factor.to_string();
+        let understood = match alias {
+            Some(alias) => [format!("{path} AS {}", alias.name), format!("{path} {}", alias.name)],
+            None => [path.to_string(), path.to_string()],
         };
-        if factor.to_string() != understood {
-            return Err(self.refuse(
-                &place,
-                format!("a table is written as table or as table AS alias, and nothing more: {factor}"),
-            ));
+        if !understood.contains(&written) {
+            let why = format!("a table is written as table or as table AS alias, and nothing more: {written}");
+            return Err(self.refuse(factor, why));
         }
+        let table = name(table);
+        let alias = alias.as_ref().map_or_else(|| table.clone(), |alias| name(&alias.name));
         let fixed = self.fixed.contains_key(&table);
-        if driving && fixed {
-            return Err(
-                self.refuse(&place, format!("{table} is a fixed table of the pack; a model reads FROM a source table"))
-            );
-        }
-        if !driving && !fixed {
-            return Err(self.refuse(&place, format!("{table} is not a fixed table of the pack ({table}.csv); joins of source tables are not supported yet")));
+        if join.is_none() && fixed {
+            let why = format!("{table} is a fixed table of the pack; a model reads FROM a source table");
+            return Err(self.refuse(factor, why));
         }
         if self.tables.iter().any(|known| known.alias == alias) {
-            return Err(self.refuse(&place, format!("the name {alias} occurs twice")));
+            return Err(self.refuse(factor, format!("the name {alias} occurs twice")));
         }
-        self.tables.push(Table { name: table, alias, fixed });
+        self.tables.push(Table { name: table, alias, fixed, join });
         Ok(())
     }
 
-    fn join(&mut self, join: &mut SqlJoin) -> Result<(), Error> {
-        self.table(&mut join.relation, false)?;
-        let place = join.relation.clone();
+    fn join(&mut self, join: &SqlJoin) -> Result<(), Error> {
+        let at = &join.relation;
+        let (inner, on) = match &join.join_operator {
+            JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => (false, on),
+            JoinOperator::Join(on) | JoinOperator::Inner(on) => (true, on),
+            _ => return Err(self.refuse(at, "a join is INNER or LEFT")),
+        };
         if join.global {
-            return Err(self.refuse(&place, "a join is INNER or LEFT"));
+            return Err(self.refuse(at, "a join is INNER or LEFT"));
         }
-        let on = match &mut join.join_operator {
-            JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => on,
-            JoinOperator::Join(_) | JoinOperator::Inner(_) => {
-                return Err(
-                    self.refuse(&place, "a fixed table is joined with LEFT JOIN, or a row that it lacks would be lost")
-                );
-            }
-            _ => return Err(self.refuse(&place, "a join is INNER or LEFT")),
-        };
         let JoinConstraint::On(on) = on else {
-            return Err(self.refuse(&place, "write the join with ON"));
+            return Err(self.refuse(at, "write the join with ON"));
         };
-        let joined = self.tables.len() - 1;
-        let mut key = BTreeSet::new();
-        self.equalities(on, joined, &mut key)?;
-        let Table { name, .. } = &self.tables[joined];
-        match self.fixed.get(name).is_some_and(|table| table.is_unique(&key)) {
-            true => Ok(()),
-            false => {
-                Err(self.refuse(&place, format!("{} is not unique in {name}.csv", Vec::from_iter(key).join(", "))))
+        let line = at.span().start.line;
+        self.table(at, Some(Join { inner, on: Vec::new(), line }))?;
+        let mut pairs = Vec::new();
+        self.equalities(on, &mut pairs)?;
+        let Some(Table { name, fixed, .. }) = self.tables.last() else { return Ok(()) };
+        if *fixed {
+            let key: BTreeSet<_> = pairs.iter().map(|pair| pair.column.clone()).collect();
+            if !self.fixed.get(name).is_some_and(|table| table.is_unique(&key)) {
+                let why = format!("{} is not unique in {name}.csv", Vec::from_iter(key).join(", "));
+                return Err(self.refuse(at, why));
             }
+        } else if let Some(On { table, .. }) = pairs.iter().find(|pair| self.tables[pair.table].fixed) {
+            let why = format!(
+                "a source table is joined on columns of source tables, and {} is a fixed table",
+                self.tables[*table].name
+            );
+            return Err(self.refuse(at, why));
         }
+        if let Some(table) = self.tables.last_mut() {
+            table.join = Some(Join { inner, on: pairs, line });
+        }
+        Ok(())
     }
 
-    /// Reads `a.x = b.y AND …` and collects the columns of the joined table.
-    fn equalities(&mut self, on: &mut Expr, joined: usize, key: &mut BTreeSet<String>) -> Result<(), Error> {
-        let place = on.clone();
+    /// Reads `a.x = b.y AND …` of the join of the last table.
+    fn equalities(&self, on: &Expr, pairs: &mut Vec<On>) -> Result<(), Error> {
         match on {
-            Expr::Nested(inner) => self.equalities(inner, joined, key),
+            Expr::Nested(inner) => self.equalities(inner, pairs),
             Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-                self.equalities(left, joined, key)?;
-                self.equalities(right, joined, key)
+                self.equalities(left, pairs)?;
+                self.equalities(right, pairs)
             }
             Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
-                let (Some(left), Some(right)) = (self.column(left)?, self.column(right)?) else {
-                    return Err(self.refuse(&place, "a join compares plain columns"));
+                let known = |table: &Table, column: &str| match self.fixed.get(&table.name) {
+                    Some(fixed) => fixed.columns.iter().any(|known| known == column).then_some(Type::Text),
+                    None => Some(Type::Unknown),
                 };
-                let (looked_up, other) = if left.0 == joined { (left, right) } else { (right, left) };
-                if looked_up.0 != joined || other.0 == joined {
-                    return Err(self
-                        .refuse(&place, "a join compares a column of the joined table with one of a table before it"));
-                }
-                if !self.tables[other.0].fixed {
-                    self.joins.insert(other.1);
-                }
-                key.insert(looked_up.1);
-                Ok(())
-            }
-            _ => Err(self.refuse(&place, "a join is column = column, with AND between several")),
-        }
-    }
-
-    fn output(&mut self, item: &mut SelectItem) -> Result<(String, Option<String>), Error> {
-        let place = item.clone();
-        let (expr, alias) = match item {
-            SelectItem::UnnamedExpr(expr) => (expr, None),
-            SelectItem::ExprWithAlias { expr, alias } => {
-                quote(alias);
-                (expr, Some(alias.value.clone()))
-            }
-            _ => return Err(self.refuse(&place, "write the columns out, without *")),
-        };
-        let column = self.column(expr)?;
-        if column.is_none() {
-            self.scalar(expr)?;
-        }
-        let Some(name) = alias.or_else(|| column.as_ref().map(|(_, name)| name.clone())) else {
-            return Err(self.refuse(&place, format!("give {expr} a name with AS")));
-        };
-        Ok((name, column.filter(|(table, _)| *table == 0).map(|(_, column)| column)))
-    }
-
-    /// The table's place and the name if the expression is a plain column.
-    fn column(&mut self, expr: &mut Expr) -> Result<Option<(usize, String)>, Error> {
-        let place = expr.clone();
-        let (table, column) = match expr {
-            Expr::Identifier(column) => {
-                if self.tables.len() > 1 {
-                    return Err(self.refuse(&place, format!("say which table {column} is of: table.{column}")));
-                }
-                (0, column)
-            }
-            Expr::CompoundIdentifier(parts) => {
-                let [table, column] = parts.as_mut_slice() else {
-                    return Err(self.refuse(&place, format!("{place} is not table.column")));
+                let scope = Scope { file: self.file, tables: &self.tables, kind: &known };
+                let (Scalar::Column(left, left_column, _), Scalar::Column(right, right_column, _)) =
+                    (scope.column(left)?, scope.column(right)?)
+                else {
+                    return Err(self.refuse(on, "a join compares plain columns"));
                 };
-                quote(table);
-                let Some(number) = self.tables.iter().position(|known| known.alias == table.value) else {
-                    return Err(self.refuse(&place, format!("{table} is not a table of this model")));
-                };
-                (number, column)
-            }
-            _ => return Ok(None),
-        };
-        quote(column);
-        let column = column.value.clone();
-        let Table { name, fixed, .. } = &self.tables[table];
-        if !fixed {
-            self.reads.insert(column.clone());
-        } else if !self.fixed.get(name).is_some_and(|table| table.columns.contains(&column)) {
-            return Err(self.refuse(&place, format!("{name}.csv has no column {column}")));
-        }
-        Ok(Some((table, column)))
-    }
-
-    /// Checks an expression. Nothing in it may compare or compute: some types travel as text, and
-    /// text has another order and another equality.
-    fn scalar(&mut self, expr: &mut Expr) -> Result<(), Error> {
-        let place = expr.clone();
-        if self.column(expr)?.is_some() {
-            return Ok(());
-        }
-        match expr {
-            // polars reads 0.5 as a float, and a numeric beside it becomes one.
-            Expr::Value(value) if matches!(&value.value, Value::Number(digits, _) if digits.contains(['.', 'e', 'E'])) => {
-                Err(self.refuse(&place, format!("models may not use {place}: numbers are whole")))
-            }
-            Expr::Value(value)
-                if matches!(
-                    value.value,
-                    Value::Number(..) | Value::SingleQuotedString(_) | Value::Boolean(_) | Value::Null
-                ) =>
-            {
-                Ok(())
-            }
-            Expr::Nested(inner) | Expr::IsNull(inner) | Expr::IsNotNull(inner) => self.scalar(inner),
-            Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::Minus, expr } => self.scalar(expr),
-            Expr::BinaryOp { left, op, right } => {
-                if !matches!(op, BinaryOperator::And | BinaryOperator::Or) {
-                    return Err(self.refuse(&place, format!("models may not use the operator {op}")));
-                }
-                self.scalar(left)?;
-                self.scalar(right)
-            }
-            Expr::Case { operand: None, conditions, else_result, .. } => {
-                for when in conditions {
-                    self.scalar(&mut when.condition)?;
-                    self.scalar(&mut when.result)?;
-                }
-                else_result.as_mut().map_or(Ok(()), |expr| self.scalar(expr))
-            }
-            Expr::Function(function) => {
-                let name = function.name.to_string().to_lowercase();
-                let FunctionArguments::List(arguments) = &mut function.args else {
-                    return Err(self.refuse(&place, format!("models may not use {name}")));
-                };
-                let written: Vec<_> = arguments.args.iter().map(ToString::to_string).collect();
-                let plain = format!("{}({})", function.name, written.join(", "));
-                if !FUNCTIONS.contains(&name.as_str()) || plain != place.to_string() {
-                    return Err(
-                        self.refuse(&place, format!("models may not use {place}; there is {}", FUNCTIONS.join(", ")))
-                    );
-                }
-                function.name = ObjectName::from(vec![Ident::new(name)]);
-                for argument in &mut arguments.args {
-                    let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument else {
-                        return Err(self.refuse(&place, format!("{argument} is no argument")));
-                    };
-                    self.scalar(expr)?;
+                let joined = self.tables.len() - 1;
+                match (left == joined, right == joined) {
+                    (true, false) => pairs.push(On { column: left_column, table: right, other: right_column }),
+                    (false, true) => pairs.push(On { column: right_column, table: left, other: left_column }),
+                    _ => {
+                        let why = "a join compares a column of the joined table with one of a table before it";
+                        return Err(self.refuse(on, why));
+                    }
                 }
                 Ok(())
             }
-            _ => Err(self.refuse(&place, format!("models may not use {place}"))),
+            _ => Err(self.refuse(on, "a join is column = column, with AND between several")),
         }
     }
 }
 
-/// Folds a name as Postgres does, and quotes it so that polars takes it as it is.
-fn quote(ident: &mut Ident) {
-    if ident.quote_style.is_none() {
-        ident.value = ident.value.to_lowercase();
+/// FROM and its joins in one way: two SELECTs for which this is the same need the same rows.
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(join) = &self.join else { return write!(f, "{:?}", self.name) };
+        write!(f, " {} {:?}", if join.inner { "INNER JOIN" } else { "LEFT JOIN" }, self.name)?;
+        for On { column, table, other } in &join.on {
+            write!(f, " {column:?}={table}.{other:?}")?;
+        }
+        Ok(())
     }
-    ident.quote_style = Some('"');
 }
 
+/// Folds a name as Postgres does.
+pub(crate) fn name(ident: &Ident) -> String {
+    match ident.quote_style {
+        None => ident.value.to_ascii_lowercase(),
+        Some(_) => ident.value.clone(),
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,25 +526,102 @@ mod tests {
     }
 
     #[test]
-    fn a_model_names_its_driving_table_and_its_columns() {
+    fn a_model_names_its_tables_and_its_columns() {
         let model = parse(
-            "-- the currencies\nSELECT c.Id, \"c\".code AS currency_code, COALESCE(iso.name, c.code) AS label\n\
-             FROM \"Currency\" AS c LEFT JOIN iso ON iso.code = c.code;",
+            "-- the currencies\nSELECT c.Id, \"c\".code AS currency_code, COALESCE(iso.name, Bank.\"Label\") AS label\n\
+             FROM \"Currency\" AS c LEFT JOIN iso ON iso.code = c.code JOIN bank ON (c.bank = bank.id AND bank.x = c.x)\n\
+             WHERE c.dead = FALSE;",
         )
         .unwrap();
-        assert_eq!((model.driving.as_str(), model.alias.as_str()), ("Currency", "c"));
-        assert_eq!(Vec::from_iter(&model.reads), ["code", "id"]);
+        let [select] = model.selects.as_slice() else { panic!("{model:?}") };
+        assert_eq!((select.driving(), model.is_values), ("Currency", false));
+        assert!(model.source_tables().eq(["Currency", "bank"]));
+        let reads: Vec<_> = (0..3).map(|table| Vec::from_iter(select.reads(table).clone())).collect();
+        assert_eq!(reads, [vec!["bank", "code", "dead", "id", "x"], vec!["code", "name"], vec!["Label", "id", "x"]]);
+        assert_eq!(model.columns, ["id", "currency_code", "label"]);
+        assert_eq!(model.key(&["code".into(), "id".into()]), Ok(vec!["currency_code".into(), "id".into()]));
+        assert_eq!(model.key(&["x".into()]), Err("x"));
         assert_eq!(
-            (Vec::from_iter(&model.joins), Vec::from_iter(&model.fixed)),
-            (vec![&"code".into()], vec![&"iso".into()])
+            select.from,
+            "\"Currency\" LEFT JOIN \"iso\" \"code\"=0.\"code\" INNER JOIN \"bank\" \"id\"=0.\"bank\" \"x\"=0.\"x\""
         );
-        let plain = |name: &str, column: &str| (name.to_owned(), Some(column.to_owned()));
-        assert_eq!(model.output, [plain("id", "id"), plain("currency_code", "code"), ("label".into(), None)]);
-        assert_eq!(
-            model.query.to_string(),
-            "SELECT \"c\".\"id\", \"c\".\"code\" AS \"currency_code\", coalesce(\"iso\".\"name\", \"c\".\"code\") AS \"label\" \
-             FROM \"Currency\" AS \"c\" LEFT JOIN \"iso\" ON \"iso\".\"code\" = \"c\".\"code\""
-        );
+    }
+
+    #[test]
+    fn a_union_or_distinct_is_a_set_of_values() {
+        let model =
+            parse("SELECT a AS x, b FROM t UNION SELECT CAST(d AS DATE), c FROM u WHERE d IS NOT NULL").unwrap();
+        assert!(model.is_values && model.is_driven_by("t") && model.is_driven_by("u"));
+        assert_eq!(model.columns, ["x", "b"]);
+        let typed = |kind: &'static str| model.typed(|_, column| Some(if column == "d" { "text" } else { kind }));
+        assert!(typed("date").is_ok());
+        let error = typed("integer").unwrap_err().to_string();
+        assert!(error.contains("x is integer in the first SELECT and date in another"), "{error}");
+        assert!(parse("SELECT DISTINCT a FROM t").unwrap().is_values);
+    }
+
+    #[test]
+    fn what_the_types_do_not_allow_is_refused_with_file_and_line() {
+        let kinds = |_: &str, column: &str| match column {
+            "gone" => None,
+            "i" => Some("integer"),
+            "n" => Some("numeric(10,2)"),
+            "bare" => Some("numeric"),
+            "d" => Some("date"),
+            "ts" => Some("timestamp(3) without time zone"),
+            "tz" => Some("timestamp with time zone"),
+            "u" => Some("uuid"),
+            "b" => Some("boolean"),
+            _ => Some("character varying(3)"),
+        };
+        let check = |expr: &str| {
+            let model = parse(&format!("SELECT\n{expr} AS x FROM t"))?;
+            let typed = model.typed(kinds).map_err(|error| error.to_string())?;
+            Ok::<_, String>(typed[0].outputs[0].1.kind().to_string())
+        };
+        for (expr, kind) in [
+            ("COALESCE(i, 5000000000)", "bigint"),
+            ("COALESCE(n, 0)", "numeric(10,2)"),
+            ("COALESCE(n, -0.5)", "numeric(10,2)"),
+            ("COALESCE(NULL, d, '2024-02-29')", "date"),
+            ("CASE WHEN d BETWEEN '2024-01-01' AND DATE '2024-12-31' OR i IN (1, 2) THEN v END", "text"),
+            ("CASE v WHEN 'a' THEN 1 WHEN 'b' THEN NULL ELSE i END", "integer"),
+            ("CAST(u AS TEXT) || v", "text"),
+            ("EXTRACT(ISODOW FROM CAST(tz AS DATE))", "integer"),
+            ("CAST(v AS NUMERIC(12, 3))", "numeric(12,3)"),
+            ("ts::time", "time"),
+            ("TRY_CAST(v AS TIMESTAMP) >= ts", "boolean"),
+            ("NULLIF(TRIM(LOWER(v)), '')", "text"),
+            ("bare", "numeric"),
+            ("u", "uuid"),
+        ] {
+            assert_eq!(check(expr).as_deref(), Ok(kind), "{expr}");
+        }
+        for (expr, why) in [
+            ("gone", "no column gone"),
+            ("CASE WHEN v > 'a' THEN 1 END", "= and <> only"),
+            ("CASE WHEN u = v THEN 1 END", "uuid and text do not go together"),
+            ("CASE WHEN bare = 1 THEN 1 END", "1 is no numeric"),
+            ("CASE WHEN u = u THEN 1 END", "may not compare uuid"),
+            ("CASE WHEN tz = tz THEN 1 END", "may not compare timestamptz"),
+            ("CASE WHEN i THEN 1 END", "i is integer, not a condition"),
+            ("COALESCE(i, 'x')", "the constant x is no integer"),
+            ("COALESCE(n, 0.005)", "0.005 is no numeric(10,2)"),
+            ("COALESCE(n, 123456789)", "123456789 is no numeric(10,2)"),
+            ("COALESCE(d, '29.02.2024')", "29.02.2024 is no date"),
+            ("COALESCE(d, ts)", "date and timestamp do not go together"),
+            ("COALESCE(u, 'x')", "the constant x is no uuid"),
+            ("CAST(b AS DATE)", "cast boolean to date"),
+            ("CAST(ts AS TEXT)", "cast timestamp to text"),
+            ("CAST(bare AS NUMERIC(10,2))", "cast numeric to numeric(10,2)"),
+            ("EXTRACT(HOUR FROM d)", "a date has no time"),
+            ("EXTRACT(YEAR FROM v)", "not text"),
+            ("LOWER(i)", "i is integer, not a text"),
+            ("v || i", "i is integer, not a text"),
+        ] {
+            let error = check(expr).expect_err(expr);
+            assert!(error.starts_with("dim_x.sql:") && error.contains(why), "{expr}: {error}");
+        }
     }
 
     #[test]
@@ -447,15 +631,17 @@ mod tests {
             ("SELECT a\nFROM t\nGROUP BY a", 1, "GROUP BY"),
             ("SELECT a FROM t ORDER BY a", 1, "ORDER BY"),
             ("SELECT a FROM t LIMIT 3", 1, "LIMIT"),
-            ("SELECT DISTINCT a FROM t", 1, "DISTINCT"),
-            ("SELECT a FROM t WHERE b > 1", 1, "WHERE"),
+            ("SELECT DISTINCT ON (a) a, b FROM t", 1, "nothing beside"),
+            ("SELECT a FROM t QUALIFY b", 1, "nothing beside"),
             ("WITH x AS (SELECT 1) SELECT a FROM t", 1, "WITH"),
             ("SELECT a FROM t TABLESAMPLE BERNOULLI (10)", 1, "nothing more"),
             ("SELECT a FROM t AS x (b)", 1, "nothing more"),
             ("SELECT a, COALESCE(DISTINCT b, c) AS d FROM t", 1, "may not use COALESCE(DISTINCT"),
             ("SELECT a, $1 AS d FROM t", 1, "may not use $1"),
             ("SELECT a FROM t FOR UPDATE", 1, "nothing beside"),
-            ("SELECT a FROM t UNION SELECT b FROM u", 1, "one plain SELECT"),
+            ("SELECT a FROM t UNION ALL SELECT b FROM u", 1, "one plain SELECT"),
+            ("SELECT a FROM t\nEXCEPT SELECT b FROM u", 1, "one plain SELECT"),
+            ("SELECT a FROM t UNION\nSELECT b, c FROM u", 2, "1 columns, this one 2"),
             ("SELECT a FROM t, u", 1, "commas"),
             ("SELECT a FROM (SELECT a FROM t) x", 1, "subqueries"),
             ("SELECT a FROM public.t", 1, "the schema is a setting"),
@@ -464,26 +650,30 @@ mod tests {
             ("SELECT a,\n\n now() AS s FROM t", 3, "models may not use now"),
             ("SELECT a, count(*) OVER () AS s FROM t", 1, "models may not use count"),
             ("SELECT a, b / 2 AS half FROM t", 1, "operator /"),
-            ("SELECT a, b || 'x' AS c FROM t", 1, "operator ||"),
-            ("SELECT a, CASE WHEN b < c THEN 1 END AS d FROM t", 1, "operator <"),
-            ("SELECT a, CASE b WHEN 'x' THEN 1 END AS d FROM t", 1, "may not use CASE"),
-            ("SELECT a, NULLIF(b, '') AS c FROM t", 1, "may not use NULLIF"),
-            ("SELECT a, COALESCE(b, 0.00) AS c FROM t", 1, "numbers are whole"),
-            ("SELECT a, CAST(b AS DATE) AS d FROM t", 1, "may not use CAST"),
+            ("SELECT a, b LIKE 'x%' AS c FROM t", 1, "may not use b LIKE"),
+            ("SELECT a, COALESCE(b, 1e5) AS c FROM t", 1, "may not use the number 1e5"),
+            ("SELECT a, CAST(b AS uuid) AS d FROM t", 1, "may not cast to UUID"),
+            ("SELECT a, CAST(b AS NUMERIC) AS d FROM t", 1, "how many digits"),
+            ("SELECT a, b IN (SELECT c FROM u) AS d FROM t", 1, "may not use b IN (SELECT"),
+            ("SELECT a, current_date AS d FROM t", 1, "may not use current_date"),
             ("SELECT a, (SELECT 1) AS d FROM t", 1, "may not use (SELECT 1)"),
             ("SELECT a, COALESCE(b, 1) FROM t", 1, "a name with AS"),
             ("SELECT a, b AS a FROM t", 1, "occurs twice"),
             ("SELECT a FROM iso", 1, "fixed table"),
-            ("SELECT t.a FROM t LEFT JOIN u ON u.a = t.a", 1, "not supported yet"),
-            ("SELECT t.a FROM t JOIN iso ON iso.code = t.a", 1, "LEFT JOIN"),
+            ("SELECT t.a FROM t FULL JOIN u ON u.a = t.a", 1, "INNER or LEFT"),
+            ("SELECT t.a FROM t NATURAL JOIN u", 1, "with ON"),
+            ("SELECT t.a FROM t LEFT JOIN u ON u.a = t.a AND u.b = 3", 1, "not a plain column"),
+            ("SELECT t.a FROM t LEFT JOIN u ON u.a = u.b", 1, "one of a table before it"),
+            ("SELECT t.a FROM t LEFT JOIN t ON t.a = t.b", 1, "occurs twice"),
+            ("SELECT t.a FROM t LEFT JOIN iso ON iso.code = t.a\nLEFT JOIN u ON u.a = iso.name", 2, "fixed table"),
             ("SELECT t.a FROM t CROSS JOIN iso", 1, "INNER or LEFT"),
             ("SELECT t.a FROM t LEFT JOIN iso USING (code)", 1, "with ON"),
             ("SELECT t.a FROM t LEFT JOIN iso ON iso.code > t.a", 1, "column = column"),
-            ("SELECT t.a FROM t LEFT JOIN iso ON iso.code = 'x'", 1, "plain columns"),
+            ("SELECT t.a FROM t LEFT JOIN iso ON iso.code = 'x'", 1, "not a plain column"),
             ("SELECT t.a FROM t LEFT JOIN iso ON iso.area = t.a", 1, "not unique in iso.csv"),
             ("SELECT t.a FROM t LEFT JOIN iso ON iso.colour = t.a", 1, "no column colour"),
             ("SELECT a FROM t LEFT JOIN iso ON iso.code = t.a", 1, "say which table"),
-            ("SELECT x.a FROM t", 1, "\"x\" is not a table"),
+            ("SELECT x.a FROM t", 1, "x is not a table"),
             ("DELETE FROM t", 1, "one SELECT"),
             ("SELECT a FROM t; SELECT b FROM t", 1, "one SELECT"),
         ] {

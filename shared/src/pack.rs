@@ -109,22 +109,23 @@ impl Pack {
     }
 
     /// The hash of a model with the fixed tables that it joins: while it is the same, the same
-    /// source row makes the same star row.
+    /// source rows make the same star rows.
     #[must_use]
     pub fn model_hash(&self, model: &Model) -> String {
-        let fixed: Vec<_> = model.fixed.iter().filter_map(|name| Some((name, &self.fixed.get(name)?.hash))).collect();
-        sha256(&serde_json::to_vec(&(model.query.to_string(), fixed)).unwrap_or_default())
+        let tables = model.selects.iter().flat_map(|select| &select.tables);
+        let fixed: Vec<_> = tables.filter(|table| table.fixed).map(|table| &self.fixed[&table.name].hash).collect();
+        sha256(&serde_json::to_vec(&(&model.text, fixed)).unwrap_or_default())
     }
 
     /// The source tables that the models read.
     #[must_use]
     pub fn source_tables(&self) -> BTreeSet<String> {
-        self.models.values().map(|model| model.driving.clone()).collect()
+        self.models.values().flat_map(Model::source_tables).map(str::to_owned).collect()
     }
 
     /// The models that a source table drives.
     pub fn driven_by<'a>(&'a self, table: &'a str) -> impl Iterator<Item = &'a Model> {
-        self.models.values().filter(move |model| model.driving == table)
+        self.models.values().filter(move |model| model.is_driven_by(table))
     }
 }
 

@@ -97,11 +97,7 @@ async fn a_model_that_does_not_fit_the_source() {
     says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "no column design_nam"]);
     let join = "SELECT d.design_id FROM design d LEFT JOIN iso_4217 i ON i.currency_code = d.design_id";
     std::fs::write(&model, join).unwrap();
-    says(
-        &world.blackwater(&["run"]).await,
-        1,
-        &["dim_design.sql", "design.design_id, of type integer", "columns are text"],
-    );
+    says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "design.design_id is integer", "columns are text"]);
     std::fs::write(&model, "SELECT design_name FROM design").unwrap();
     says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "does not return design_id", "primary key"]);
     std::fs::write(&model, "SELECT design_id,\n  now() AS t FROM design").unwrap();

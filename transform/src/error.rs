@@ -43,6 +43,22 @@ pub enum Error {
         /// The value.
         value: String,
     },
+    /// A text that a CAST of a model cannot read.
+    #[error(
+        "batch {batch}, {table}: {cast}: {value:?} is no {kind} as Postgres prints one. A batch does not change: write TRY_CAST in the model, which makes it NULL, and run again; when the source holds another value, put CAST back, and the table is read anew"
+    )]
+    Cast {
+        /// The batch.
+        batch: u64,
+        /// The star table.
+        table: String,
+        /// The CAST.
+        cast: String,
+        /// The type.
+        kind: String,
+        /// The text.
+        value: String,
+    },
     /// polars failed.
     #[error("batch {batch}: cannot make {table}: {why}")]
     Polars {

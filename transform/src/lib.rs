@@ -5,6 +5,7 @@
 //! number of runs may make any batches in any order, and the first to commit one wins.
 
 mod error;
+mod scalar;
 mod star;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use blackwater_shared::PROGRAM;
 use blackwater_shared::log::{self, Applied, Commit, Log};
-use blackwater_shared::manifest::{Extracted, FORMAT, Head, StarTable, Table, Transformed, mark};
-use blackwater_shared::model::Model;
+use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, StarTable, Transformed, mark};
+use blackwater_shared::model::{Model, Typed};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::store::{Object, Store, data_key};
 use serde::Serialize;
@@ -21,7 +22,7 @@ use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
 pub use error::Error;
-use star::{Fault, StarFile};
+use star::{Fault, Lookups, Star, StarFile};
 
 /// Transform with its clients, for any number of runs.
 #[derive(Clone)]
@@ -126,22 +127,25 @@ impl Transform {
         let extracted = self.read(batch).await?;
         let run = Uuid::now_v7();
         let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
+        let models = self.models(&extracted)?;
+        let mut files = self.star_files(&extracted, &models, folder.path()).await?;
         let mut tables = BTreeMap::new();
-        for (name, table) in &extracted.tables {
-            let models = self.models(&extracted, name, table)?;
-            let files = self.star_files(&extracted, name, table, &models, folder.path()).await?;
-            for (model, file) in models.into_iter().zip(files) {
-                let objects = match file {
-                    Some((path, rows)) => vec![self.upload(batch, run, &model.name, &path, rows).await?],
-                    None => Vec::new(),
-                };
-                let key = model.key(&table.key).map_err(|column| Error::Model {
-                    batch,
-                    file: model.file.clone(),
-                    why: format!("it does not return {column}, which is in the primary key of {name}"),
-                })?;
-                tables.insert(model.name.clone(), StarTable { key, source_rows: table.rows, objects });
-            }
+        for (model, _) in models {
+            let objects = match files.remove(&model.name).flatten() {
+                Some((path, rows)) => vec![self.upload(batch, run, &model.name, &path, rows).await?],
+                None => Vec::new(),
+            };
+            let of = |name: &str| &extracted.tables[name];
+            let key = match model.is_values {
+                true => None,
+                false => Some(model.key(&of(model.selects[0].driving()).key).map_err(|column| {
+                    let why = format!("it does not return {column}, which is in the primary key of its driving table");
+                    Error::Model { batch, file: model.file.clone(), why }
+                })?),
+            };
+            let driving: BTreeSet<_> = model.selects.iter().map(|select| select.driving()).collect();
+            let source_rows = driving.into_iter().map(|name| of(name).rows).sum();
+            tables.insert(model.name.clone(), StarTable { key, source_rows, objects });
         }
         let manifest = Transformed {
             head: Head {
@@ -166,73 +170,108 @@ impl Transform {
         Ok(BatchReport { batch, lost, tables: manifest.tables.iter().filter_map(rows).collect() })
     }
 
-    /// The models of this pack that the table drives in this batch. One that came into the pack
-    /// after the batch is left out: extract reads its table in full for it.
-    fn models<'a>(&'a self, extracted: &Extracted, name: &'a str, table: &Table) -> Result<Vec<&'a Model>, Error> {
+    /// The models of this pack that the batch holds the rows for. One that came into the pack, or
+    /// got other joins, after the batch is left out: extract reads all its rows for it again.
+    fn models(&self, extracted: &Extracted) -> Result<Vec<(&Model, Vec<Typed>)>, Error> {
+        let kind = |table: &str, column: &str| {
+            let mut columns = extracted.tables.get(table)?.columns.iter();
+            columns.find(|known| known.name == column).map(|known| known.kind.as_str())
+        };
         let mut models = Vec::new();
-        for model in self.pack.driven_by(name) {
-            if extracted.models.get(&model.name).is_none_or(|known| known.table != name) {
+        for model in self.pack.models.values() {
+            let holds = |state: &ModelState| state.joins.iter().eq(model.selects.iter().map(|select| &select.from));
+            if !extracted.models.get(&model.name).is_some_and(holds) {
                 continue;
             }
-            match model.reads.iter().find(|column| !table.columns.iter().any(|known| known.name == **column)) {
-                None => models.push(model),
-                Some(_) if extracted.head.pack != self.pack.hash => {}
-                Some(column) => {
-                    let why = format!("the batch has no column {name}.{column}");
-                    return Err(Error::Model { batch: extracted.head.batch, file: model.file.clone(), why });
+            match model.typed(kind) {
+                Ok(typed) => models.push((model, typed)),
+                Err(_) if extracted.head.pack != self.pack.hash => {}
+                Err(why) => {
+                    let (batch, file) = (extracted.head.batch, model.file.clone());
+                    return Err(Error::Model { batch, file, why: why.to_string() });
                 }
             }
         }
         Ok(models)
     }
 
-    /// Makes the Parquet files of the models that one table drives, a CSV object at a time.
+    /// Makes the Parquet files of the models: path and rows of each, `None` if there are none.
     async fn star_files(
         &self,
         extracted: &Extracted,
-        name: &str,
-        table: &Table,
-        models: &[&Model],
+        models: &[(&Model, Vec<Typed>)],
         folder: &Path,
-    ) -> Result<Vec<Option<(PathBuf, u64)>>, Error> {
-        if models.is_empty() {
-            return Ok(Vec::new());
+    ) -> Result<BTreeMap<String, Option<(PathBuf, u64)>>, Error> {
+        let (batch, read) = (extracted.head.batch, &extracted.tables);
+        let header = |name: &str| {
+            let driven = extracted.models.iter().filter(|(_, model)| model.tables.iter().any(|table| table == name));
+            star::header(&read[name], driven.map(|(model, _)| model))
+        };
+        let mut stars: BTreeMap<&str, Vec<Star>> = BTreeMap::new();
+        let mut wanted: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        let mut lookups = Lookups::default();
+        for (model, typed) in models {
+            for (select, typed) in model.selects.iter().zip(typed) {
+                for (place, table) in select.tables.iter().enumerate().skip(1) {
+                    match self.pack.fixed.get(&table.name).filter(|_| table.fixed) {
+                        Some(fixed) => {
+                            let added = lookups.add_fixed(&table.name, fixed);
+                            added.map_err(|fault| named(batch, &table.name, "", None, fault))?;
+                        }
+                        None => wanted.entry(&table.name).or_default().extend(select.reads(place).iter().cloned()),
+                    }
+                }
+                let driving = select.driving();
+                let (name, is_values, select, typed) =
+                    (model.name.clone(), model.is_values, select.clone(), typed.clone());
+                let star = Star { model: name, is_values, select, typed };
+                stars.entry(driving).or_default().push(star);
+            }
         }
-        let batch = extracted.head.batch;
-        let driven = extracted.models.iter().filter(|(_, model)| model.table == *name);
-        let marks: Vec<_> = driven.map(|(model, _)| mark(model)).collect();
-        let mut files: Vec<_> = models
+        for (number, (name, wanted)) in wanted.into_iter().enumerate() {
+            let mut files = Vec::new();
+            for (part, object) in read[name].objects.iter().enumerate() {
+                let file = folder.join(format!("lookup.{number}.{part}.csv"));
+                self.ingestion.store().download(object, &file).await?;
+                files.push(file);
+            }
+            lookups.add(name.to_owned(), files, header(name), wanted);
+        }
+        let files = models
             .iter()
             .enumerate()
-            .map(|(number, _)| StarFile::new(folder.join(format!("{number}.parquet"))))
-            .collect();
-        for object in &table.objects {
-            let csv = folder.join("piece.csv");
-            self.ingestion.store().download(object, &csv).await?;
-            let models: Vec<Model> = models.iter().map(|model| (*model).clone()).collect();
-            let (columns, marks, pack) = (table.columns.clone(), marks.clone(), self.pack.clone());
-            // polars blocks: https://docs.rs/tokio/latest/tokio/task/fn.spawn_blocking.html
-            let made = tokio::task::spawn_blocking(move || {
-                let piece = star::read_csv(&csv, &columns, &marks).map_err(|fault| (None, fault))?;
-                for (model, file) in models.iter().zip(&mut files) {
-                    let fixed = model.fixed.iter().map(|name| Ok((name.clone(), star::fixed(&pack.fixed[name])?)));
-                    fixed
-                        .collect::<Result<Vec<_>, Fault>>()
-                        .and_then(|fixed| star::star_rows(model, &piece, &columns, &fixed))
-                        .and_then(|stars| file.write(&stars))
-                        .map_err(|fault| (Some(model.name.clone()), fault))?;
-                }
-                Ok(files)
-            });
-            files = match made.await {
-                Ok(made) => made.map_err(|(star, fault)| named(batch, name, &object.key, star, fault))?,
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            };
+            .map(|(number, (model, _))| (model.name.clone(), StarFile::new(folder.join(format!("{number}.parquet")))));
+        let mut files: BTreeMap<_, _> = files.collect();
+        for (name, mut stars) in stars {
+            let header = header(name);
+            let columns = stars.iter().flat_map(|star| star.select.reads(0).iter().cloned().chain([mark(&star.model)]));
+            let columns: BTreeSet<_> = columns.collect();
+            for object in &read[name].objects {
+                let csv = folder.join("piece.csv");
+                self.ingestion.store().download(object, &csv).await?;
+                let (header, columns) = (header.clone(), columns.clone());
+                // polars blocks: https://docs.rs/tokio/latest/tokio/task/fn.spawn_blocking.html
+                let made = tokio::task::spawn_blocking(move || {
+                    let piece = star::read_csv(&csv, &header, &columns).map_err(|fault| (None, fault))?;
+                    for star in &stars {
+                        let Some(file) = files.get_mut(&star.model) else { continue };
+                        star::star_rows(star, &piece, &mut lookups)
+                            .and_then(|rows| file.write(&rows))
+                            .map_err(|fault| (Some(star.model.clone()), fault))?;
+                    }
+                    Ok((stars, files, lookups))
+                });
+                (stars, files, lookups) = match made.await {
+                    Ok(made) => made.map_err(|(star, fault)| named(batch, name, &object.key, star, fault))?,
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                };
+            }
         }
-        let finish = |(file, model): (StarFile, &&Model)| {
-            file.finish().map_err(|fault| named(batch, name, "", Some(model.name.clone()), fault))
+        let finish = |(model, file): (String, StarFile)| match file.finish() {
+            Ok(file) => Ok((model, file)),
+            Err(fault) => Err(named(batch, &model, "", Some(model.clone()), fault)),
         };
-        files.into_iter().zip(models).map(finish).collect()
+        files.into_iter().map(finish).collect()
     }
 
     async fn upload(&self, batch: u64, run: Uuid, table: &str, path: &Path, rows: u64) -> Result<Object, Error> {
@@ -253,6 +292,7 @@ impl Transform {
 fn named(batch: u64, table: &str, object: &str, star: Option<String>, fault: Fault) -> Error {
     match fault {
         Fault::Value { column, kind, value } => Error::Value { batch, table: table.into(), column, kind, value },
+        Fault::Cast { cast, kind, value } => Error::Cast { batch, table: star.unwrap_or_default(), cast, kind, value },
         Fault::Header(found) => Error::Polars {
             batch,
             table: star.unwrap_or_else(|| table.into()),

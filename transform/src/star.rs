@@ -1,22 +1,23 @@
-//! From CSV to star rows with polars. The only module that knows polars.
+//! From CSV to star rows with polars.
 //!
-//! A piece is one CSV object, which extract keeps small. Its columns are read as text and turned
-//! into their types one by one, so that nothing is inferred and a value that does not fit is named.
-//! The rows of the driving table are numbered, because polars joins keep no order, and the result
-//! is written in that order: the same piece makes the same bytes.
+//! A piece is one CSV object of the driving table, which extract keeps small. Its columns are read
+//! as text, so that nothing is inferred, and joined as text: extract lets only columns be joined in
+//! which equal values print alike. The rows of the driving table are numbered, because polars joins
+//! keep no order, and the result is written in that order: the same piece makes the same bytes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use blackwater_shared::manifest::{Column, mark};
-use blackwater_shared::model::Model;
+use blackwater_shared::manifest::{Table, mark};
+use blackwater_shared::model::{Join, Select, Typed};
 use blackwater_shared::pack::FixedTable;
-use polars::chunked_array::cast::CastOptions;
 use polars::prelude::*;
-use polars::sql::SQLContext;
 use polars_io::csv::read::CsvReadOptions;
 use polars_io::parquet::write::{BatchedWriter, ParquetWriter};
-use sqlparser::ast::{Expr, Ident, SelectItem, SetExpr};
+
+use crate::scalar::evaluate;
 
 /// The number of a driving row on its way through the model.
 const ROW: &str = "blackwater:row";
@@ -26,6 +27,7 @@ pub(crate) enum Fault {
     Polars(PolarsError),
     Header(String),
     Value { column: String, kind: String, value: String },
+    Cast { cast: String, kind: String, value: String },
 }
 
 impl From<PolarsError> for Fault {
@@ -34,114 +36,141 @@ impl From<PolarsError> for Fault {
     }
 }
 
-/// Reads a CSV object of a source table as text.
-pub(crate) fn read_csv(file: &Path, columns: &[Column], marks: &[String]) -> Result<DataFrame, Fault> {
+/// One SELECT of a model.
+pub(crate) struct Star {
+    pub(crate) model: String,
+    pub(crate) is_values: bool,
+    pub(crate) select: Select,
+    pub(crate) typed: Typed,
+}
+
+/// The name of a column in a frame of several tables.
+pub(crate) fn column(table: usize, name: &str) -> String {
+    format!("{table}:{name}")
+}
+
+/// Reads the `wanted` columns of a CSV object as text; `header` is what it must begin with.
+pub(crate) fn read_csv(file: &Path, header: &[String], wanted: &BTreeSet<String>) -> Result<DataFrame, Fault> {
+    let mut found = csv::Reader::from_path(file).map_err(|error| Fault::Header(error.to_string()))?;
+    let found = found.headers().map_err(|error| Fault::Header(error.to_string()))?;
+    if !found.iter().eq(header) {
+        return Err(Fault::Header(found.iter().collect::<Vec<_>>().join(",")));
+    }
+    let columns: Arc<[PlSmallStr]> = wanted.iter().map(|name| name.as_str().into()).collect();
     // COPY writes NULL as nothing and the empty string as "", and polars' defaults tell them apart.
     let frame = CsvReadOptions::default()
         .with_has_header(true)
         .with_infer_schema_length(Some(0))
+        .with_columns(Some(columns))
         .try_into_reader_with_file_path(Some(file.to_owned()))?
         .finish()?;
-    let expected = columns.iter().map(|column| column.name.as_str()).chain(marks.iter().map(String::as_str));
-    if !frame.get_column_names().iter().map(|name| name.as_str()).eq(expected) {
-        let found: Vec<_> = frame.get_column_names().iter().map(|name| name.to_string()).collect();
-        return Err(Fault::Header(found.join(",")));
-    }
     Ok(frame)
 }
 
-/// A fixed table of the pack; every column is text.
-pub(crate) fn fixed(table: &FixedTable) -> Result<LazyFrame, Fault> {
-    let column = |(place, name): (usize, &String)| {
-        let values: StringChunked = table.rows.iter().map(|row| Some(row[place].as_str())).collect();
-        values.with_name(name.as_str().into()).into_column()
-    };
-    Ok(DataFrame::new(table.rows.len(), table.columns.iter().enumerate().map(column).collect())?.lazy())
+/// What every CSV object of a table begins with: its columns, and a mark for each model that it drives.
+pub(crate) fn header<'a>(table: &Table, models: impl Iterator<Item = &'a String>) -> Vec<String> {
+    table.columns.iter().map(|column| column.name.clone()).chain(models.map(|model| mark(model))).collect()
+}
+
+/// The tables that models look up.
+#[derive(Default)]
+pub(crate) struct Lookups {
+    tables: BTreeMap<String, Lookup>,
+}
+
+struct Lookup {
+    files: Vec<PathBuf>,
+    header: Vec<String>,
+    wanted: BTreeSet<String>,
+    /// Its rows, once they are read, if they fit into one object.
+    kept: Option<DataFrame>,
+}
+
+impl Lookups {
+    /// A table whose rows are in `files`, with the columns that models read of it.
+    pub(crate) fn add(&mut self, name: String, files: Vec<PathBuf>, header: Vec<String>, wanted: BTreeSet<String>) {
+        self.tables.insert(name, Lookup { files, header, wanted, kept: None });
+    }
+
+    /// A fixed table of the pack.
+    pub(crate) fn add_fixed(&mut self, name: &str, table: &FixedTable) -> Result<(), Fault> {
+        let column = |(place, name): (usize, &String)| {
+            let values: StringChunked = table.rows.iter().map(|row| Some(row[place].as_str())).collect();
+            values.with_name(name.as_str().into()).into_column()
+        };
+        let rows = DataFrame::new(table.rows.len(), table.columns.iter().enumerate().map(column).collect())?;
+        let (files, header, wanted) = (Vec::new(), Vec::new(), BTreeSet::new());
+        self.tables.insert(name.into(), Lookup { files, header, wanted, kept: Some(rows) });
+        Ok(())
+    }
+
+    /// The rows of a table, or, where it has several objects, those of them that `frame` asks for:
+    /// no more than it has rows itself, as they are found by a key.
+    fn rows(&mut self, name: &str, join: &Join, frame: &DataFrame) -> Result<DataFrame, Fault> {
+        let unknown = || polars_err!(ComputeError: "{name} is not among the lookup tables");
+        let lookup = self.tables.get_mut(name).ok_or_else(unknown)?;
+        if let Some(kept) = &lookup.kept {
+            return Ok(kept.clone());
+        }
+        let read = |file: &PathBuf| read_csv(file, &lookup.header, &lookup.wanted);
+        if let [file] = lookup.files.as_slice() {
+            return Ok(lookup.kept.insert(read(file)?).clone());
+        }
+        let asked = frame.select(join.on.iter().map(|on| column(on.table, &on.other)))?;
+        let asked = asked.unique_stable(None, UniqueKeepStrategy::First, None)?;
+        let none = lookup.wanted.iter().map(|name| Column::new_empty(name.as_str().into(), &DataType::String));
+        let mut rows = DataFrame::new(0, none.collect())?;
+        for file in &lookup.files {
+            let piece = read(file)?;
+            let on = (join.on.iter().map(|on| &on.column), asked.get_column_names_owned());
+            let found = piece.join(&asked, on.0, on.1, JoinArgs::new(JoinType::Inner), None)?;
+            rows.vstack_mut(&found.select(lookup.wanted.iter().map(String::as_str))?)?;
+        }
+        Ok(rows)
+    }
 }
 
 /// The star rows of one piece, in the order of its rows.
-pub(crate) fn star_rows(
-    model: &Model,
-    piece: &DataFrame,
-    columns: &[Column],
-    fixed: &[(String, LazyFrame)],
-) -> Result<DataFrame, Fault> {
-    let drives = piece.column(&mark(&model.name))?.str()?.equal("t");
-    let mut driving = Vec::new();
-    for Column { name, kind } in columns.iter().filter(|column| model.reads.contains(&column.name)) {
-        let text = piece.column(name)?.filter(&drives)?;
-        driving.push(typed(text.str()?, kind)?.with_name(name.as_str().into()).into_column());
-    }
+pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<DataFrame, Fault> {
+    let drives = piece.column(&mark(&star.model))?.str()?.equal("t");
+    let read = |name: &String| {
+        let name_in_frame = column(0, name).into();
+        Ok(piece.column(name)?.filter(&drives)?.with_name(name_in_frame))
+    };
+    let columns = star.select.reads(0).iter().map(read).collect::<Result<Vec<_>, Fault>>()?;
     let rows = drives.sum().unwrap_or_default() as usize;
-    let mut context = SQLContext::new();
-    context.register(&model.driving, DataFrame::new(rows, driving)?.with_row_index(ROW.into(), None)?.lazy());
-    for (name, table) in fixed {
-        context.register(name, table.clone());
+    let mut frame = DataFrame::new(rows, columns)?.with_row_index(ROW.into(), None)?;
+    for (place, table) in star.select.tables.iter().enumerate() {
+        let Some(join) = &table.join else { continue };
+        let mut lookup = lookups.rows(&table.name, join, &frame)?.select(star.select.reads(place).iter())?;
+        let names: Vec<_> = lookup.get_column_names().iter().map(|name| column(place, name)).collect();
+        lookup.set_column_names(&names)?;
+        let how = if join.inner { JoinType::Inner } else { JoinType::Left };
+        let ours = join.on.iter().map(|on| column(on.table, &on.other));
+        let theirs = join.on.iter().map(|on| column(place, &on.column));
+        let args = JoinArgs::new(how).with_coalesce(JoinCoalesce::KeepColumns);
+        frame = frame.join(&lookup, ours, theirs, args, None)?;
+        if frame.height() > rows {
+            let why = polars_err!(ComputeError: "the join with {} found several rows for one", table.alias);
+            return Err(why.into());
+        }
     }
-    let stars = context.execute(&numbered(model))?.collect()?;
-    if stars.height() != rows {
-        return Err(polars_err!(ComputeError: "{rows} driving rows made {} star rows", stars.height()).into());
+    let mut frame = frame.sort([ROW], SortMultipleOptions::default())?;
+    if let Some(filter) = &star.typed.filter {
+        frame = frame.filter(evaluate(filter, &frame)?.bool()?)?;
     }
-    let mut stars = stars.sort([ROW], SortMultipleOptions::default())?.drop(ROW)?;
+    let outputs = star
+        .typed
+        .outputs
+        .iter()
+        .map(|(name, scalar)| Ok(evaluate(scalar, &frame)?.with_name(name.as_str().into()).into_column()));
+    let mut stars = DataFrame::new(frame.height(), outputs.collect::<Result<_, Fault>>()?)?;
+    if star.is_values {
+        stars = stars.unique_stable(None, UniqueKeepStrategy::First, None)?;
+    }
     // A chunk becomes a row group, and their number depends on the threads that read the CSV.
     stars.rechunk_mut();
     Ok(stars)
-}
-
-/// The model's query with the row number as a further column.
-fn numbered(model: &Model) -> String {
-    let mut query = model.query.clone();
-    if let SetExpr::Select(select) = query.body.as_mut() {
-        let row = [model.alias.as_str(), ROW].map(|name| Ident::with_quote('"', name));
-        let alias = Ident::with_quote('"', ROW);
-        select.projection.push(SelectItem::ExprWithAlias { expr: Expr::CompoundIdentifier(row.to_vec()), alias });
-    }
-    query.to_string()
-}
-
-/// Text of Postgres as a column of its type. What has no exact counterpart in Parquet stays the
-/// text that Postgres printed, and load gives it back to Postgres as such.
-fn typed(text: &StringChunked, kind: &str) -> Result<Series, Fault> {
-    let (base, digits) = modifier(kind);
-    let typed = match (base.as_str(), digits.as_slice()) {
-        ("smallint", _) => text.cast_with_options(&DataType::Int16, CastOptions::NonStrict)?,
-        ("integer", _) => text.cast_with_options(&DataType::Int32, CastOptions::NonStrict)?,
-        ("bigint", _) => text.cast_with_options(&DataType::Int64, CastOptions::NonStrict)?,
-        ("boolean", _) => {
-            let truth = |text: Option<&str>| match text? {
-                "t" => Some(true),
-                "f" => Some(false),
-                _ => None,
-            };
-            text.iter().map(truth).collect::<BooleanChunked>().into_series()
-        }
-        ("numeric", &[precision, scale]) if precision <= 38 && (0..=precision).contains(&scale) => {
-            let kind = DataType::Decimal(precision as usize, scale as usize);
-            text.cast_with_options(&kind, CastOptions::NonStrict)?
-        }
-        ("date", _) => text.as_date(Some("%Y-%m-%d"), false)?.into_series(),
-        ("timestamp without time zone", _) => {
-            let raise = StringChunked::from_iter([Some("raise")]);
-            let format = Some("%Y-%m-%d %H:%M:%S%.f");
-            text.as_datetime(format, TimeUnit::Microseconds, false, false, None, &raise)?.into_series()
-        }
-        _ => text.clone().into_series(),
-    };
-    if typed.null_count() == text.null_count() {
-        return Ok(typed);
-    }
-    let misfit = text.iter().zip(typed.is_null().iter()).find_map(|(value, null)| value.filter(|_| null == Some(true)));
-    Err(Fault::Value { column: text.name().to_string(), kind: kind.into(), value: misfit.unwrap_or_default().into() })
-}
-
-/// `timestamp(3) without time zone` as its name without the modifier, and the modifier's numbers.
-fn modifier(kind: &str) -> (String, Vec<i64>) {
-    match kind.split_once('(').and_then(|(before, rest)| Some((before, rest.split_once(')')?))) {
-        Some((before, (digits, after))) => {
-            (format!("{before}{after}"), digits.split(',').filter_map(|digit| digit.trim().parse().ok()).collect())
-        }
-        None => (kind.to_owned(), Vec::new()),
-    }
 }
 
 /// A Parquet file under way: zstd, a row group for each piece.
@@ -185,65 +214,21 @@ impl StarFile {
 mod tests {
     use super::*;
 
-    fn texts(values: &[Option<&str>]) -> StringChunked {
-        values.iter().copied().collect()
-    }
-
-    #[test]
-    fn a_value_keeps_its_digits_in_its_type() {
-        for (kind, value) in [
-            ("smallint", "-32768"),
-            ("integer", "2147483647"),
-            ("bigint", "-9223372036854775808"),
-            ("numeric(10,2)", "99999999.99"),
-            ("numeric(38,10)", "-1234567890123456789012345678.0123456789"),
-            ("date", "0001-01-01"),
-            ("date", "9999-12-31"),
-            ("timestamp(3) without time zone", "2024-02-29 23:59:59.999000"),
-            ("text", "1E5"),
-        ] {
-            let typed = typed(&texts(&[None, Some(value)]), kind).ok().unwrap();
-            let back = typed.cast(&DataType::String).unwrap();
-            let back: Vec<_> = back.str().unwrap().iter().collect();
-            assert_eq!(back[0], None, "{kind}");
-            assert_eq!(back[1], Some(value), "{kind}");
-        }
-    }
-
-    #[test]
-    fn a_value_that_does_not_fit_is_named_wherever_it_stands() {
-        for (kind, good, bad) in [
-            ("integer", "1", "x"),
-            ("numeric(10,2)", "1.00", "NaN"),
-            ("date", "2024-01-02", "infinity"),
-            ("date", "2024-01-02", "12024-01-02"),
-            ("timestamp without time zone", "2024-01-02 00:00:00", "0044-03-15 00:00:00 BC"),
-            ("boolean", "t", "yes"),
-        ] {
-            for order in [[good, bad], [bad, good]] {
-                match typed(&texts(&[None, Some(order[0]), Some(order[1])]), kind) {
-                    Err(Fault::Value { value, .. }) => assert_eq!(value, bad),
-                    _ => panic!("{kind} {bad} was taken"),
-                }
-            }
-        }
-    }
-
     #[test]
     fn null_and_the_empty_string_stay_apart() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("t.csv");
         std::fs::write(&file, "a,b,drives:x\n,\"\",t\n\"\\N\",\"NULL\",t\n\"two\nlines\",\"say \"\"x\"\"\",f\n")
             .unwrap();
-        let columns = ["a", "b"].map(|name| Column { name: name.into(), kind: "text".into() });
-        let frame = read_csv(&file, &columns, &[mark("x")]).ok().unwrap();
+        let header = ["a", "b", "drives:x"].map(str::to_owned);
+        let frame = read_csv(&file, &header, &BTreeSet::from(["b".to_owned(), "a".to_owned()])).ok().unwrap();
         let values = |name: &str| {
             frame.column(name).unwrap().str().unwrap().iter().map(|v| v.map(str::to_owned)).collect::<Vec<_>>()
         };
         assert_eq!(values("a"), [None, Some("\\N".into()), Some("two\nlines".into())]);
         assert_eq!(values("b"), [Some(String::new()), Some("NULL".into()), Some("say \"x\"".into())]);
         assert!(
-            matches!(read_csv(&file, &columns[..1], &[mark("x")]), Err(Fault::Header(found)) if found == "a,b,drives:x")
+            matches!(read_csv(&file, &header[..2], &BTreeSet::new()), Err(Fault::Header(found)) if found == "a,b,drives:x")
         );
     }
 }

@@ -1,0 +1,182 @@
+//! What a batch holds of each table, in SQL.
+//!
+//! A batch stands by itself: for each SELECT of a model it holds D, the driving rows that changed,
+//! that a chain of joins leads to from a changed lookup row, or whose join columns match nothing
+//! when a lookup row may be gone; and for every row of D the lookup rows. All of it follows from
+//! the model's FROM, which Postgres runs here: as the joined columns are a key, a join adds no
+//! row, so D is a condition over the driving table with its joins. Every join is a LEFT JOIN here:
+//! a row that an INNER JOIN no longer lets through has changed too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blackwater_shared::manifest::mark;
+use blackwater_shared::model::{Join, Model, On, Select};
+use blackwater_shared::postgres::{ident, idents};
+
+use crate::read::{Look, Source};
+
+/// Whether a row is in the batch only because a model looks it up.
+const NEEDED: &str = "blackwater:needed";
+
+/// What is known of the source when a batch is put together.
+pub(crate) struct Closure<'a> {
+    pub(crate) sources: &'a BTreeMap<String, Source<'a>>,
+    pub(crate) looks: &'a BTreeMap<String, Look>,
+    /// Each model, and whether it needs all rows of its driving tables.
+    pub(crate) models: Vec<(&'a Model, bool)>,
+}
+
+/// A SELECT in SQL: the names that its tables go by there.
+struct Chain<'a> {
+    select: &'a Select,
+    all: bool,
+    /// What precedes the number of each table; the driving table may go by another name.
+    prefix: String,
+    driving: String,
+}
+
+impl Chain<'_> {
+    fn alias(&self, table: usize) -> String {
+        match table {
+            0 => self.driving.clone(),
+            _ => format!("{}{table}", self.prefix),
+        }
+    }
+
+    /// The source tables that it joins.
+    fn joins(&self) -> impl Iterator<Item = (usize, &str, &Join)> {
+        let tables = self.select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
+        tables.filter_map(|(place, table)| Some((place, table.name.as_str(), table.join.as_ref()?)))
+    }
+}
+
+impl Closure<'_> {
+    /// The query for the rows of a table that the batch holds: its columns, and a mark for each
+    /// model that it drives. `None` if there can be none.
+    pub(crate) fn rows(&self, table: &str) -> Option<String> {
+        let source = &self.sources[table];
+        let (mut joins, mut marks, mut needed) = (String::new(), Vec::new(), Vec::new());
+        let mut chains = 0;
+        for (model, all) in &self.models {
+            let mut drives = Vec::new();
+            for select in &model.selects {
+                chains += 1;
+                let chain =
+                    |prefix: String, driving: &str| Chain { select, all: *all, prefix, driving: driving.into() };
+                let touched = *all || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name));
+                if select.driving() == table {
+                    let chain = chain(format!("l{chains}_"), "t");
+                    joins.push_str(&self.joins(&chain, self.asked(&chain)));
+                    drives.push(self.is_in_batch(&chain));
+                }
+                for (place, _, join) in
+                    chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table)
+                {
+                    let alias = format!("n{chains}_{place}");
+                    let inner = chain(format!("{alias}_"), &format!("{alias}_0"));
+                    joins.push_str(&self.lookup(&inner, join, &alias));
+                    needed.push(format!("{alias}.k0 IS NOT NULL"));
+                }
+            }
+            if !drives.is_empty() {
+                marks.push((mark(&model.name), drives.join(" OR ")));
+            }
+        }
+        if marks.iter().all(|(_, drives)| drives == "false") && needed.is_empty() {
+            return None;
+        }
+        let columns = || source.table.columns.iter().map(|column| &column.name);
+        let marked: String = marks.iter().map(|(mark, drives)| format!(", ({drives}) AS {}", ident(mark))).collect();
+        let names: Vec<_> = marks.iter().map(|(mark, _)| ident(mark)).collect();
+        let shown: String = names.iter().map(|name| format!(", {name}")).collect();
+        let needed = if needed.is_empty() { "false".to_owned() } else { needed.join(" OR ") };
+        Some(format!(
+            "SELECT {columns}{shown} FROM (
+                 SELECT {of_table}{marked}, ({needed}) AS {NEEDED:?} FROM {table} AS t{joins} WHERE {heaps} OFFSET 0
+             ) AS t WHERE {any}",
+            columns = idents("", columns()),
+            of_table = idents("t.", columns()),
+            table = source.quoted(),
+            heaps = source.heaps("t"),
+            any = names.into_iter().chain([format!("{NEEDED:?}")]).collect::<Vec<_>>().join(" OR "),
+        ))
+    }
+
+    /// Whether rows of a table changed, or may be gone: one that is gone lowers the count, unless
+    /// a changed one took its place.
+    fn has_news(&self, table: &str) -> bool {
+        let look = &self.looks[table];
+        look.changed > 0 || self.sources[table].known_rows != Some(look.rows)
+    }
+
+    /// The lookups that say whether a driving row is in the batch.
+    fn asked(&self, chain: &Chain<'_>) -> BTreeSet<usize> {
+        match chain.all {
+            true => BTreeSet::new(),
+            false => chain.joins().filter(|(_, name, _)| self.has_news(name)).map(|(place, ..)| place).collect(),
+        }
+    }
+
+    /// The condition that a driving row is in the batch; never NULL.
+    fn is_in_batch(&self, chain: &Chain<'_>) -> String {
+        if chain.all {
+            return "true".into();
+        }
+        let name = chain.select.driving();
+        let mut reasons = Vec::new();
+        if self.looks[name].changed > 0 {
+            reasons.push(self.sources[name].changed(&chain.driving));
+        }
+        for (place, name, join) in chain.joins().filter(|(_, name, _)| self.has_news(name)) {
+            let alias = chain.alias(place);
+            let key = format!("{alias}.{}", ident(&join.on[0].column));
+            if self.looks[name].changed > 0 {
+                reasons.push(format!("{key} IS NOT NULL AND ({})", self.sources[name].changed(&alias)));
+            }
+            let given = join.on.iter().map(|on| format!("{}.{} IS NOT NULL", chain.alias(on.table), ident(&on.other)));
+            reasons.push(format!("{key} IS NULL AND {}", given.collect::<Vec<_>>().join(" AND ")));
+        }
+        match reasons.is_empty() {
+            true => "false".into(),
+            false => reasons.iter().map(|reason| format!("({reason})")).collect::<Vec<_>>().join(" OR "),
+        }
+    }
+
+    /// The joins of a chain that lead to the tables at `wanted`.
+    fn joins(&self, chain: &Chain<'_>, mut wanted: BTreeSet<usize>) -> String {
+        let joins: Vec<_> = chain.joins().collect();
+        for (place, _, join) in joins.iter().rev() {
+            if wanted.contains(place) {
+                wanted.extend(join.on.iter().map(|on| on.table));
+            }
+        }
+        let sql = |(place, name, join): &(usize, &str, &Join)| {
+            let (alias, source) = (chain.alias(*place), &self.sources[*name]);
+            let equal = |On { column, table, other }: &On| {
+                format!("{alias}.{} = {}.{}", ident(column), chain.alias(*table), ident(other))
+            };
+            let on: Vec<_> = join.on.iter().map(equal).chain([source.heaps(&alias)]).collect();
+            format!(" LEFT JOIN {} AS {alias} ON {}", source.quoted(), on.join(" AND "))
+        };
+        joins.iter().filter(|(place, ..)| wanted.contains(place)).map(sql).collect()
+    }
+
+    /// Joins the keys of the rows that driving rows of the batch look up by `join`.
+    fn lookup(&self, chain: &Chain<'_>, join: &Join, alias: &str) -> String {
+        let source = &self.sources[chain.select.driving()];
+        let mut wanted = self.asked(chain);
+        wanted.extend(join.on.iter().map(|on| on.table));
+        let key = |(number, on): (usize, &On)| format!("{}.{} AS k{number}", chain.alias(on.table), ident(&on.other));
+        let equal = |(number, on): (usize, &On)| format!("{alias}.k{number} = t.{}", ident(&on.column));
+        format!(
+            " LEFT JOIN (SELECT DISTINCT {} FROM {} AS {}{} WHERE {} AND ({})) AS {alias} ON {}",
+            join.on.iter().enumerate().map(key).collect::<Vec<_>>().join(", "),
+            source.quoted(),
+            chain.driving,
+            self.joins(chain, wanted),
+            source.heaps(&chain.driving),
+            self.is_in_batch(chain),
+            join.on.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND "),
+        )
+    }
+}
