@@ -1,17 +1,7 @@
 //! What is wrong is named before anything is written.
 
 use blackwater_local::s3::S3;
-use blackwater_tests::{BUCKETS, Finished, World};
-
-/// The program failed with this exit code; its message has all of `words`.
-fn says(finished: &Finished, code: i32, words: &[&str]) {
-    let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap_or_default();
-    let message = report["error"].as_str().unwrap_or_default();
-    assert_eq!(finished.code, Some(code), "{finished:?}");
-    for word in words {
-        assert!(message.contains(word), "{word:?} is not in: {message}");
-    }
-}
+use blackwater_tests::{BUCKETS, World};
 
 /// Nothing was written to a bucket or to the warehouse.
 async fn nothing_is_written(world: &World) {
@@ -34,13 +24,13 @@ async fn a_wrong_password() {
 
     world.configure(&with("source", "s3cret-wrong"), &world.server.url("warehouse"), "directory = \"buckets\"");
     let finished = world.blackwater(&["run"]).await;
-    says(&finished, 1, &["extract", "password authentication failed", "reader", "/source", "source.url"]);
+    finished.says(1, &["extract", "password authentication failed", "reader", "/source", "source.url"]);
     assert!(!format!("{finished:?}").contains("s3cret-wrong"));
     nothing_is_written(&world).await;
 
     world.configure(&with("source", "right"), &with("warehouse", "s3cret-wrong"), "directory = \"buckets\"");
     let finished = world.blackwater(&["run"]).await;
-    says(&finished, 1, &["load", "password authentication failed", "/warehouse", "warehouse.url"]);
+    finished.says(1, &["load", "password authentication failed", "/warehouse", "warehouse.url"]);
     assert!(!format!("{finished:?}").contains("s3cret-wrong"));
     nothing_is_written(&world).await;
 
@@ -59,7 +49,7 @@ async fn a_missing_bucket() {
         let endpoint = format!("endpoint = \"{}\"", server.endpoint());
         world.configure(&world.server.url("source"), &world.server.url("warehouse"), &endpoint);
         let finished = world.blackwater(&["run"]).await;
-        says(&finished, 1, &[missing, "does not exist", setting]);
+        finished.says(1, &[missing, "does not exist", setting]);
         let bucket = std::fs::read_dir(folder.path().join(there)).unwrap();
         assert_eq!(bucket.count(), 0, "something was written before {missing} was missed");
     }
@@ -71,7 +61,7 @@ async fn an_unknown_key() {
     let world = World::totesys().await;
     let text = std::fs::read_to_string(world.configuration()).unwrap();
     std::fs::write(world.configuration(), text.replace("[ingestion]", "scheme = \"star\"\n[ingestion]")).unwrap();
-    says(&world.blackwater(&["run"]).await, 2, &["blackwater.toml", "warehouse.scheme", "unknown field"]);
+    world.blackwater(&["run"]).await.says(2, &["blackwater.toml", "warehouse.scheme", "unknown field"]);
     nothing_is_written(&world).await;
 }
 
@@ -85,7 +75,7 @@ async fn a_source_without_the_tables() {
         )
         .await
         .unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["currency, design", "schema public", "dim_currency.sql"]);
+    world.blackwater(&["run"]).await.says(1, &["currency, design", "schema public", "dim_currency.sql"]);
     nothing_is_written(&world).await;
 }
 
@@ -94,14 +84,14 @@ async fn a_model_that_does_not_fit_the_source() {
     let world = World::totesys().await;
     let model = world.pack().join("dim_design.sql");
     std::fs::write(&model, "SELECT design_id, design_nam FROM design").unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "no column design_nam"]);
+    world.blackwater(&["run"]).await.says(1, &["dim_design.sql", "no column design_nam"]);
     let join = "SELECT d.design_id FROM design d LEFT JOIN iso_4217 i ON i.currency_code = d.design_id";
     std::fs::write(&model, join).unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "design.design_id is integer", "columns are text"]);
+    world.blackwater(&["run"]).await.says(1, &["dim_design.sql", "design.design_id is integer", "columns of iso_4217.csv are text"]);
     std::fs::write(&model, "SELECT design_name FROM design").unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["dim_design.sql", "does not return design_id", "primary key"]);
+    world.blackwater(&["run"]).await.says(1, &["dim_design.sql", "does not return design_id", "primary key"]);
     std::fs::write(&model, "SELECT design_id,\n  now() AS t FROM design").unwrap();
-    says(&world.blackwater(&["run"]).await, 2, &["pack/dim_design.sql:2", "may not use now()"]);
+    world.blackwater(&["run"]).await.says(2, &["pack/dim_design.sql:2", "may not use now()"]);
     nothing_is_written(&world).await;
 }
 
@@ -112,7 +102,7 @@ async fn a_star_table_that_does_not_fit_its_model_stops_the_batch_and_loses_noth
     let text = std::fs::read_to_string(&schema).unwrap();
     std::fs::write(&schema, text.replace("file_name     varchar NOT NULL", "filename varchar")).unwrap();
     let finished = world.blackwater(&["run"]).await;
-    says(&finished, 1, &["load", "batch 1", "dim_design", "file_name", "Add it to schema.sql"]);
+    finished.says(1, &["load", "batch 1", "dim_design", "file_name", "Add it to schema.sql"]);
     assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.ledger").await, Some("0".into()));
     assert_eq!(world.in_warehouse("SELECT to_regclass('dim_currency')").await, None, "half a batch was applied");
     std::fs::write(&schema, text).unwrap();
@@ -125,15 +115,15 @@ async fn row_security_and_views_are_refused() {
     world.source.batch_execute("CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; ALTER TABLE design ENABLE ROW LEVEL SECURITY").await.unwrap();
     let url = world.server.url("source").replace("postgres@", "reader@");
     world.configure(&url, &world.server.url("warehouse"), "directory = \"buckets\"");
-    says(&world.blackwater(&["run"]).await, 1, &["design", "row-level security"]);
+    world.blackwater(&["run"]).await.says(1, &["design", "row-level security"]);
     world
         .source
         .batch_execute("ALTER TABLE design DISABLE ROW LEVEL SECURITY; REVOKE SELECT ON address FROM reader")
         .await
         .unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["address", "may not read it"]);
+    world.blackwater(&["run"]).await.says(1, &["address", "may not read it"]);
     world.source.batch_execute("GRANT SELECT ON address TO reader; ALTER TABLE address RENAME TO a; CREATE VIEW address AS SELECT * FROM a").await.unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["address", "not a table"]);
+    world.blackwater(&["run"]).await.says(1, &["address", "not a table"]);
     nothing_is_written(&world).await;
     world.source.batch_execute("DROP VIEW address; ALTER TABLE a RENAME TO address").await.unwrap();
     world.run_and_agree().await;
@@ -150,11 +140,11 @@ async fn a_bucket_of_another_log() {
     // The ingestion bucket is emptied: a new log begins, and nobody takes it for the old one.
     std::fs::rename(&ingestion, &aside).unwrap();
     let finished = world.blackwater(&["run"]).await;
-    says(&finished, 1, &["transform", "belongs to log", "knows log", "test-processed"]);
+    finished.says(1, &["transform", "belongs to log", "knows log", "test-processed"]);
     // Both buckets are emptied: load knows its log.
     std::fs::remove_dir_all(&processed).unwrap();
     let finished = world.blackwater(&["run"]).await;
-    says(&finished, 1, &["load", "belongs to log", "schema public of the warehouse"]);
+    finished.says(1, &["load", "belongs to log", "schema public of the warehouse"]);
     // With the old bucket in its place the pipeline goes on.
     std::fs::remove_dir_all(&ingestion).unwrap();
     std::fs::remove_dir_all(&processed).unwrap();
@@ -171,7 +161,7 @@ async fn an_old_copy_of_the_ingestion_bucket() {
     world.source.batch_execute("UPDATE design SET file_name = 'two'").await.unwrap();
     world.run().await;
     std::fs::remove_file(world.buckets().join(BUCKETS[0]).join("batches/000000000002.json")).unwrap();
-    says(&world.blackwater(&["transform"]).await, 1, &["ends at batch 1", "batch 2 of it is applied"]);
+    world.blackwater(&["transform"]).await.says(1, &["ends at batch 1", "batch 2 of it is applied"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,15 +172,13 @@ async fn what_is_no_manifest_or_a_newer_one() {
     let text = std::fs::read_to_string(world.buckets().join(BUCKETS[0]).join(manifest)).unwrap();
     let write = |text: &str| world.overwrite(BUCKETS[0], manifest, text);
     write("hello");
-    says(&world.blackwater(&["run"]).await, 1, &["test-ingestion/batches/000000000001.json", "is not the manifest"]);
+    world.blackwater(&["run"]).await.says(1, &["test-ingestion/batches/000000000001.json", "is not the manifest"]);
     write(&text.replace("\"format\": 1", "\"format\": 2"));
-    says(
-        &world.blackwater(&["run"]).await,
-        1,
+    world.blackwater(&["run"]).await.says(1,
         &["test-ingestion/batches/000000000001.json", "format 2", "newer version"],
     );
     write(&text.replace("\"batch\": 1", "\"batch\": 7"));
-    says(&world.blackwater(&["run"]).await, 1, &["it says that it is batch 7"]);
+    world.blackwater(&["run"]).await.says(1, &["it says that it is batch 7"]);
     write(&text);
     world.run_and_agree().await;
 }
@@ -203,11 +191,11 @@ async fn a_data_object_that_is_not_the_one_listed() {
     let object = world.buckets().join(BUCKETS[0]).join(&key);
     let text = std::fs::read_to_string(&object).unwrap();
     std::fs::write(&object, text.replace("Rubber", "Robber")).unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["transform", &key, "checksum"]);
+    world.blackwater(&["run"]).await.says(1, &["transform", &key, "checksum"]);
     world.forget_checksums();
-    says(&world.blackwater(&["run"]).await, 1, &["transform", &key, "checksum"]);
+    world.blackwater(&["run"]).await.says(1, &["transform", &key, "checksum"]);
     std::fs::remove_file(&object).unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["transform", &key, "not there"]);
+    world.blackwater(&["run"]).await.says(1, &["transform", &key, "not there"]);
     std::fs::write(&object, text).unwrap();
     world.run_and_agree().await;
 }
@@ -215,7 +203,7 @@ async fn a_data_object_that_is_not_the_one_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_no_model_reads_cannot_be_read_in_full() {
     let world = World::totesys().await;
-    says(&world.blackwater(&["extract", "--full", "staff"]).await, 2, &["staff", "address, currency, design"]);
+    world.blackwater(&["extract", "--full", "staff"]).await.says(2, &["staff", "address, currency, design"]);
     world.run().await;
     let report = world.blackwater(&["extract", "--full", "design"]).await.report();
     assert_eq!(report["tables"][2]["full"], "it was asked for");
@@ -231,9 +219,7 @@ async fn a_star_table_whose_key_is_not_the_one_of_the_source() {
         .replace("design_id     integer PRIMARY KEY", "design_id integer")
         .replace("file_name     varchar NOT NULL", "file_name varchar PRIMARY KEY");
     std::fs::write(&schema, other).unwrap();
-    says(
-        &world.blackwater(&["run"]).await,
-        1,
+    world.blackwater(&["run"]).await.says(1,
         &["dim_design", "(file_name)", "(design_id)", "could overwrite another"],
     );
     std::fs::write(&schema, text).unwrap();
@@ -249,7 +235,7 @@ async fn an_ingestion_bucket_that_went_back_and_on_again() {
     std::fs::remove_file(world.buckets().join(BUCKETS[0]).join("batches/000000000002.json")).unwrap();
     world.source.batch_execute("UPDATE design SET file_name = 'another two'").await.unwrap();
     world.blackwater(&["extract"]).await.report();
-    says(&world.blackwater(&["run"]).await, 1, &["000000000002.json", "another batch of this number"]);
+    world.blackwater(&["run"]).await.says(1, &["000000000002.json", "another batch of this number"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +243,7 @@ async fn a_source_that_cannot_be_read_does_not_hold_up_what_was_read() {
     let world = World::totesys().await;
     world.blackwater(&["extract"]).await.report();
     world.source.batch_execute("ALTER TABLE design RENAME TO designs").await.unwrap();
-    says(&world.blackwater(&["run"]).await, 1, &["extract", "design"]);
+    world.blackwater(&["run"]).await.says(1, &["extract", "design"]);
     world.source.batch_execute("ALTER TABLE designs RENAME TO design").await.unwrap();
     world.agree().await;
 }

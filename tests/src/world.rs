@@ -44,6 +44,16 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// It failed with this exit code, and its message has all of `words`.
+    pub fn says(&self, code: i32, words: &[&str]) {
+        let report: Value = serde_json::from_str(&self.stdout).unwrap_or_default();
+        let message = report["error"].as_str().unwrap_or_default();
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in words {
+            assert!(message.contains(word), "{word:?} is not in: {message}");
+        }
+    }
+
     /// Its report; it must have succeeded.
     pub fn report(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -182,7 +192,13 @@ impl World {
 
     /// Starts the program with this configuration and JSON as its output.
     pub fn spawn(&self, arguments: &[&str]) -> Child {
-        Command::new(program())
+        self.command(arguments).spawn().unwrap()
+    }
+
+    /// The program as [`World::spawn`] starts it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
             .args(arguments)
             .args(["--format", "json", "--config"])
             .arg(self.configuration())
@@ -192,9 +208,8 @@ impl World {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap()
+            .kill_on_drop(true);
+        command
     }
 
     /// Runs the program to its end.
@@ -217,16 +232,21 @@ impl World {
     /// The warehouse holds what the oracle says.
     pub async fn agree(&self) {
         for (table, query) in &self.oracle {
-            let columns = self.columns(query).await;
-            let star = format!("SELECT {} FROM {table}", columns.join(", "));
-            let expected = rows(&self.source, query).await;
-            assert_eq!(rows(&self.warehouse, &star).await, expected, "{table} differs from the source");
+            self.agree_on(table, query).await;
         }
+    }
+
+    /// A table of the warehouse holds what a query over the source returns.
+    pub async fn agree_on(&self, table: &str, query: &str) {
+        let columns = self.columns(query).await;
+        let star = format!("SELECT {} FROM {table}", columns.join(", "));
+        let expected = rows(&self.source, query).await;
+        assert_eq!(rows(&self.warehouse, &star).await, expected, "{table} differs from {query}");
     }
 
     async fn columns(&self, query: &str) -> Vec<String> {
         let statement = self.source.prepare(query).await.unwrap();
-        statement.columns().iter().map(|column| column.name().to_owned()).collect()
+        statement.columns().iter().map(|column| format!("\"{}\"", column.name().replace('"', "\"\""))).collect()
     }
 
     /// One value of the warehouse, as text.
