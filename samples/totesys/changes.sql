@@ -1,7 +1,7 @@
 -- Changes for after the first load, each of a kind that the real source makes, one step a block.
 
 -- 1. A new sale: order, transaction and payment of one deal share a millisecond.
---    One new row in dim_transaction.
+--    One new row in dim_transaction, fact_sales_order and fact_payment.
 WITH o AS (
     INSERT INTO sales_order (created_at, last_updated, design_id, staff_id, counterparty_id, units_sold, unit_price,
         currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id)
@@ -17,21 +17,36 @@ INSERT INTO payment (created_at, last_updated, transaction_id, counterparty_id, 
 SELECT '2024-11-12 18:59:10.007', '2024-11-12 18:59:10.007', transaction_id, 13, 102000.00, 2, 1, false,
     '2024-11-14', 12345678, 87654321 FROM t;
 
--- 2. A silent update: last_updated stays as it was, as it does in the real source.
---    Row 5 of dim_design is replaced; a pipeline that goes by last_updated never sees it.
+-- 2. A silent update of a sale: last_updated stays as it was, as it does in the real source.
+--    A second version of order 4 in fact_sales_order, with the same last_updated_date and _time; a
+--    pipeline that goes by last_updated never sees it.
+UPDATE sales_order SET agreed_delivery_date = '2025-08-11' WHERE sales_order_id = 4;
+
+-- 3. A silent update of a design. Row 5 of dim_design is replaced.
 UPDATE design SET file_location = '/usr/ports' WHERE design_id = 5;
 
--- 3. A moved address. Row 17 of dim_location is replaced.
+-- 4. The morning's payments: one statement, one timestamp.
+--    One new version in fact_payment for each of the five rows, and nothing else.
+UPDATE payment SET paid = true, last_updated = '2024-11-13 07:55:11.724'
+WHERE NOT paid AND payment_date = '2024-11-13';
+
+-- 5. A department moves; no row of staff changes.
+--    In dim_staff the location of the members of department 4 is replaced (there is one).
+UPDATE department SET location = 'Leeds', last_updated = '2024-11-20 10:00:00.000' WHERE department_id = 4;
+
+-- 6. A moved address; no counterparty changes.
+--    Row 17 of dim_location is replaced, and rows 11 and 19 of dim_counterparty.
 UPDATE address SET city = 'Priceford', last_updated = '2024-11-20 10:00:00.001' WHERE address_id = 17;
 
--- 4. A value cleared. NULL in the warehouse, not the empty string and not 'None'.
+-- 7. A value cleared. NULL in row 6 of dim_location and in the counterparty there, not the empty string
+--    and not 'None'.
 UPDATE address SET address_line_2 = NULL, last_updated = '2024-11-20 10:00:00.002' WHERE address_id = 6;
 
--- 5. A late commit: stamped before rows that were taken already, visible only now.
+-- 8. A late commit: stamped before rows that were taken already, visible only now.
 --    One new row in dim_design.
 INSERT INTO design (created_at, last_updated, design_name, file_location, file_name)
 VALUES ('2024-11-12 18:59:09.990', '2024-11-12 18:59:09.990', 'Rubber', '/srv', 'rubber-20240101-late.json');
 
--- 6. A new currency. Its name comes from the pack's ISO 4217 table.
+-- 9. A new currency. Its name comes from the pack's ISO 4217 table.
 INSERT INTO currency (currency_code, created_at, last_updated)
 VALUES ('CHF', '2024-11-20 10:00:00.003', '2024-11-20 10:00:00.003');

@@ -5,6 +5,7 @@
 mod definitions;
 mod errors;
 mod first_load;
+mod histories;
 mod kills;
 mod large;
 mod races;

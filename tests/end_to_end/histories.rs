@@ -1,0 +1,200 @@
+//! Facts keep every version; the views over them show the newest.
+
+use blackwater_local::totesys;
+use blackwater_tests::World;
+use serde_json::{Value, json};
+
+/// What a run changed: (table, inserted, updated) of each table that it changed.
+fn changed(report: &Value) -> Vec<Value> {
+    let batches = report["load"]["batches"].as_array().unwrap();
+    let tables = batches.iter().flat_map(|batch| batch["tables"].as_array().unwrap());
+    let counts = tables.map(|table| json!([table["table"], table["inserted"], table["updated"]]));
+    counts.filter(|counts| counts[1] != 0 || counts[2] != 0).collect()
+}
+
+/// The versions of one sales order, oldest first, each with the batch that brought it.
+async fn versions(world: &World, order: i32) -> Option<String> {
+    let sql = format!(
+        "SELECT string_agg(concat_ws(' ', f.units_sold, f.agreed_delivery_date, 'in', v.batch, 'until ' || v.superseded), ', '
+                           ORDER BY f.sales_record_id)
+         FROM fact_sales_order f JOIN blackwater.version v ON v.record = f.sales_record_id
+         WHERE v.star_table = 'fact_sales_order' AND f.sales_order_id = {order}"
+    );
+    world.in_warehouse(&sql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_of_the_sample_has_the_effect_that_is_written_there() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    let file = totesys::file("changes.sql");
+    let mut steps: Vec<String> = Vec::new();
+    for line in file.lines() {
+        match line.strip_prefix("-- ") {
+            Some(name) if name.starts_with(|c: char| c.is_ascii_digit()) => steps.push(line.to_owned()),
+            _ => steps.iter_mut().next_back().into_iter().for_each(|step| step.extend(["\n", line])),
+        }
+    }
+    let expected = [
+        json!([["dim_transaction", 1, 0], ["fact_sales_order", 1, 0], ["fact_payment", 1, 0]]),
+        json!([["fact_sales_order", 1, 0]]),
+        json!([["dim_design", 0, 1]]),
+        json!([["fact_payment", 5, 0]]),
+        json!([["dim_staff", 0, 1]]),
+        json!([["dim_counterparty", 0, 2], ["dim_location", 0, 1]]),
+        json!([["dim_counterparty", 0, 1], ["dim_location", 0, 1]]),
+        json!([["dim_design", 1, 0]]),
+        json!([["dim_currency", 1, 0]]),
+    ];
+    assert_eq!(steps.len(), expected.len());
+    for (step, expected) in steps.iter().zip(expected) {
+        let name = step.lines().next().unwrap();
+        world.source.batch_execute(step).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let report = world.run_and_agree().await;
+        let mut found = changed(&report);
+        // Dates come and go with the orders; the oracle judges them.
+        found.retain(|counts| counts[0] != "dim_date");
+        let sorted = |mut of: Vec<Value>| {
+            of.sort_by_key(|counts| counts[0].to_string());
+            of
+        };
+        assert_eq!(sorted(found), sorted(expected.as_array().unwrap().clone()), "{name}");
+        assert_eq!(world.run().await["extract"]["outcome"], "nothing", "{name}");
+    }
+    let silent = "SELECT count(*) || ' ' || count(DISTINCT (last_updated_date, last_updated_time)) FROM fact_sales_order
+                  WHERE sales_order_id = 4";
+    assert_eq!(world.in_warehouse(silent).await, Some("2 1".into()), "two versions with one last_updated");
+    assert_eq!(world.in_warehouse("SELECT address_line_2 FROM dim_location WHERE location_id = 6").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_comes_back_is_a_version_and_one_that_stays_is_none() {
+    let world = World::totesys().await;
+    world.run().await;
+    let first = versions(&world, 7).await.unwrap();
+    assert!(first.ends_with(" in 1"), "{first}");
+    let was: i32 =
+        world.source.query_one("SELECT units_sold FROM sales_order WHERE sales_order_id = 7", &[]).await.unwrap().get(0);
+    for units in [5000, was, was] {
+        let update = format!("UPDATE sales_order SET units_sold = {units} WHERE sales_order_id = 7");
+        world.source.batch_execute(&update).await.unwrap();
+        world.run_and_agree().await;
+    }
+    let day = first.split(' ').nth(1).unwrap().to_owned();
+    let expected = format!("{was} {day} in 1 until 2, 5000 {day} in 2 until 3, {was} {day} in 3");
+    assert_eq!(versions(&world, 7).await, Some(expected.clone()), "A, B, A, and A written once more");
+
+    // Every row again, from a full reading and from an empty processed log.
+    world.blackwater(&["extract", "--full"]).await.report();
+    let report = world.run_and_agree().await;
+    assert_eq!(changed(&report), Vec::<Value>::new());
+    assert_eq!(versions(&world, 7).await, Some(expected));
+    let orphans = "SELECT count(*) FROM fact_sales_order f WHERE NOT EXISTS (SELECT FROM blackwater.version v
+                   WHERE v.star_schema = 'public' AND v.star_table = 'fact_sales_order' AND v.record = f.sales_record_id)";
+    assert_eq!(world.in_warehouse(orphans).await, Some("0".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_changes_before_a_run_are_one_version() {
+    let world = World::totesys().await;
+    world.run().await;
+    for units in [1, 2, 3] {
+        let update = format!("UPDATE sales_order SET units_sold = {units} WHERE sales_order_id IN (1, 2)");
+        world.source.batch_execute(&update).await.unwrap();
+    }
+    let report = world.run_and_agree().await;
+    assert_eq!(changed(&report), [json!(["fact_sales_order", 2, 0])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_batches_that_are_applied_at_once_keep_their_versions() {
+    let world = World::totesys().await;
+    for units in [11, 22, 33] {
+        let update = format!("UPDATE sales_order SET units_sold = {units} WHERE sales_order_id = 3");
+        world.source.batch_execute(&update).await.unwrap();
+        world.blackwater(&["extract"]).await.report();
+    }
+    world.run_and_agree().await;
+    let found = versions(&world, 3).await.unwrap();
+    let units: Vec<_> = found.split(", ").map(|version| version.split(' ').next().unwrap()).collect();
+    assert_eq!(units, ["11", "22", "33"], "{found}");
+}
+
+/// What roles may do with the view, in one line.
+const GRANTS: &str = "
+    SELECT string_agg(a, ', ' ORDER BY a) FROM (
+        SELECT CASE WHEN acl.grantee = 0 THEN 'PUBLIC' ELSE acl.grantee::regrole::text END || ' ' || privilege_type
+               || CASE WHEN is_grantable THEN '*' ELSE '' END || ' of ' || pg_get_userbyid(relowner) AS a
+        FROM pg_class, aclexplode(relacl) acl WHERE oid = 'current_fact_sales_order'::regclass AND grantee <> relowner
+        UNION ALL
+        SELECT acl.grantee::regrole::text || ' ' || attname FROM pg_attribute, aclexplode(attacl) acl
+        WHERE attrelid = 'current_fact_sales_order'::regclass) g";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_schema_makes_the_views_again_with_their_grants() {
+    let world = World::totesys().await;
+    world.run().await;
+    let grants = "
+        CREATE ROLE analyst; CREATE ROLE \"Bob's\"; CREATE ROLE keeper SUPERUSER;
+        GRANT SELECT ON current_fact_sales_order TO analyst WITH GRANT OPTION;
+        GRANT SELECT (unit_price, units_sold) ON current_fact_sales_order TO \"Bob's\";
+        GRANT SELECT ON current_fact_sales_order TO PUBLIC;
+        ALTER VIEW current_fact_sales_order OWNER TO keeper";
+    world.warehouse.batch_execute(grants).await.unwrap();
+    let before = world.in_warehouse(GRANTS).await;
+    let expected = "\"Bob's\" unit_price, \"Bob's\" units_sold, PUBLIC SELECT of keeper, analyst SELECT* of keeper";
+    assert_eq!(before.as_deref(), Some(expected));
+
+    // A view that people made is in the way of a changed table, and is not dropped for them.
+    let theirs = "CREATE VIEW revenue AS SELECT sum(unit_price * units_sold) FROM current_fact_sales_order";
+    world.warehouse.batch_execute(theirs).await.unwrap();
+    let schema = world.pack().join("schema.sql");
+    let more = "ALTER TABLE fact_sales_order ADD COLUMN IF NOT EXISTS amount numeric
+                    GENERATED ALWAYS AS (units_sold * unit_price) STORED;
+                ALTER TABLE fact_sales_order DROP COLUMN IF EXISTS deleted_at;";
+    std::fs::write(&schema, format!("{}\n{more}", std::fs::read_to_string(&schema).unwrap())).unwrap();
+    world.source.batch_execute("UPDATE sales_order SET units_sold = 10 WHERE sales_order_id = 1").await.unwrap();
+    let stopped = world.blackwater(&["run"]).await;
+    stopped.says(1, &["current_fact_sales_order", "schema.sql has changed", "revenue depends on", "make it anew"]);
+    assert_eq!(world.in_warehouse(GRANTS).await, before, "a load that stopped changed something");
+
+    world.warehouse.batch_execute("DROP VIEW revenue").await.unwrap();
+    world.run_and_agree().await;
+    assert_eq!(world.in_warehouse(GRANTS).await, before);
+    let amount = "SELECT amount - units_sold * unit_price FROM current_fact_sales_order WHERE sales_order_id = 1";
+    assert_eq!(world.in_warehouse(amount).await, Some("0.00".into()), "the view lacks the new column");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_of_the_same_name_is_left_alone() {
+    let world = World::totesys().await;
+    world.warehouse.batch_execute("CREATE VIEW current_fact_payment AS SELECT 1 AS mine").await.unwrap();
+    world.blackwater(&["run"]).await.says(1, &["current_fact_payment", "already exists"]);
+    assert_eq!(world.in_warehouse("SELECT mine FROM current_fact_payment").await, Some("1".into()));
+    world.warehouse.batch_execute("DROP VIEW current_fact_payment").await.unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_may_read_the_views() {
+    let world = World::totesys().await;
+    world.warehouse.batch_execute("CREATE ROLE quicksight").await.unwrap();
+    let configuration = std::fs::read_to_string(world.configuration()).unwrap();
+    let readers = configuration.replace("[warehouse]\n", "[warehouse]\nreaders = [\"quicksight\"]\n");
+    std::fs::write(world.configuration(), readers).unwrap();
+    world.run().await;
+    let may = "SELECT has_table_privilege('quicksight', 'current_fact_payment', 'SELECT')";
+    assert_eq!(world.in_warehouse(may).await, Some("t".into()));
+    let sum = "SET ROLE quicksight; SELECT count(*) FROM current_fact_payment";
+    assert_ne!(world.in_warehouse(sum).await, Some("0".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_of_values_needs_a_key() {
+    let world = World::totesys().await;
+    let schema = world.pack().join("schema.sql");
+    let more = "CREATE TABLE IF NOT EXISTS dim_city (id serial PRIMARY KEY, city text)";
+    std::fs::write(&schema, format!("{}\n{more}", std::fs::read_to_string(&schema).unwrap())).unwrap();
+    std::fs::write(world.pack().join("dim_city.sql"), "SELECT DISTINCT city FROM address").unwrap();
+    world.blackwater(&["run"]).await.says(1, &["dim_city", "a set of values", "Give it a key"]);
+}
