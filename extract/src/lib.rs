@@ -114,7 +114,7 @@ impl Extract {
             schema: config.source.schema.clone(),
             exclude: config.source.exclude.clone(),
             connections: config.limits.connections,
-            object_bytes: config.limits.memory / 8,
+            object_bytes: config.limits.memory / 16,
             log: Log::ingestion(ingestion),
             pack,
         })
