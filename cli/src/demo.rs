@@ -45,7 +45,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let warehouse = connect(&server.url("warehouse")).await?;
     let left = ask(&source, totesys::file("question.source.sql")).await?;
     let right = ask(&warehouse, totesys::file("question.warehouse.sql")).await?;
-    print(&format!("\nThe same question on each side: designs by name\nsource\n{left}warehouse\n{right}"))?;
+    print(&format!("\nThe same question on each side: what was sold most\nsource\n{left}warehouse\n{right}"))?;
     anyhow::ensure!(left == right, "the two sides disagree; please report this");
     print("\nThey agree. Everything started here is gone now. To use your own databases, see the README.\n")
 }

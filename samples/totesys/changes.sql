@@ -5,7 +5,8 @@
 WITH o AS (
     INSERT INTO sales_order (created_at, last_updated, design_id, staff_id, counterparty_id, units_sold, unit_price,
         currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id)
-    VALUES ('2024-11-12 18:59:10.007', '2024-11-12 18:59:10.007', 3, 17, 13, 40000, 2.55, 2, '2024-11-15', '2024-11-14', 9)
+    VALUES ('2024-11-12 18:59:10.007', '2024-11-12 18:59:10.007', 3, 17, 13, 40000, 2.55, 2,
+        '2024-11-15', '2024-11-14', 9)
     RETURNING sales_order_id
 ), t AS (
     INSERT INTO "transaction" (transaction_type, sales_order_id, created_at, last_updated)

@@ -1,6 +1,6 @@
 //! DDL at the source that changes what a table holds without writing its rows.
 
-use blackwater_tests::{BUCKETS, Oracle, World};
+use blackwater_tests::{BUCKETS, Oracle, World, extracted};
 
 const ITEMS: &str = "
     CREATE TABLE item (id int, name text NOT NULL, PRIMARY KEY (id)) PARTITION BY RANGE (id);
@@ -14,14 +14,11 @@ const ORACLE: [Oracle; 1] = [("dim_item", "SELECT id, name FROM item")];
 
 /// Why a table was read in full in the newest run.
 fn full(report: &serde_json::Value, table: &str) -> Option<String> {
-    let tables = report["extract"]["tables"].as_array().unwrap();
-    let found = tables.iter().find(|found| found["table"] == table).unwrap();
-    found["full"].as_str().map(str::to_owned)
+    extracted(report, table)["full"].as_str().map(str::to_owned)
 }
 
 fn rows(report: &serde_json::Value, table: &str) -> u64 {
-    let tables = report["extract"]["tables"].as_array().unwrap();
-    tables.iter().find(|found| found["table"] == table).unwrap()["rows"].as_u64().unwrap()
+    extracted(report, table)["rows"].as_u64().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +132,9 @@ async fn a_column_dropped_and_added_again_with_a_default_arrives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_changes_or_comes_later_has_all_its_rows() {
     let world = World::totesys().await;
-    std::fs::remove_file(world.pack().join("dim_transaction.sql")).unwrap();
+    for model in ["dim_transaction.sql", "fact_payment.sql"] {
+        std::fs::remove_file(world.pack().join(model)).unwrap();
+    }
     world.run().await;
     totesys_pack(&world);
     let iso = world.pack().join("iso_4217.csv");
@@ -144,6 +143,11 @@ async fn a_model_that_changes_or_comes_later_has_all_its_rows() {
     let report = world.run().await;
     assert_eq!(full(&report, "transaction").unwrap(), "the log does not hold it yet");
     assert_eq!(full(&report, "currency").unwrap(), "the model dim_currency is new or has changed");
+    assert_eq!(full(&report, "payment").unwrap(), "the model fact_payment is new or has changed");
+    assert_eq!(full(&report, "sales_order"), None);
+    let payments = "SELECT count(*) FROM fact_payment";
+    let expected: i64 = world.source.query_one("SELECT count(*) FROM payment", &[]).await.unwrap().get(0);
+    assert_eq!(world.in_warehouse(payments).await, Some(expected.to_string()));
     assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_transaction").await, Some("34".into()));
     let yen = "SELECT currency_name FROM dim_currency WHERE currency_code = 'JPY'";
     assert_eq!(world.in_warehouse(yen).await, Some("Japanese Yen".into()));

@@ -1,7 +1,7 @@
 use std::fs::File;
 
 use blackwater_local::totesys;
-use blackwater_tests::{BUCKETS, World};
+use blackwater_tests::{BUCKETS, World, extracted};
 use parquet::basic::{Compression, Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use tokio_postgres::Client;
@@ -120,10 +120,7 @@ async fn a_second_run_writes_nothing_whatever_transactions_are_open() {
 
     holder.batch_execute("UPDATE design SET file_name = 'late' WHERE design_id = 3; COMMIT").await.unwrap();
     let report = world.run_and_agree().await;
-    let rows = |table: &str| {
-        let tables = report["extract"]["tables"].as_array().unwrap();
-        tables.iter().find(|found| found["table"] == table).unwrap()["rows"].as_u64()
-    };
+    let rows = |table: &str| extracted(&report, table)["rows"].as_u64();
     assert_eq!((rows("design"), rows("address")), (Some(1), Some(0)), "only the late row is new");
 }
 

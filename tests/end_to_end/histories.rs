@@ -61,7 +61,8 @@ async fn each_change_of_the_sample_has_the_effect_that_is_written_there() {
         assert_eq!(sorted(found), sorted(expected.as_array().unwrap().clone()), "{name}");
         assert_eq!(world.run().await["extract"]["outcome"], "nothing", "{name}");
     }
-    let silent = "SELECT count(*) || ' ' || count(DISTINCT (last_updated_date, last_updated_time)) FROM fact_sales_order
+    let silent =
+        "SELECT count(*) || ' ' || count(DISTINCT (last_updated_date, last_updated_time)) FROM fact_sales_order
                   WHERE sales_order_id = 4";
     assert_eq!(world.in_warehouse(silent).await, Some("2 1".into()), "two versions with one last_updated");
     assert_eq!(world.in_warehouse("SELECT address_line_2 FROM dim_location WHERE location_id = 6").await, None);
@@ -73,8 +74,12 @@ async fn a_value_that_comes_back_is_a_version_and_one_that_stays_is_none() {
     world.run().await;
     let first = versions(&world, 7).await.unwrap();
     assert!(first.ends_with(" in 1"), "{first}");
-    let was: i32 =
-        world.source.query_one("SELECT units_sold FROM sales_order WHERE sales_order_id = 7", &[]).await.unwrap().get(0);
+    let was: i32 = world
+        .source
+        .query_one("SELECT units_sold FROM sales_order WHERE sales_order_id = 7", &[])
+        .await
+        .unwrap()
+        .get(0);
     for units in [5000, was, was] {
         let update = format!("UPDATE sales_order SET units_sold = {units} WHERE sales_order_id = 7");
         world.source.batch_execute(&update).await.unwrap();

@@ -8,6 +8,7 @@ mod first_load;
 mod histories;
 mod kills;
 mod large;
+mod other_database;
 mod races;
 mod snapshots;
 mod standby;

@@ -28,7 +28,10 @@ const TYPES: [(&str, &[&str]); 46] = [
     ("time with time zone", &["12:00:00.5+05:30", "24:00:00-15"]),
     ("timestamp", &["0001-01-01 00:00:00", "9999-12-31 23:59:59.999999", "2024-02-29 12:00:00.1"]),
     ("timestamp(0)", &["2024-02-29 12:00:01"]),
-    ("timestamptz", &["2024-02-29 23:59:59.123456+05:45", "infinity", "-infinity", "0044-03-15 12:00 BC", "12024-01-01"]),
+    (
+        "timestamptz",
+        &["2024-02-29 23:59:59.123456+05:45", "infinity", "-infinity", "0044-03-15 12:00 BC", "12024-01-01"],
+    ),
     ("interval", &["1 year -2 mons +3 days -04:05:06.789", "0", "-1 day"]),
     ("uuid", &["A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"]),
     ("json", &["{\"b\": 1.0,  \"a\":[1 ,2], \"a\": null}", "\"\"", "null"]),
@@ -71,10 +74,9 @@ async fn every_type_arrives_as_postgres_prints_it() {
             .collect();
         source.push_str(&format!("INSERT INTO t VALUES ({id}, {});", values.join(", ")));
     }
-    let own = OWN_TYPES.replace("CREATE TYPE mood", "DO $$ BEGIN CREATE TYPE mood").replace(
-        "other text);",
-        "other text); EXCEPTION WHEN duplicate_object THEN NULL; END $$;",
-    );
+    let own = OWN_TYPES
+        .replace("CREATE TYPE mood", "DO $$ BEGIN CREATE TYPE mood")
+        .replace("other text);", "other text); EXCEPTION WHEN duplicate_object THEN NULL; END $$;");
     let schema = format!("{own} {}", table("IF NOT EXISTS dim_t"));
     let names: Vec<_> = (0..TYPES.len()).map(|number| format!("c{number}")).collect();
     let model = format!("SELECT id, {} FROM t", names.join(", "));
@@ -93,7 +95,8 @@ async fn every_type_arrives_as_postgres_prints_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_whose_text_depends_on_settings_is_refused_by_name() {
     for (kind, found) in [("money", "money"), ("regclass", "regclass"), ("regtype[]", "regtype"), ("price", "money")] {
-        let source = format!("CREATE DOMAIN price AS money; CREATE TABLE t (id integer PRIMARY KEY, v {kind}, w integer)");
+        let source =
+            format!("CREATE DOMAIN price AS money; CREATE TABLE t (id integer PRIMARY KEY, v {kind}, w integer)");
         let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, w integer)";
         let world = World::of(&source, &[("schema.sql", schema), ("dim_t.sql", "SELECT id, v FROM t")], &[]).await;
         world.blackwater(&["run"]).await.says(1, &["dim_t.sql: t.v holds ", found]);
@@ -216,7 +219,8 @@ async fn a_cast_reads_one_fixed_format_and_names_what_it_cannot_read() {
                              (6, ' 2024-01-02'), (7, '2024-1-2'), (8, '20240102'), (9, 'tbc'), (10, 'infinity'), (11, '')";
     let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, day date)";
     // What a person would write to Postgres: only dates of this shape, and none that is not in the calendar.
-    let oracle = "SELECT id, CASE WHEN day ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND id <> 4 THEN day::date END AS day FROM t";
+    let oracle =
+        "SELECT id, CASE WHEN day ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND id <> 4 THEN day::date END AS day FROM t";
     let strict = "SELECT id, CAST(day AS DATE) AS day FROM t";
     let pack = [("schema.sql", schema), ("dim_t.sql", strict)];
     let world = World::of(source, &pack, &[("dim_t", oracle)]).await;

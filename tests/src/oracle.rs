@@ -28,7 +28,8 @@ pub const TOTESYS: [Oracle; 11] = [
         "dim_staff",
         "SELECT staff_id, first_name, last_name,
                 (SELECT department_name FROM department d WHERE d.department_id = s.department_id),
-                CASE WHEN EXISTS (SELECT FROM department d WHERE d.department_id = s.department_id AND location IS NOT NULL)
+                CASE WHEN EXISTS (SELECT FROM department d
+                                  WHERE d.department_id = s.department_id AND location IS NOT NULL)
                      THEN (SELECT location FROM department d WHERE d.department_id = s.department_id)
                      ELSE 'Unknown' END AS location,
                 email_address
@@ -60,7 +61,8 @@ pub const TOTESYS: [Oracle; 11] = [
          SELECT DISTINCT to_date(left(day, 10), 'YYYY-MM-DD') AS date_id, left(day, 4)::int AS year,
                 substr(day, 6, 2)::int AS month, substr(day, 9, 2)::int AS day,
                 to_char(left(day, 10)::date, 'ID')::int AS day_of_week,
-                to_char(left(day, 10)::date, 'FMDay') AS day_name, to_char(left(day, 10)::date, 'FMMonth') AS month_name,
+                to_char(left(day, 10)::date, 'FMDay') AS day_name,
+                to_char(left(day, 10)::date, 'FMMonth') AS month_name,
                 (substr(day, 6, 2)::int + 2) / 3 AS quarter
          FROM named",
     ),

@@ -293,6 +293,12 @@ impl World {
     }
 }
 
+/// What a run's report says of a source table.
+pub fn extracted<'a>(report: &'a Value, table: &str) -> &'a Value {
+    let tables = report["extract"]["tables"].as_array().unwrap();
+    tables.iter().find(|found| found["table"] == table).unwrap()
+}
+
 /// Waits for the program's end.
 pub(crate) async fn finish(child: Child) -> Finished {
     let output = child.wait_with_output().await.unwrap();

@@ -299,10 +299,9 @@ mod tests {
     #[test]
     fn letters_change_one_by_one() {
         let frame = DataFrame::empty_with_height(1);
-        for (function, text, expected) in [
-            (TextFunction::Lower, "ÜNÏ İ ΣΣ", "ünï İ σσ"),
-            (TextFunction::Upper, "straße ünï", "STRAßE ÜNÏ"),
-        ] {
+        for (function, text, expected) in
+            [(TextFunction::Lower, "ÜNÏ İ ΣΣ", "ünï İ σσ"), (TextFunction::Upper, "straße ünï", "STRAßE ÜNÏ")]
+        {
             let text = Scalar::Literal(Some(text.into()), Type::Text);
             let values = evaluate(&Scalar::Text(function, Box::new(text)), &frame).ok().unwrap();
             assert_eq!(values.str().unwrap().get(0), Some(expected));

@@ -180,7 +180,8 @@ INSERT INTO "Staff" VALUES
 INSERT INTO "Language" VALUES ('de', 'German'), ('fr', 'French'), ('it', 'Italian'), ('en', 'English, "plain"');
 
 INSERT INTO "Publisher Group" VALUES
-    ('CH', 1, 'Alpenverlag'), ('CH', 2, 'NULL'), ('DE', 1, 'Gruppe "Eins", Berlin'), ('FR', 7, ''), ('', 1, 'Nobody''s');
+    ('CH', 1, 'Alpenverlag'), ('CH', 2, 'NULL'), ('DE', 1, 'Gruppe "Eins", Berlin'), ('FR', 7, ''),
+    ('', 1, 'Nobody''s');
 
 INSERT INTO "Publisher" VALUES
     ('00000000-0000-4000-8000-000000000001', 'Diogenes', 'CH', 1, 'https://one.example'),
@@ -204,8 +205,10 @@ INSERT INTO "Œuvre" VALUES
     ('CAM', 1, 'L''Étranger', '', 'fr', '00000000-0000-4000-8000-000000000003', '2-07-036002-4', '1942-05-19'),
     ('CAM', 2, 'La Peste', NULL, 'fr', '00000000-0000-4000-8000-000000000003', NULL, '1947-06-10'),
     ('ECO', 1, 'Il nome della rosa', NULL, 'it', '00000000-0000-4000-8000-000000000005', '88-452-0705-6', '1980-01-01'),
-    ('WOO', 1, 'A Room of One''s Own, etc.', 'a "talk"', 'en', '00000000-0000-4000-8000-000000000006', NULL, '1929-10-24'),
-    ('KOU', 1, E'Les soleils\nd\\indépendance', 'NULL', 'fr', '00000000-0000-4000-8000-000000000007', NULL, '1968-01-01'),
+    ('WOO', 1, 'A Room of One''s Own, etc.', 'a "talk"', 'en', '00000000-0000-4000-8000-000000000006', NULL,
+     '1929-10-24'),
+    ('KOU', 1, E'Les soleils\nd\\indépendance', 'NULL', 'fr', '00000000-0000-4000-8000-000000000007', NULL,
+     '1968-01-01'),
     ('BIE', 1, 'Sez Ner', NULL, 'rm', '00000000-0000-4000-8000-000000000002', NULL, '2009-03-01'),
     ('BIE', 2, 'Uors', E'sin\r\nromontsch', 'rm', '00000000-0000-4000-8000-000000000009', NULL, '2010-01-01'),
     ('ünd', 1, 'Ünderwägs 📚', '', 'de', '00000000-0000-4000-8000-000000000009', NULL, '1899-12-31'),
@@ -230,7 +233,8 @@ INSERT INTO "Copy" VALUES
     ('ünd', 1, 1, 'B-0014', 7, 'lent', 0.01, '999999.99'),
     ('', 1, 1, 'NULL', 1, 'in repair', 10000.00, '1000000');
 
-INSERT INTO "Tariff Class" VALUES ('S', 'Standard', 'as printed'), ('R', 'Reduced', NULL), ('N', NULL, 'new in May'), ('', 'Blank', '');
+INSERT INTO "Tariff Class" VALUES
+    ('S', 'Standard', 'as printed'), ('R', 'Reduced', NULL), ('N', NULL, 'new in May'), ('', 'Blank', '');
 
 -- A NULL in a unique key matches nothing, not even another NULL.
 INSERT INTO "Tariff" VALUES
@@ -239,18 +243,26 @@ INSERT INTO "Tariff" VALUES
     (7, '', 0, '', '');
 
 INSERT INTO "Loan" VALUES
-    (1, 1, 'FRI', 1, 1, 1, 1, 2, 'std', 1, '2024-01-31 23:30:00.123456-05', '2024-02-29', '2024-02-20', 2.50, 'returned', NULL),
+    (1, 1, 'FRI', 1, 1, 1, 1, 2, 'std', 1, '2024-01-31 23:30:00.123456-05', '2024-02-29', '2024-02-20', 2.50,
+     'returned', NULL),
     (1, 2, 'FRI', 2, 1, 1, NULL, 3, 'std', 2, '2024-02-29 00:30:00+05:30', '2024-02-30', NULL, 0.00, 'overdue', ''),
     (1, 3, 'DUE', 1, 1, 2, NULL, 2, 'red', 1, '2024-03-01 12:00:00Z', 'tomorrow', NULL, NULL, 'open', 'he said "soon"'),
-    (2, 1, 'CAM', 1, 1, 3, 5, 5, 'kid', 1, '2024-03-31 02:30:00+02', '2024-04-30', '2024-04-15', 1.00, 'returned', E'two\nlines'),
-    (2, 2, 'CAM', 1, NULL, 3, NULL, 5, 'std', 1, '2024-10-27 02:30:00.000001+01', '', NULL, 999999.99, 'open', 'half a key'),
+    (2, 1, 'CAM', 1, 1, 3, 5, 5, 'kid', 1, '2024-03-31 02:30:00+02', '2024-04-30', '2024-04-15', 1.00, 'returned',
+     E'two\nlines'),
+    (2, 2, 'CAM', 1, NULL, 3, NULL, 5, 'std', 1, '2024-10-27 02:30:00.000001+01', '', NULL, 999999.99, 'open',
+     'half a key'),
     (2, 3, NULL, 1, 1, 4, 2, NULL, 'std', 2, '1969-12-31 23:59:59.999999Z', NULL, '1970-01-01', -0.01, 'returned', ' '),
     (3, 1, 'ECO', 1, 1, 5, 5, 3, 'std', NULL, '2024-05-05 05:05:05Z', '2024-5-5', '2024-05-06', 0.10, 'returned', '\N'),
-    (3, 2, 'FRI ', 1, 1, 5, 99, 3, 'gone', 1, '2024-05-05 05:05:05Z', '05.05.2024', '2024-05-07', 3.00, 'returned', 'NULL'),
-    (9007199254740993, 1, 'WOO', 1, 1, 6, 7, 8, 'new', 1, '9999-12-31 23:59:59.999999Z', '9999-12-31', '9999-12-31', 3.33, 'returned', ','),
-    (9007199254740993, 2147483647, 'ünd', 1, 1, 6, NULL, 10, '', 0, '0001-01-01 00:00:00Z', '0001-01-01', NULL, 0.05, 'overdue', '📚'),
-    (-5, 0, '', 1, 1, 1, 8, 1, NULL, 1, '2024-02-29 12:00:00Z', '2024-02-29 ', '2024-03-01', NULL, 'returned', E'a\r\nb'),
-    (4, 1, 'FRI', 1, 2, 2, 1, 2, 'red', 1, '2024-06-30 22:00:00-02', '2024-07-31', '2024-07-01', 1.10, 'returned', '\.'),
+    (3, 2, 'FRI ', 1, 1, 5, 99, 3, 'gone', 1, '2024-05-05 05:05:05Z', '05.05.2024', '2024-05-07', 3.00, 'returned',
+     'NULL'),
+    (9007199254740993, 1, 'WOO', 1, 1, 6, 7, 8, 'new', 1, '9999-12-31 23:59:59.999999Z', '9999-12-31', '9999-12-31',
+     3.33, 'returned', ','),
+    (9007199254740993, 2147483647, 'ünd', 1, 1, 6, NULL, 10, '', 0, '0001-01-01 00:00:00Z', '0001-01-01', NULL, 0.05,
+     'overdue', '📚'),
+    (-5, 0, '', 1, 1, 1, 8, 1, NULL, 1, '2024-02-29 12:00:00Z', '2024-02-29 ', '2024-03-01', NULL, 'returned',
+     E'a\r\nb'),
+    (4, 1, 'FRI', 1, 2, 2, 1, 2, 'red', 1, '2024-06-30 22:00:00-02', '2024-07-31', '2024-07-01', 1.10, 'returned',
+     '\.'),
     (4, 2, 'FRI', 1, 2, 2, NULL, 2, 'red', 2, '2024-07-02 09:00:00Z', '2024-08-01', NULL, 1.10, 'open', 'no such zone'),
     (4, 3, NULL, NULL, NULL, 7, NULL, NULL, NULL, NULL, '2024-07-02 09:00:00Z', NULL, NULL, NULL, 'open', NULL),
     (5, 1, 'KOU', 1, 1, 4, 3, 6, 'std', 1, '2024-07-03 09:00:00Z', '2024-08-02', '2024-07-09', 2.00, 'returned', 'x'),
@@ -258,9 +270,9 @@ INSERT INTO "Loan" VALUES
 
 INSERT INTO "Lost Property" (tag, "Kind", kinds, facts, "Raw", "foundAt", weight, "Länge µm", photo, marks, labels,
     worth, tally, kept, seen_from, claimed, finder, closes, note, small, big, day, stamp, price, title, body) VALUES
-    ('00000000-0000-0000-0000-000000000000', 'umbrella', '{umbrella,"coats, hats"}', '{"b": 1.0, "a": [1, null, "x\ny"]}',
-     '{ "a" : 1,  "a" : 2, "b":"é" }', '2024-02-29 23:59:59.999999+05:45', 0.1, 0.1, '\x00', '{}', '{}',
-     1.0, 1.000, '1 year 2 mons -3 days 04:05:06.789', '10.0.0.1/8', true, 'ab', '24:00', 'plain', -32768,
+    ('00000000-0000-0000-0000-000000000000', 'umbrella', '{umbrella,"coats, hats"}',
+     '{"b": 1.0, "a": [1, null, "x\ny"]}', '{ "a" : 1,  "a" : 2, "b":"é" }',
+     '2024-02-29 23:59:59.999999+05:45', 0.1, 0.1, '\x00', '{}', '{}', 1.0, 1.000, '1 year 2 mons -3 days 04:05:06.789', '10.0.0.1/8', true, 'ab', '24:00', 'plain', -32768,
      -9223372036854775808, '0001-01-01', '2024-02-29 23:59:59.9996', 1.0000, 'a', ''),
     ('11111111-1111-4111-8111-111111111111', 'coats, hats', '{}', '{}', E'{"x":\n  [1,\t2 ] ,"y":{}}',
      '9999-12-31 23:59:59.999999Z', 1e-30, 5e-324, '\x00ff0a0d225c2c00', '{1,NULL,-2147483648}',
@@ -274,8 +286,8 @@ INSERT INTO "Lost Property" (tag, "Kind", kinds, facts, "Raw", "foundAt", weight
     ('33333333-3333-4333-8333-333333333333', '', NULL, '"\u00e9 \"q\" \\ /"', '""', '-infinity', 'Infinity',
      '-Infinity', E'\\x5c2e0a', '{{1,2},{3,4}}', '{NULL}', 0, 0, '178000000 years', 'fe80::1/64', true, 'ä€z',
      '23:59:59.999999', E'two\nlines', -1, -1, '2024-02-29', '1969-12-31 23:59:59.999', 99999999.9999, 'NULL', 'NULL'),
-    ('44444444-4444-4444-8444-444444444444', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, E'"'),
+    ('44444444-4444-4444-8444-444444444444', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, E'"'),
     ('ffffffff-ffff-4fff-bfff-ffffffffffff', 'umbrella', '{umbrella}', '[]', '[ ]', '0044-03-15 12:00:00+00 BC', 0, 0,
      '\xdeadbeef', '{0}', '{"","",""}', 100, 100, '1 mon', '0.0.0.0/0', false, 'abc', '06:00', 'NULL', 1, 1,
      '2000-01-01', '2000-01-01 00:00:00', 100, 'the end', E'a\r\nb\n\\.\nc, "d" ''e'' \\n \t📚\r');
