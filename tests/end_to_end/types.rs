@@ -80,7 +80,7 @@ async fn every_type_arrives_as_postgres_prints_it() {
     let schema = format!("{own} {}", table("IF NOT EXISTS dim_t"));
     let names: Vec<_> = (0..TYPES.len()).map(|number| format!("c{number}")).collect();
     let model = format!("SELECT id, {} FROM t", names.join(", "));
-    let oracle: &'static str = format!("SELECT * FROM t").leak();
+    let oracle = "SELECT * FROM t";
     let pack = [("schema.sql", schema.as_str()), ("dim_t.sql", model.as_str())];
     let world = World::of(&source, &pack, &[("dim_t", oracle)]).await;
     world.run_and_agree().await;
