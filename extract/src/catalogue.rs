@@ -7,6 +7,7 @@ use blackwater_shared::manifest::{Column, Heap, mark};
 use blackwater_shared::model::{Model, On, Select};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Doing;
+use blackwater_shared::scalar::Type;
 use blackwater_shared::store::sha256;
 use deadpool_postgres::{Object, Transaction};
 
@@ -34,17 +35,23 @@ pub(crate) struct Traits {
     /// With which columns it may be joined: those for which this is the same, because equal values
     /// print alike and values that print alike are equal.
     joins: Option<String>,
-    /// Whether its collation calls different texts equal.
-    vague: bool,
+    /// Whether a CAST to text gives another text than it prints, or its collation calls different
+    /// texts equal.
+    opaque: bool,
     /// The type in it whose text depends on settings or on other objects' names.
     unprintable: Option<String>,
 }
 
 impl Table {
     fn kind(&self, column: &str) -> Option<&str> {
+        self.columns.iter().find(|known| known.name == column).map(|known| known.kind.as_str())
+    }
+
+    fn type_of(&self, column: &str) -> Option<Type> {
+        let kind = self.kind(column)?;
         match self.traits.get(column) {
-            Some(Traits { vague: true, .. }) => Some("text with a nondeterministic collation"),
-            _ => self.columns.iter().find(|known| known.name == column).map(|known| known.kind.as_str()),
+            Some(Traits { opaque: true, .. }) => Some(Type::Opaque(kind.to_owned())),
+            _ => Some(Type::of(kind)),
         }
     }
 }
@@ -169,7 +176,7 @@ pub(crate) async fn read(
 
 /// Makes sure that a model fits the source.
 pub(crate) fn check_model(model: &Model, tables: &BTreeMap<String, Table>) -> Result<(), Error> {
-    model.typed(|table, column| tables.get(table)?.kind(column))?;
+    model.typed(|table, column| tables.get(table)?.type_of(column))?;
     let refuse = |why: String| Err(Error::Model { file: model.file.clone(), why });
     for select in &model.selects {
         for (place, table) in select.tables.iter().enumerate().filter(|(_, table)| !table.fixed) {
@@ -267,7 +274,11 @@ async fn definitions(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTre
             missing: row.get(5),
             generated: row.get(6),
             types: types.get(&row.get(7)).cloned().unwrap_or_default(),
-            traits: Traits { joins: row.get(8), vague: row.get(9), unprintable: unprintable.get(&row.get(7)).cloned() },
+            traits: Traits {
+                joins: row.get(8),
+                opaque: row.get(9),
+                unprintable: unprintable.get(&row.get(7)).cloned(),
+            },
         });
     }
     Ok(definitions)
@@ -297,8 +308,8 @@ const KEYS: &str = "
     GROUP BY i.indrelid, i.indexrelid, i.indisprimary
     ORDER BY 1, 2";
 
-/// The last two: with which columns it may be joined ([`Traits::joins`]), and whether its collation
-/// is not deterministic (<https://www.postgresql.org/docs/current/collation.html>).
+/// The last two: with which columns it may be joined ([`Traits::joins`]), and whether text is not what
+/// it seems ([`Traits::opaque`], <https://www.postgresql.org/docs/current/collation.html>).
 const COLUMNS: &str = "
     SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), c.collname::text,
            a.attmissingval::text, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END, a.atttypid,
@@ -309,7 +320,8 @@ const COLUMNS: &str = "
                      timestamp,timestamptz,uuid,bytea,macaddr,inet,cidr}'::regtype[])
                   OR b.oid = 'numeric'::regtype AND greatest(a.atttypmod, t.typtypmod) >= 0
                 THEN format_type(a.atttypid, a.atttypmod) END,
-           NOT coalesce(c.collisdeterministic, true)
+           NOT coalesce(c.collisdeterministic, true) OR b.oid = 'inet'::regtype OR b.typtype = 'd'
+             OR t.typtype = 'd' AND b.oid IN ('bool'::regtype, 'bpchar'::regtype)
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)

@@ -39,8 +39,8 @@ UPDATE department SET location = 'Leeds', last_updated = '2024-11-20 10:00:00.00
 --    Row 17 of dim_location is replaced, and rows 11 and 19 of dim_counterparty.
 UPDATE address SET city = 'Priceford', last_updated = '2024-11-20 10:00:00.001' WHERE address_id = 17;
 
--- 7. A value cleared. NULL in row 6 of dim_location and in the counterparty there, not the empty string
---    and not 'None'.
+-- 7. A value cleared.
+--    NULL in row 6 of dim_location and row 12 of dim_counterparty, not the empty string and not 'None'.
 UPDATE address SET address_line_2 = NULL, last_updated = '2024-11-20 10:00:00.002' WHERE address_id = 6;
 
 -- 8. A late commit: stamped before rows that were taken already, visible only now.

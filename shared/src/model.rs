@@ -163,14 +163,14 @@ impl Model {
     }
 
     /// The SELECTs with the types of their columns; `kind` gives the type of a source table's
-    /// column, as Postgres prints it, if there is one.
+    /// column, if there is one.
     ///
     /// # Errors
     /// With file and line, what does not fit the types.
-    pub fn typed<'a>(&self, kind: impl Fn(&str, &str) -> Option<&'a str>) -> Result<Vec<Typed>, Error> {
+    pub fn typed(&self, kind: impl Fn(&str, &str) -> Option<Type>) -> Result<Vec<Typed>, Error> {
         let kind = |table: &Table, column: &str| match table.fixed {
             true => Some(Type::Text),
-            false => kind(&table.name, column).map(Type::of),
+            false => kind(&table.name, column),
         };
         let typed = |select: &Select| select.typed(&self.file, &self.columns, &kind);
         let typed: Vec<_> = self.selects.iter().map(typed).collect::<Result<_, _>>()?;
@@ -553,7 +553,8 @@ mod tests {
             parse("SELECT a AS x, b FROM t UNION SELECT CAST(d AS DATE), c FROM u WHERE d IS NOT NULL").unwrap();
         assert!(model.is_values && model.is_driven_by("t") && model.is_driven_by("u"));
         assert_eq!(model.columns, ["x", "b"]);
-        let typed = |kind: &'static str| model.typed(|_, column| Some(if column == "d" { "text" } else { kind }));
+        let typed =
+            |kind: &'static str| model.typed(|_, column| Some(Type::of(if column == "d" { "text" } else { kind })));
         assert!(typed("date").is_ok());
         let error = typed("integer").unwrap_err().to_string();
         assert!(error.contains("x is integer in the first SELECT and date in another"), "{error}");
@@ -576,7 +577,8 @@ mod tests {
         };
         let check = |expr: &str| {
             let model = parse(&format!("SELECT\n{expr} AS x FROM t"))?;
-            let typed = model.typed(kinds).map_err(|error| error.to_string())?;
+            let typed =
+                model.typed(|table, column| kinds(table, column).map(Type::of)).map_err(|error| error.to_string())?;
             Ok::<_, String>(typed[0].outputs[0].1.kind().to_string())
         };
         for (expr, kind) in [

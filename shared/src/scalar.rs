@@ -38,8 +38,10 @@ pub enum Type {
     Timestamp,
     /// `timestamp` with time zone, which travels as text, in UTC.
     TimestampTz,
-    /// Any other.
+    /// Any other: it passes through, and may be cast to text.
     Other(String),
+    /// One that passes through, and that a CAST to text would change, or that text compares otherwise.
+    Opaque(String),
 }
 
 impl Type {
@@ -99,7 +101,7 @@ impl fmt::Display for Type {
             Self::Time => "time",
             Self::Timestamp => "timestamp",
             Self::TimestampTz => "timestamptz",
-            Self::Other(kind) => kind,
+            Self::Other(kind) | Self::Opaque(kind) => kind,
         };
         f.write_str(name)
     }
@@ -455,7 +457,7 @@ impl Scope<'_> {
             Type::Text | Type::Boolean if ordered => {
                 Err(self.refuse(at, format!("models may compare {kind} with = and <> only")))
             }
-            Type::Other(_) | Type::TimestampTz => {
+            Type::Other(_) | Type::Opaque(_) | Type::TimestampTz => {
                 Err(self.refuse(at, format!("models may not compare {kind}: it passes through as text; CAST it")))
             }
             _ => {
@@ -556,7 +558,7 @@ impl Scope<'_> {
         let from = input.kind();
         let known = match (&from, &to) {
             (Type::Unknown, _) => true,
-            (from, Type::Text) => !matches!(from, Type::Time | Type::Timestamp),
+            (from, Type::Text) => !matches!(from, Type::Time | Type::Timestamp | Type::Opaque(_)),
             (Type::Text, Type::Date | Type::Time | Type::Timestamp | Type::Integer(_) | Type::Numeric { .. }) => true,
             (Type::Timestamp | Type::TimestampTz, Type::Date | Type::Time) => true,
             (Type::Integer(_), Type::Integer(_) | Type::Numeric { .. }) => true,

@@ -106,6 +106,23 @@ async fn a_type_whose_text_depends_on_settings_is_refused_by_name() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cast_that_would_give_another_text_than_postgres_is_refused() {
+    for kind in ["inet", "padded", "truth", "truer", "text COLLATE \"lazy\""] {
+        let source = format!(
+            "CREATE DOMAIN padded AS char(3); CREATE DOMAIN truth AS boolean; CREATE DOMAIN truer AS truth;
+             CREATE COLLATION lazy (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             CREATE TABLE t (id integer PRIMARY KEY, v {kind}); INSERT INTO t VALUES (1, NULL)"
+        );
+        let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text)";
+        let cast = "SELECT id,\nCAST(v AS TEXT) AS v FROM t";
+        let world = World::of(&source, &[("schema.sql", schema), ("dim_t.sql", cast)], &[]).await;
+        world.blackwater(&["run"]).await.says(1, &["dim_t.sql:2: models may not cast"]);
+        std::fs::write(world.pack().join("dim_t.sql"), "SELECT id, v FROM t").unwrap();
+        world.run().await;
+    }
+}
+
 const AWKWARD: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'ok');
     CREATE TABLE t (id bigint PRIMARY KEY, a text, b varchar(20), i integer, j smallint, n numeric(10,2), d date,

@@ -16,6 +16,7 @@ use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, StarTable, Transformed, mark};
 use blackwater_shared::model::{Model, Typed};
 use blackwater_shared::pack::Pack;
+use blackwater_shared::scalar::Type;
 use blackwater_shared::store::{Object, Store, data_key};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
@@ -175,7 +176,7 @@ impl Transform {
     fn models(&self, extracted: &Extracted) -> Result<Vec<(&Model, Vec<Typed>)>, Error> {
         let kind = |table: &str, column: &str| {
             let mut columns = extracted.tables.get(table)?.columns.iter();
-            columns.find(|known| known.name == column).map(|known| known.kind.as_str())
+            columns.find(|known| known.name == column).map(|known| Type::of(&known.kind))
         };
         let mut models = Vec::new();
         for model in self.pack.models.values() {

@@ -142,7 +142,7 @@ fn dtype(kind: &Type) -> DataType {
         Type::Date => DataType::Date,
         Type::Time => DataType::Time,
         Type::Timestamp => DataType::Datetime(TimeUnit::Microseconds, None),
-        Type::Text | Type::TimestampTz | Type::Other(_) | Type::Unknown => DataType::String,
+        Type::Text | Type::TimestampTz | Type::Other(_) | Type::Opaque(_) | Type::Unknown => DataType::String,
     }
 }
 
@@ -167,7 +167,7 @@ fn typed(text: &StringChunked, kind: &Type) -> Result<Series, Fault> {
             let micros = text.iter().map(|text| Some(scalar::timestamp(text?)?.and_utc().timestamp_micros()));
             micros.collect::<Int64Chunked>().into_datetime(TimeUnit::Microseconds, None).into_series()
         }
-        Type::Text | Type::TimestampTz | Type::Other(_) | Type::Unknown => text.clone().into_series(),
+        Type::Text | Type::TimestampTz | Type::Other(_) | Type::Opaque(_) | Type::Unknown => text.clone().into_series(),
     })
 }
 
