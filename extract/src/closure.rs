@@ -67,7 +67,7 @@ impl Closure<'_> {
                 if select.driving() == table {
                     let chain = chain(format!("l{chains}_"), "t");
                     joins.push_str(&self.joins(&chain, self.asked(&chain)));
-                    drives.push(self.is_in_batch(&chain));
+                    drives.extend(self.reasons(&chain));
                 }
                 for (place, _, join) in
                     chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table)
@@ -78,27 +78,29 @@ impl Closure<'_> {
                     needed.push(format!("{alias}.k0 IS NOT NULL"));
                 }
             }
-            if !drives.is_empty() {
-                marks.push((mark(&model.name), drives.join(" OR ")));
+            if model.is_driven_by(table) {
+                marks.push((mark(&model.name), drives));
             }
         }
-        if marks.iter().all(|(_, drives)| drives == "false") && needed.is_empty() {
+        if marks.iter().all(|(_, drives)| drives.is_empty()) && needed.is_empty() {
             return None;
         }
         let columns = || source.table.columns.iter().map(|column| &column.name);
-        let marked: String = marks.iter().map(|(mark, drives)| format!(", ({drives}) AS {}", ident(mark))).collect();
+        let marked: String =
+            marks.iter().map(|(mark, drives)| format!(", {} AS {}", any(drives), ident(mark))).collect();
         let names: Vec<_> = marks.iter().map(|(mark, _)| ident(mark)).collect();
         let shown: String = names.iter().map(|name| format!(", {name}")).collect();
-        let needed = if needed.is_empty() { "false".to_owned() } else { needed.join(" OR ") };
         Some(format!(
             "SELECT {columns}{shown} FROM (
-                 SELECT {of_table}{marked}, ({needed}) AS {NEEDED:?} FROM {table} AS t{joins} WHERE {heaps} OFFSET 0
+                 SELECT {of_table}{marked}, {needed} AS {extra} FROM {table} AS t{joins} WHERE {heaps} OFFSET 0
              ) AS t WHERE {any}",
             columns = idents("", columns()),
+            needed = any(&needed),
+            extra = ident(NEEDED),
             of_table = idents("t.", columns()),
             table = source.quoted(),
             heaps = source.heaps("t"),
-            any = names.into_iter().chain([format!("{NEEDED:?}")]).collect::<Vec<_>>().join(" OR "),
+            any = any(&names.into_iter().chain([ident(NEEDED)]).collect::<Vec<_>>()),
         ))
     }
 
@@ -117,10 +119,10 @@ impl Closure<'_> {
         }
     }
 
-    /// The condition that a driving row is in the batch; never NULL.
-    fn is_in_batch(&self, chain: &Chain<'_>) -> String {
+    /// Why a driving row is in the batch: conditions, none of them ever NULL.
+    fn reasons(&self, chain: &Chain<'_>) -> Vec<String> {
         if chain.all {
-            return "true".into();
+            return vec!["true".into()];
         }
         let name = chain.select.driving();
         let mut reasons = Vec::new();
@@ -136,10 +138,7 @@ impl Closure<'_> {
             let given = join.on.iter().map(|on| format!("{}.{} IS NOT NULL", chain.alias(on.table), ident(&on.other)));
             reasons.push(format!("{key} IS NULL AND {}", given.collect::<Vec<_>>().join(" AND ")));
         }
-        match reasons.is_empty() {
-            true => "false".into(),
-            false => reasons.iter().map(|reason| format!("({reason})")).collect::<Vec<_>>().join(" OR "),
-        }
+        reasons
     }
 
     /// The joins of a chain that lead to the tables at `wanted`.
@@ -169,14 +168,22 @@ impl Closure<'_> {
         let key = |(number, on): (usize, &On)| format!("{}.{} AS k{number}", chain.alias(on.table), ident(&on.other));
         let equal = |(number, on): (usize, &On)| format!("{alias}.k{number} = t.{}", ident(&on.column));
         format!(
-            " LEFT JOIN (SELECT DISTINCT {} FROM {} AS {}{} WHERE {} AND ({})) AS {alias} ON {}",
+            " LEFT JOIN (SELECT DISTINCT {} FROM {} AS {}{} WHERE {} AND {}) AS {alias} ON {}",
             join.on.iter().enumerate().map(key).collect::<Vec<_>>().join(", "),
             source.quoted(),
             chain.driving,
             self.joins(chain, wanted),
             source.heaps(&chain.driving),
-            self.is_in_batch(chain),
+            any(&self.reasons(chain)),
             join.on.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND "),
         )
+    }
+}
+
+/// The condition that one of several holds.
+fn any(conditions: &[String]) -> String {
+    match conditions.is_empty() {
+        true => "false".into(),
+        false => format!("(({}))", conditions.join(") OR (")),
     }
 }
