@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use blackwater_local::s3::S3;
 use blackwater_tests::{BUCKETS, World};
+use bytes::Bytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::RowAccessor;
 use serde_json::Value;
 
 /// 300,000 sales of as many customers in 1,000 towns.
@@ -20,12 +23,12 @@ const SALES: &str = "
 
 const FACT_SALE: &str = "
     SELECT sale.id, sale.amount, CAST(sale.at AS DATE) AS day, customer.name AS customer, town.name AS town
-    FROM sale LEFT JOIN customer ON customer.id = sale.customer LEFT JOIN town ON town.id = customer.town";
+    FROM sale INNER JOIN customer ON customer.id = sale.customer LEFT JOIN town ON town.id = customer.town";
 
 const ORACLE: &str = "
     SELECT id, amount, at::date AS day, (SELECT name FROM customer c WHERE c.id = s.customer) AS customer,
            (SELECT name FROM town WHERE id = (SELECT town FROM customer c WHERE c.id = s.customer)) AS town
-    FROM sale s";
+    FROM sale s WHERE customer IN (SELECT id FROM customer)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_input_gives_the_same_bytes_with_one_and_with_four_threads() {
@@ -37,8 +40,8 @@ async fn the_same_input_gives_the_same_bytes_with_one_and_with_four_threads() {
     let s3 = "directory = \"buckets\"\n[limits]\nmemory = \"128MB\"";
     world.configure(&world.server.url("source"), &world.server.url("warehouse"), s3);
     world.blackwater(&["extract"]).await.report();
-    let objects = |table: &str| world.manifests()[0]["tables"][table]["objects"].as_array().unwrap().len();
-    assert!(objects("customer") > 1, "the lookup table is in one object");
+    let objects = |table: &str| world.manifests()[0]["tables"][table]["objects"].as_array().unwrap().clone();
+    assert!(objects("customer").len() > 1, "the lookup table is in one object");
     let processed = world.buckets().join(BUCKETS[1]);
     let mut made = Vec::new();
     for threads in ["1", "4", "4"] {
@@ -52,8 +55,21 @@ async fn the_same_input_gives_the_same_bytes_with_one_and_with_four_threads() {
         }
     }
     assert_eq!(made, [made[0].as_str(); 3]);
+    let read: Vec<i32> = objects("sale").iter().flat_map(|object| ids(&world.object(BUCKETS[0], object))).collect();
+    let file = world.object(BUCKETS[1], &manifest(&processed)["tables"]["fact_sale"]["objects"][0]);
+    let mut rank = vec![0; 300_001];
+    read.iter().enumerate().for_each(|(place, id)| rank[*id as usize] = place);
+    let file = SerializedFileReader::new(Bytes::from(file)).unwrap();
+    let written = file.get_row_iter(None).unwrap().map(|row| rank[row.unwrap().get_int(0).unwrap() as usize]);
+    assert!(written.is_sorted(), "the rows are not in the order of the driving table");
     world.blackwater(&["load"]).await.report();
     world.agree().await;
+}
+
+/// The first column of a CSV object.
+fn ids(csv: &[u8]) -> Vec<i32> {
+    let lines = std::str::from_utf8(csv).unwrap().lines().skip(1);
+    lines.map(|line| line.split(',').next().unwrap().parse().unwrap()).collect()
 }
 
 /// The only manifest of the processed log.

@@ -292,7 +292,7 @@ impl Transform {
 /// Says of which batch, table and object a fault is.
 fn named(batch: u64, table: &str, object: &str, star: Option<String>, fault: Fault) -> Error {
     match fault {
-        Fault::Value { column, kind, value } => Error::Value { batch, table: table.into(), column, kind, value },
+        Fault::Value { table, column, kind, value } => Error::Value { batch, table, column, kind, value },
         Fault::Cast { cast, kind, value } => Error::Cast { batch, table: star.unwrap_or_default(), cast, kind, value },
         Fault::Header(found) => Error::Polars {
             batch,

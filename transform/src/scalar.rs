@@ -1,6 +1,7 @@
 //! The value of a model's expression for every row of a frame. Everything is read from the text
 //! that Postgres printed, in one fixed format; nothing is inferred.
 
+use blackwater_shared::model::Table;
 use blackwater_shared::scalar::{self, Comparison, Field, Scalar, TextFunction, Type};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use polars::chunked_array::cast::CastOptions;
@@ -10,13 +11,27 @@ use crate::star::{Fault, column};
 
 const EPOCH: NaiveDate = DateTime::UNIX_EPOCH.naive_utc().date();
 
-/// The values of `of` for the rows of `frame`, whose columns are text named by [`column`].
-pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> {
-    let height = frame.height();
+/// What an expression is evaluated over.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// Columns of text, named by [`column`].
+    pub(crate) frame: &'a DataFrame,
+    /// The tables that they are of.
+    pub(crate) tables: &'a [Table],
+}
+
+/// The values of an expression.
+pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
+    let height = rows.frame.height();
     match of {
         Scalar::Column(table, name, kind) => {
-            let text = frame.column(&column(*table, name))?.str()?.clone().with_name(name.as_str().into());
-            fitting(&text, kind, typed(&text, kind)?)
+            let text = rows.frame.column(&column(*table, name))?.str()?;
+            fitting(text, kind).map_err(|fault| match fault {
+                Fault::Value { kind, value, .. } => {
+                    Fault::Value { table: rows.tables[*table].name.clone(), column: name.clone(), kind, value }
+                }
+                other => other,
+            })
         }
         Scalar::Literal(value, kind) => {
             let text = match value {
@@ -25,10 +40,10 @@ pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> 
             };
             typed(&text, kind)
         }
-        Scalar::IsNull(of) => Ok(evaluate(of, frame)?.is_null().into_series()),
-        Scalar::Not(of) => Ok(map(truth(of, frame)?.iter(), |truth| truth.map(|truth| !truth))),
+        Scalar::IsNull(of) => Ok(evaluate(of, rows)?.is_null().into_series()),
+        Scalar::Not(of) => Ok(map(truth(of, rows)?.iter(), |truth| truth.map(|truth| !truth))),
         Scalar::And(one, other) => {
-            let (one, other) = (truth(one, frame)?, truth(other, frame)?);
+            let (one, other) = (truth(one, rows)?, truth(other, rows)?);
             Ok(map(one.iter().zip(other.iter()), |sides| match sides {
                 (Some(false), _) | (_, Some(false)) => Some(false),
                 (Some(true), Some(true)) => Some(true),
@@ -36,7 +51,7 @@ pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> 
             }))
         }
         Scalar::Or(one, other) => {
-            let (one, other) = (truth(one, frame)?, truth(other, frame)?);
+            let (one, other) = (truth(one, rows)?, truth(other, rows)?);
             Ok(map(one.iter().zip(other.iter()), |sides| match sides {
                 (Some(true), _) | (_, Some(true)) => Some(true),
                 (Some(false), Some(false)) => Some(false),
@@ -44,7 +59,7 @@ pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> 
             }))
         }
         Scalar::Compare(comparison, one, other) => {
-            let (one, other) = (evaluate(one, frame)?, evaluate(other, frame)?);
+            let (one, other) = (evaluate(one, rows)?, evaluate(other, rows)?);
             let (one, other) = match one.dtype().is_integer() {
                 true => (one.cast(&DataType::Int64)?, other.cast(&DataType::Int64)?),
                 false => (one, other),
@@ -61,21 +76,21 @@ pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> 
         }
         Scalar::Case(conditions, rest, kind) => {
             let to = dtype(kind);
-            let mut answer = evaluate(rest, frame)?.cast(&to)?;
+            let mut answer = evaluate(rest, rows)?.cast(&to)?;
             for (condition, result) in conditions.iter().rev() {
-                let holds: BooleanChunked = truth(condition, frame)?.iter().map(|truth| truth == Some(true)).collect();
-                answer = evaluate(result, frame)?.cast(&to)?.zip_with(&holds, &answer)?;
+                let holds: BooleanChunked = truth(condition, rows)?.iter().map(|truth| truth == Some(true)).collect();
+                answer = evaluate(result, rows)?.cast(&to)?.zip_with(&holds, &answer)?;
             }
             Ok(answer)
         }
         Scalar::Concat(one, other) => {
-            let (one, other) = (evaluate(one, frame)?, evaluate(other, frame)?);
+            let (one, other) = (evaluate(one, rows)?, evaluate(other, rows)?);
             let both = one.str()?.iter().zip(other.str()?.iter());
             let joined: StringChunked = both.map(|(one, other)| Some(format!("{}{}", one?, other?))).collect();
             Ok(joined.into_series())
         }
         Scalar::Text(function, of) => {
-            let text = evaluate(of, frame)?;
+            let text = evaluate(of, rows)?;
             let of_each = |text: Option<&str>| {
                 Some(match function {
                     TextFunction::Lower => text?.chars().map(|c| single(c, c.to_lowercase())).collect(),
@@ -86,7 +101,7 @@ pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> 
             Ok(text.str()?.iter().map(of_each).collect::<StringChunked>().into_series())
         }
         Scalar::Extract(field, of) => {
-            let text = evaluate(of, frame)?;
+            let text = evaluate(of, rows)?;
             let times = times(&text, &of.kind())?;
             let part = |time: Option<NaiveDateTime>| {
                 let time = time?;
@@ -105,7 +120,7 @@ pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> 
             Ok(times.into_iter().map(part).collect::<Int32Chunked>().into_series())
         }
         Scalar::Cast { input, to, is_try, text } => {
-            let (from, values) = (input.kind(), evaluate(input, frame)?);
+            let (from, values) = (input.kind(), evaluate(input, rows)?);
             let cast = cast(&values, &from, to)?;
             if *is_try || cast.null_count() == values.null_count() {
                 return Ok(cast);
@@ -117,8 +132,8 @@ pub(crate) fn evaluate(of: &Scalar, frame: &DataFrame) -> Result<Series, Fault> 
     }
 }
 
-fn truth(of: &Scalar, frame: &DataFrame) -> Result<BooleanChunked, Fault> {
-    Ok(evaluate(of, frame)?.bool()?.clone())
+fn truth(of: &Scalar, rows: Rows<'_>) -> Result<BooleanChunked, Fault> {
+    Ok(evaluate(of, rows)?.bool()?.clone())
 }
 
 fn map<T>(values: impl Iterator<Item = T>, of_each: impl Fn(T) -> Option<bool>) -> Series {
@@ -172,13 +187,14 @@ fn typed(text: &StringChunked, kind: &Type) -> Result<Series, Fault> {
 }
 
 /// The typed values of a source column, all of which must fit.
-fn fitting(text: &StringChunked, kind: &Type, typed: Series) -> Result<Series, Fault> {
+fn fitting(text: &StringChunked, kind: &Type) -> Result<Series, Fault> {
+    let typed = typed(text, kind)?;
     if typed.null_count() == text.null_count() {
         return Ok(typed);
     }
     let misfit = text.iter().zip(typed.is_null().iter()).find_map(|(value, null)| value.filter(|_| null == Some(true)));
     let value = misfit.unwrap_or_default().to_owned();
-    Err(Fault::Value { column: text.name().to_string(), kind: kind.to_string(), value })
+    Err(Fault::Value { table: String::new(), column: String::new(), kind: kind.to_string(), value })
 }
 
 fn cast(values: &Series, from: &Type, to: &Type) -> Result<Series, Fault> {
@@ -242,8 +258,7 @@ mod tests {
     }
 
     fn checked(values: &[Option<&str>], kind: &str) -> Result<Series, Fault> {
-        let (text, kind) = (texts(values), Type::of(kind));
-        fitting(&text, &kind, typed(&text, &kind)?)
+        fitting(&texts(values), &Type::of(kind))
     }
 
     #[test]
@@ -298,12 +313,12 @@ mod tests {
 
     #[test]
     fn letters_change_one_by_one() {
-        let frame = DataFrame::empty_with_height(1);
+        let rows = Rows { frame: &DataFrame::empty_with_height(1), tables: &[] };
         for (function, text, expected) in
             [(TextFunction::Lower, "ÜNÏ İ ΣΣ", "ünï İ σσ"), (TextFunction::Upper, "straße ünï", "STRAßE ÜNÏ")]
         {
             let text = Scalar::Literal(Some(text.into()), Type::Text);
-            let values = evaluate(&Scalar::Text(function, Box::new(text)), &frame).ok().unwrap();
+            let values = evaluate(&Scalar::Text(function, Box::new(text)), rows).ok().unwrap();
             assert_eq!(values.str().unwrap().get(0), Some(expected));
         }
     }

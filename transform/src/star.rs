@@ -17,7 +17,7 @@ use polars::prelude::*;
 use polars_io::csv::read::CsvReadOptions;
 use polars_io::parquet::write::{BatchedWriter, ParquetWriter};
 
-use crate::scalar::evaluate;
+use crate::scalar::{Rows, evaluate};
 
 /// The number of a driving row on its way through the model.
 const ROW: &str = "blackwater:row";
@@ -26,7 +26,7 @@ const ROW: &str = "blackwater:row";
 pub(crate) enum Fault {
     Polars(PolarsError),
     Header(String),
-    Value { column: String, kind: String, value: String },
+    Value { table: String, column: String, kind: String, value: String },
     Cast { cast: String, kind: String, value: String },
 }
 
@@ -157,13 +157,16 @@ pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -
     }
     let mut frame = frame.sort([ROW], SortMultipleOptions::default())?;
     if let Some(filter) = &star.typed.filter {
-        frame = frame.filter(evaluate(filter, &frame)?.bool()?)?;
+        let rows = Rows { frame: &frame, tables: &star.select.tables };
+        let passes = evaluate(filter, rows)?;
+        frame = frame.filter(passes.bool()?)?;
     }
+    let rows = Rows { frame: &frame, tables: &star.select.tables };
     let outputs = star
         .typed
         .outputs
         .iter()
-        .map(|(name, scalar)| Ok(evaluate(scalar, &frame)?.with_name(name.as_str().into()).into_column()));
+        .map(|(name, scalar)| Ok(evaluate(scalar, rows)?.with_name(name.as_str().into()).into_column()));
     let mut stars = DataFrame::new(frame.height(), outputs.collect::<Result<_, Fault>>()?)?;
     if star.is_values {
         stars = stars.unique_stable(None, UniqueKeepStrategy::First, None)?;
