@@ -6,6 +6,7 @@ mod definitions;
 mod errors;
 mod first_load;
 mod histories;
+mod joins;
 mod kills;
 mod large;
 mod other_database;
