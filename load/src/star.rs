@@ -214,18 +214,20 @@ impl Stage<'_> {
         let equal_key = |one: &str, other: &str| equal(one, other, key);
         let sql = format!(
             "WITH fresh AS MATERIALIZED (
-                 SELECT t.ctid AS place, {from_stage} FROM {stage} t
+                 SELECT t.ctid AS {place}, {from_stage} FROM {stage} t
                  WHERE NOT EXISTS (SELECT FROM {newest} WHERE {same_as_stage}
                                    AND NOT (ROW({in_star})::record *<> ROW({from_stage})::record))),
              superseded AS (
                  UPDATE blackwater.version o SET superseded = $3
                  FROM fresh f, {newest}
                  WHERE {same_as_fresh} AND (o.star_schema, o.star_table, o.record) = (v.star_schema, v.star_table, v.record)),
-             written AS (INSERT INTO {star} ({columns}) SELECT {columns} FROM fresh ORDER BY place RETURNING {record}),
+             written AS (INSERT INTO {star} ({columns}) SELECT {columns} FROM fresh ORDER BY {place} RETURNING {record}),
              noted AS (
                  INSERT INTO blackwater.version (star_schema, star_table, record, batch)
                  SELECT $1, $2, {record}, $3 FROM written RETURNING 1)
              SELECT (SELECT count(*) FROM noted), (SELECT count(*) FROM {stage})",
+            // No column of a model has this name.
+            place = ident("blackwater:place"),
             from_stage = idents("t.", &self.columns),
             in_star = idents("s.", &self.columns),
             same_as_stage = equal_key("s.", "t."),

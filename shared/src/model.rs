@@ -338,23 +338,20 @@ impl Reading<'_> {
     /// Reads the expressions without types, to refuse what no types would allow, and to learn
     /// which columns they read.
     fn checked(self, outputs: Vec<Expr>, filter: Option<Expr>, columns: &[String]) -> Result<Select, Error> {
-        let known = |table: &Table, column: &str| match self.fixed.get(&table.name).filter(|_| table.fixed) {
-            Some(fixed) => fixed.columns.iter().any(|known| known == column).then_some(Type::Text),
-            None => Some(Type::Unknown),
-        };
+        let known = |table: &Table, column: &str| untyped(self.fixed, table, column);
         let reads = vec![BTreeSet::new(); self.tables.len()];
         let from = self.tables.iter().map(ToString::to_string).collect();
         let mut select = Select { from, tables: self.tables, outputs, filter, reads, plain: Vec::new() };
         let Typed { outputs, filter } = select.typed(self.file, columns, &known)?;
-        for table in &select.tables {
+        let Select { tables, reads, .. } = &mut select;
+        for (place, table) in tables.iter().enumerate() {
             for On { column, table: other, other: its } in table.join.iter().flat_map(|join| &join.on) {
-                let place = select.tables.iter().position(|known| known.alias == table.alias);
-                select.reads[place.unwrap_or_default()].insert(column.clone());
-                select.reads[*other].insert(its.clone());
+                reads[place].insert(column.clone());
+                reads[*other].insert(its.clone());
             }
         }
         let mut read = |table: usize, column: &str| {
-            select.reads[table].insert(column.to_owned());
+            reads[table].insert(column.to_owned());
         };
         for scalar in outputs.iter().map(|(_, scalar)| scalar).chain(&filter) {
             scalar.columns(&mut read);
@@ -471,10 +468,7 @@ impl Reading<'_> {
                 self.equalities(right, pairs)
             }
             Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
-                let known = |table: &Table, column: &str| match self.fixed.get(&table.name) {
-                    Some(fixed) => fixed.columns.iter().any(|known| known == column).then_some(Type::Text),
-                    None => Some(Type::Unknown),
-                };
+                let known = |table: &Table, column: &str| untyped(self.fixed, table, column);
                 let scope = Scope { file: self.file, tables: &self.tables, kind: &known };
                 let (Scalar::Column(left, left_column, _), Scalar::Column(right, right_column, _)) =
                     (scope.column(left)?, scope.column(right)?)
@@ -494,6 +488,14 @@ impl Reading<'_> {
             }
             _ => Err(self.refuse(on, "a join is column = column, with AND between several")),
         }
+    }
+}
+
+/// The type of a column before the source's catalogue is read.
+fn untyped(fixed: &BTreeMap<String, FixedTable>, table: &Table, column: &str) -> Option<Type> {
+    match fixed.get(&table.name) {
+        Some(fixed) => fixed.columns.iter().any(|known| known == column).then_some(Type::Text),
+        None => Some(Type::Unknown),
     }
 }
 
@@ -603,7 +605,7 @@ mod tests {
             ("gone", "no column gone"),
             ("CASE WHEN v > 'a' THEN 1 END", "= and <> only"),
             ("CASE WHEN u = v THEN 1 END", "uuid and text do not go together"),
-            ("CASE WHEN bare = 1 THEN 1 END", "1 is no numeric"),
+            ("CASE WHEN bare = 1 THEN 1 END", "may not set numeric beside a constant"),
             ("CASE WHEN u = u THEN 1 END", "may not compare uuid"),
             ("CASE WHEN tz = tz THEN 1 END", "may not compare timestamptz"),
             ("CASE WHEN i THEN 1 END", "i is integer, not a condition"),
@@ -612,7 +614,7 @@ mod tests {
             ("COALESCE(n, 123456789)", "123456789 is no numeric(10,2)"),
             ("COALESCE(d, '29.02.2024')", "29.02.2024 is no date"),
             ("COALESCE(d, ts)", "date and timestamp do not go together"),
-            ("COALESCE(u, 'x')", "the constant x is no uuid"),
+            ("COALESCE(u, 'x')", "may not set uuid beside a constant"),
             ("CAST(b AS DATE)", "cast boolean to date"),
             ("CAST(ts AS TEXT)", "cast timestamp to text"),
             ("CAST(bare AS NUMERIC(10,2))", "cast numeric to numeric(10,2)"),

@@ -423,6 +423,8 @@ impl Scope<'_> {
         match (fits, value) {
             (true, _) if *to == Type::Unknown => Ok(scalar),
             (true, _) => Ok(Scalar::Literal(value.clone(), to.clone())),
+            (false, _) if matches!(to, Type::Other(_) | Type::Opaque(_) | Type::TimestampTz) => Err(self
+                .refuse(at, format!("models may not set {to} beside a constant: it passes through as text; CAST it"))),
             (false, value) => {
                 let value = value.as_deref().unwrap_or("NULL");
                 Err(self.refuse(at, format!("the constant {value} is no {to} as Postgres prints one")))

@@ -203,3 +203,21 @@ async fn a_set_of_values_needs_a_key() {
     std::fs::write(world.pack().join("dim_city.sql"), "SELECT DISTINCT city FROM address").unwrap();
     world.blackwater(&["run"]).await.says(1, &["dim_city", "a set of values", "Give it a key"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_may_have_any_name() {
+    let columns = ["place", "t", "s", "v", "h", "record", "batch", "superseded", "star_table", "k0", "needed", "0:id"];
+    let quoted: Vec<_> = columns.iter().map(|column| format!("\"{column}\"")).collect();
+    let typed = |kind: &str| quoted.iter().map(|column| format!("{column} {kind}")).collect::<Vec<_>>().join(", ");
+    let source = format!(
+        "CREATE TABLE t (id integer PRIMARY KEY, {}); INSERT INTO t (id, place) VALUES (1, 'a'), (2, NULL)",
+        typed("text")
+    );
+    let schema = format!("CREATE TABLE IF NOT EXISTS f (n serial PRIMARY KEY, id integer NOT NULL, {})", typed("text"));
+    let model = format!("SELECT id, {} FROM t", quoted.join(", "));
+    let pack = [("schema.sql", schema.as_str()), ("f.sql", model.as_str())];
+    let world = World::of(&source, &pack, &[("current_f", "SELECT * FROM t")]).await;
+    world.run_and_agree().await;
+    world.source.batch_execute("UPDATE t SET place = 'b', batch = 'c', superseded = ''").await.unwrap();
+    world.run_and_agree().await;
+}

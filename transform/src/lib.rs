@@ -184,6 +184,10 @@ impl Transform {
             if !extracted.models.get(&model.name).is_some_and(holds) {
                 continue;
             }
+            if let Some(missing) = model.source_tables().find(|table| !extracted.tables.contains_key(*table)) {
+                let (batch, file) = (extracted.head.batch, model.file.clone());
+                return Err(Error::Model { batch, file, why: format!("the batch has no table {missing}") });
+            }
             match model.typed(kind) {
                 Ok(typed) => models.push((model, typed)),
                 Err(_) if extracted.head.pack != self.pack.hash => {}

@@ -200,7 +200,7 @@ fn fitting(text: &StringChunked, kind: &Type) -> Result<Series, Fault> {
 fn cast(values: &Series, from: &Type, to: &Type) -> Result<Series, Fault> {
     Ok(match (from, to) {
         (from, to) if from == to => values.clone(),
-        (Type::Text, to) => typed(values.str()?, to)?,
+        (Type::Text | Type::Unknown, to) => typed(values.str()?, to)?,
         (Type::Boolean, Type::Text) => {
             let words = values.bool()?.iter().map(|truth| Some(if truth? { "true" } else { "false" }));
             words.collect::<StringChunked>().into_series()
