@@ -14,7 +14,7 @@ const EPOCH: NaiveDate = DateTime::UNIX_EPOCH.naive_utc().date();
 /// What an expression is evaluated over.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    /// Columns of text, named by [`column`].
+    /// Columns of text, named by [`column()`].
     pub(crate) frame: &'a DataFrame,
     /// The tables that they are of.
     pub(crate) tables: &'a [Table],
