@@ -423,8 +423,10 @@ impl Scope<'_> {
         match (fits, value) {
             (true, _) if *to == Type::Unknown => Ok(scalar),
             (true, _) => Ok(Scalar::Literal(value.clone(), to.clone())),
-            (false, _) if matches!(to, Type::Other(_) | Type::Opaque(_) | Type::TimestampTz) => Err(self
-                .refuse(at, format!("models may not set {to} beside a constant: it passes through as text; CAST it"))),
+            (false, _) if matches!(to, Type::Other(_) | Type::Opaque(_) | Type::TimestampTz) => Err(self.refuse(
+                at,
+                format!("{to} passes through as text, and no constant may stand beside it; CAST it AS TEXT"),
+            )),
             (false, value) => {
                 let value = value.as_deref().unwrap_or("NULL");
                 Err(self.refuse(at, format!("the constant {value} is no {to} as Postgres prints one")))
@@ -460,7 +462,8 @@ impl Scope<'_> {
                 Err(self.refuse(at, format!("models may compare {kind} with = and <> only")))
             }
             Type::Other(_) | Type::Opaque(_) | Type::TimestampTz => {
-                Err(self.refuse(at, format!("models may not compare {kind}: it passes through as text; CAST it")))
+                Err(self
+                    .refuse(at, format!("models may not compare {kind}: it passes through as text; CAST it AS TEXT")))
             }
             _ => {
                 let mut parts = parts.into_iter().map(Box::new);
