@@ -1,6 +1,7 @@
 //! The `blackwater` program: parses, prints, exits.
 
 mod demo;
+mod quarantine;
 mod text;
 
 use std::io::{IsTerminal, Write};
@@ -44,7 +45,11 @@ enum Format {
 #[derive(Subcommand)]
 enum Command {
     /// Extract, transform and load, once
-    Run,
+    Run {
+        /// Exit with 3 if rows are in quarantine
+        #[arg(long)]
+        strict: bool,
+    },
     /// Write what changed in the source to the ingestion bucket
     Extract {
         /// Read these tables in full, or all if none is named
@@ -58,11 +63,43 @@ enum Command {
         /// The pack's schema.sql was run by hand; do not run it
         #[arg(long)]
         schema_applied: bool,
+        /// Exit with 3 if rows are in quarantine
+        #[arg(long)]
+        strict: bool,
     },
     /// Show how far each stage is, and the rows of the star tables
     Status,
+    /// Look at the rows that a star table refuses
+    Quarantine {
+        #[command(subcommand)]
+        action: Quarantine,
+    },
     /// See it work: private servers, sample data, two batches, one question asked on both sides
     Demo,
+}
+
+#[derive(Subcommand)]
+enum Quarantine {
+    /// List the rows, each with the reason
+    List {
+        /// Of this star table
+        table: Option<String>,
+    },
+    /// Show rows in full: what was read, what was made of it, and what is wrong with it
+    Show {
+        /// The star table
+        table: String,
+        /// The key: its value, or column=value for each column
+        key: Vec<String>,
+    },
+    /// Leave a row out until it changes at the source
+    Discard {
+        /// The star table
+        table: String,
+        /// The key: its value, or column=value for each column
+        #[arg(required = true)]
+        key: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -74,7 +111,7 @@ fn main() -> ExitCode {
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry().with(lines).with(ours).init();
     match try_main(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             match arguments.format {
                 Format::Text => eprintln!("error: {error:#}"),
@@ -96,33 +133,42 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn try_main(arguments: &Arguments) -> anyhow::Result<()> {
+async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Command::Demo = arguments.command {
         // What the demo started is gone when its future is dropped.
         return tokio::select! {
-            done = demo::run() => done,
+            done = demo::run() => done.map(|()| ExitCode::SUCCESS),
             signal = interrupt() => Err(signal?.into()),
         };
     }
     let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
     let (pipeline, _server) = open(&config).await?;
+    let format = arguments.format;
     match &arguments.command {
-        Command::Run => report(arguments.format, &pipeline.run().await?, text::run),
+        Command::Run { strict } => {
+            let done = pipeline.run().await?;
+            report(format, &done, text::run)?;
+            return Ok(quarantine::warn(done.load.quarantine, *strict));
+        }
         Command::Extract { full } => {
             let request = match full {
                 None => Request::Changes,
                 Some(tables) if tables.is_empty() => Request::FullAll,
                 Some(tables) => Request::Full(tables.clone()),
             };
-            report(arguments.format, &pipeline.extract.run(&request).await?, text::extract)
+            report(format, &pipeline.extract.run(&request).await?, text::extract)?;
         }
-        Command::Transform => report(arguments.format, &pipeline.transform.run().await?, text::transform),
-        Command::Load { schema_applied } => {
-            report(arguments.format, &pipeline.load.run(*schema_applied).await?, text::load)
+        Command::Transform => report(format, &pipeline.transform.run().await?, text::transform)?,
+        Command::Load { schema_applied, strict } => {
+            let done = pipeline.load.run(*schema_applied).await?;
+            report(format, &done, text::load)?;
+            return Ok(quarantine::warn(done.quarantine, *strict));
         }
-        Command::Status => report(arguments.format, &pipeline.status().await?, text::status),
-        Command::Demo => Ok(()),
+        Command::Status => report(format, &pipeline.status().await?, text::status)?,
+        Command::Quarantine { action } => quarantine::run(action, &pipeline, format).await?,
+        Command::Demo => {}
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The pipeline, and the embedded S3 server if the configuration asks for one.

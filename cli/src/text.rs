@@ -3,7 +3,11 @@
 use std::fmt::Write;
 
 use blackwater_extract::Outcome;
+use blackwater_load::Entry;
 use blackwater_pipeline::{Batch, Status};
+use serde_json::Value;
+
+use crate::quarantine::Shown;
 
 /// Lines of cells, each column as wide as its widest cell; numbers to the right.
 fn table(rows: &[Vec<String>]) -> String {
@@ -72,6 +76,10 @@ pub(crate) fn transform(report: &blackwater_transform::Report) -> String {
         let line =
             |table: &blackwater_transform::TableReport| vec![table.table.clone(), rows(table.rows), size(table.bytes)];
         text.push_str(&table(&batch.tables.iter().map(line).collect::<Vec<_>>()));
+        for table in batch.tables.iter().filter(|table| table.left_out > 0) {
+            let _ =
+                writeln!(text, "transform: {} leaves out what does not fit in {}", table.table, rows(table.left_out));
+        }
     }
     text
 }
@@ -87,17 +95,28 @@ pub(crate) fn load(report: &blackwater_load::Report) -> String {
     for batch in &report.batches {
         let _ = writeln!(text, "load: batch {}", batch.batch);
         let line = |table: &blackwater_load::TableReport| {
-            let counts = [(table.inserted, "inserted"), (table.updated, "updated"), (table.unchanged, "unchanged")];
-            let cells = counts.iter().map(|(count, what)| format!("{count} {what}"));
+            let counts = &table.counts;
+            let always = [(counts.inserted, "inserted"), (counts.updated, "updated"), (counts.unchanged, "unchanged")];
+            let seldom = [
+                (counts.deleted, "deleted"),
+                (counts.released, "out of quarantine"),
+                (counts.quarantined, "into quarantine"),
+            ];
+            let cells = always.iter().chain(seldom.iter().filter(|(count, _)| *count > 0));
+            let cells = cells.map(|(count, what)| format!("{count} {what}"));
             std::iter::once(table.table.clone()).chain(cells).collect()
         };
         text.push_str(&table(&batch.tables.iter().map(line).collect::<Vec<_>>()));
+        for notice in &batch.notices {
+            let _ = writeln!(text, "load: {notice}");
+        }
     }
     text
 }
 
 pub(crate) fn run(report: &blackwater_pipeline::Report) -> String {
-    extract(&report.extract) + &transform(&report.transform) + &load(&report.load)
+    let keys = report.keys.as_ref().map(extract).unwrap_or_default();
+    extract(&report.extract) + &keys + &transform(&report.transform) + &load(&report.load)
 }
 
 pub(crate) fn status(status: &Status) -> String {
@@ -117,8 +136,59 @@ pub(crate) fn status(status: &Status) -> String {
         0 => "the warehouse has every batch".to_owned(),
         seconds => format!("the oldest batch that the warehouse lacks is {seconds} s old"),
     };
-    let tables: Vec<_> = status.tables.iter().map(|table| vec![table.table.clone(), rows(table.rows)]).collect();
+    let line = |table: &blackwater_pipeline::TableStatus| {
+        let quarantined = (table.quarantined > 0).then(|| format!("{} in quarantine", table.quarantined));
+        [table.table.clone(), rows(table.rows)].into_iter().chain(quarantined).collect()
+    };
+    let tables: Vec<Vec<_>> = status.tables.iter().map(line).collect();
     format!("{}\n{}{}\n{}", status.name, table(&stages), lag, table(&tables))
+}
+
+/// A key on one line.
+fn key(entry: &Entry) -> String {
+    let part = |(column, value): (&String, &Value)| format!("{column} = {}", value.as_str().unwrap_or("NULL"));
+    entry.key.as_object().into_iter().flatten().map(part).collect::<Vec<_>>().join(", ")
+}
+
+pub(crate) fn quarantine(entries: &Vec<Entry>) -> String {
+    if entries.is_empty() {
+        return "no row is in quarantine\n".into();
+    }
+    let line = |entry: &Entry| {
+        let since = entry.since.format("%Y-%m-%d %H:%M");
+        vec![entry.table.clone(), key(entry), format!("since batch {}, {since}", entry.batch), entry.reason.clone()]
+    };
+    table(&entries.iter().map(line).collect::<Vec<_>>())
+}
+
+pub(crate) fn shown(entries: &Vec<Shown>) -> String {
+    let mut text = String::new();
+    for Shown { entry, source_row } in entries {
+        let since = entry.since.format("%Y-%m-%d %H:%M:%S UTC");
+        let _ = writeln!(
+            text,
+            "{}, {}\n  since batch {}, {since}\n  {}",
+            entry.table,
+            key(entry),
+            entry.batch,
+            entry.reason
+        );
+        let star_row =
+            entry.star_row.as_ref().and_then(Value::as_object).map(|row| {
+                row.iter().map(|(column, value)| (column.clone(), value.as_str().map(str::to_owned))).collect()
+            });
+        for (title, row) in [("source row", source_row), ("star row", &star_row)] {
+            let Some(row) = row else { continue };
+            let value = |value: &Option<String>| value.as_ref().map_or("NULL".into(), |value| format!("{value:?}"));
+            let lines: Vec<_> = row.iter().map(|(column, text)| vec![column.clone(), value(text)]).collect();
+            let _ = write!(text, "{title}\n{}", table(&lines));
+        }
+    }
+    text
+}
+
+pub(crate) fn discarded(entry: &Entry) -> String {
+    format!("{}, {}: left out until it changes at the source\n", entry.table, key(entry))
 }
 
 /// The answer to a query, under its column names.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use blackwater_shared::config::Config;
-use blackwater_shared::log::{Commit, Log};
+use blackwater_shared::log::{Applied, Commit, Log};
 use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, Table};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Database;
@@ -31,7 +31,7 @@ use uuid::Uuid;
 use closure::Closure;
 pub use error::Error;
 use plan::{Continuity, Reading};
-use read::{Look, SEEN, Source};
+use read::{Destination, Look, SEEN, Source};
 use snapshot::bounds;
 
 /// A log that says nothing for a day says that it is alive.
@@ -46,6 +46,7 @@ pub struct Extract {
     connections: usize,
     object_bytes: u64,
     log: Log,
+    processed: Store,
     pack: Pack,
 }
 
@@ -104,11 +105,12 @@ pub struct TableReport {
 }
 
 impl Extract {
-    /// Extract as the configuration says; `ingestion` is the ingestion bucket.
+    /// Extract as the configuration says; it writes to the ingestion bucket, and reads in the
+    /// processed bucket what load wants to know.
     ///
     /// # Errors
     /// If there are no certificates to verify the source with.
-    pub fn new(config: &Config, pack: Pack, ingestion: Store) -> Result<Self, postgres::Error> {
+    pub fn new(config: &Config, pack: Pack, ingestion: Store, processed: Store) -> Result<Self, postgres::Error> {
         Ok(Self {
             source: config.source.address.pool("blackwater extract", config.limits.connections)?,
             schema: config.source.schema.clone(),
@@ -116,6 +118,7 @@ impl Extract {
             connections: config.limits.connections,
             object_bytes: config.limits.memory / 16,
             log: Log::ingestion(ingestion),
+            processed,
             pack,
         })
     }
@@ -140,6 +143,7 @@ impl Extract {
             0 => None,
             _ => self.log.read(number).await?,
         };
+        let wanted = self.wanted(newest.as_ref()).await?;
         // One connection holds the snapshot, the others read.
         let connections = self.connections.min(known.len() + 1);
         let mut clients = try_join_all((0..connections).map(|_| self.source.connect())).await?;
@@ -184,14 +188,22 @@ impl Extract {
         let looks = on_all(readers, sources.values(), async |reader, source| source.look(reader).await).await?;
         let models = self.pack.models.values().map(|model| (model, plan.anew.contains_key(&model.name)));
         let closure = Closure { sources: &sources, looks: &looks, models: models.collect() };
+        let (store, batch) = (self.log.store(), number + 1);
+        let to = Destination { store, batch, run, object_bytes: self.object_bytes };
         let copied = on_all(readers, sources.values(), async |reader, source| {
-            let (store, place) = (self.log.store(), (number + 1, run));
-            match closure.rows(source.name) {
-                Some(query) => source.copy(&query, reader, store, place, self.object_bytes).await,
-                None => Ok(Vec::new()),
-            }
+            let rows = match closure.rows(source.name) {
+                Some(query) => source.copy(&query, reader, &to, "csv").await?,
+                None => Vec::new(),
+            };
+            // Fewer rows than there were: some are gone.
+            let fewer = source.known_rows.is_some_and(|known| looks[source.name].rows < known);
+            let keys = match self.has_keys(source.name) && (fewer || wanted.contains(source.name)) {
+                true => Some(source.copy(&source.keys(), reader, &to, "keys.csv").await?),
+                false => None,
+            };
+            Ok((rows, keys))
         });
-        let objects = copied.await?;
+        let copied = copied.await?;
         drop(closure);
         drop((snapshot.transaction, snapshot.readers));
 
@@ -201,12 +213,12 @@ impl Extract {
                 program: PROGRAM.into(),
                 pack: self.pack.hash.clone(),
                 log: newest.as_ref().map_or_else(Uuid::new_v4, |newest| newest.head.log),
-                batch: number + 1,
+                batch,
                 run,
                 at: snapshot.at,
             },
             seen: seen_by_now(seen, (xmin, xmax), &looks),
-            tables: in_manifest(&tables, &snapshot.server, &looks, objects),
+            tables: in_manifest(&tables, newest.as_ref(), (batch, &snapshot.server), &looks, copied),
             source: snapshot.server,
             models: states,
         };
@@ -232,6 +244,22 @@ impl Extract {
         Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
     }
 
+    /// The tables of which load wants to know the keys, and has not been told since it asked.
+    async fn wanted(&self, newest: Option<&Extracted>) -> Result<BTreeSet<String>, Error> {
+        let Some(newest) = newest else { return Ok(BTreeSet::new()) };
+        let Some(applied) = Applied::read(&self.processed).await?.filter(|applied| applied.log == newest.head.log)
+        else {
+            return Ok(BTreeSet::new());
+        };
+        let told = |table: &String| newest.tables.get(table).and_then(|table| table.keys_sent) > Some(applied.batch);
+        Ok(applied.wanted.into_iter().filter(|table| !told(table)).collect())
+    }
+
+    /// Whether rows of the table can be told apart in a star table.
+    fn has_keys(&self, table: &str) -> bool {
+        self.pack.driven_by(table).any(|model| !model.is_values)
+    }
+
     /// Checks that every model fits the source, and says what it is.
     fn models(&self, tables: &BTreeMap<String, catalogue::Table>) -> Result<BTreeMap<String, ModelState>, Error> {
         let mut states = BTreeMap::new();
@@ -254,12 +282,14 @@ impl Report {
     }
 }
 
-/// Whether a batch has something to say that the newest has not: rows, a table whose number of
+/// Whether a batch has something to say that the newest has not: rows, keys, a table whose number of
 /// rows differs though none changed (some are gone), or a sign of life.
 fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
     batch.head.at - newest.head.at >= HEARTBEAT
         || batch.tables.iter().any(|(name, table)| {
-            !table.objects.is_empty() || newest.tables.get(name).is_none_or(|known| known.rows != table.rows)
+            !table.objects.is_empty()
+                || table.keys_sent == Some(batch.head.batch)
+                || newest.tables.get(name).is_none_or(|known| known.rows != table.rows)
         })
 }
 
@@ -277,11 +307,13 @@ fn seen_by_now(seen: &[u64], (xmin, xmax): (u64, u64), looks: &BTreeMap<String, 
 
 fn in_manifest(
     tables: &BTreeMap<String, catalogue::Table>,
-    server: &Server,
+    newest: Option<&Extracted>,
+    (batch, server): (u64, &Server),
     looks: &BTreeMap<String, Look>,
-    mut objects: BTreeMap<String, Vec<Object>>,
+    mut copied: BTreeMap<String, (Vec<Object>, Option<Vec<Object>>)>,
 ) -> BTreeMap<String, Table> {
     let table = |(name, table): (&String, &catalogue::Table)| {
+        let (objects, keys) = copied.remove(name).unwrap_or_default();
         let table = Table {
             columns: table.columns.clone(),
             key: table.key.clone(),
@@ -289,7 +321,12 @@ fn in_manifest(
             heaps: table.heaps.clone(),
             fingerprint: table.fingerprint.clone(),
             rows: looks[name].rows,
-            objects: objects.remove(name).unwrap_or_default(),
+            objects,
+            keys_sent: match keys {
+                Some(_) => Some(batch),
+                None => newest.and_then(|newest| newest.tables.get(name)?.keys_sent),
+            },
+            keys: keys.unwrap_or_default(),
         };
         (name.clone(), table)
     };

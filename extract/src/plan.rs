@@ -201,6 +201,8 @@ mod tests {
                     fingerprint: "f".into(),
                     rows: 0,
                     objects: Vec::new(),
+                    keys_sent: None,
+                    keys: Vec::new(),
                 },
             )]
             .into(),

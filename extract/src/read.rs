@@ -1,7 +1,7 @@
 //! Reading one table in the shared snapshot: a look that counts, and a COPY streamed to the
 //! ingestion bucket.
 
-use blackwater_shared::postgres::{Doing, qualified};
+use blackwater_shared::postgres::{Doing, idents, qualified};
 use blackwater_shared::store::{Object, Store, data_key};
 use deadpool_postgres::Transaction;
 use futures_util::{StreamExt, pin_mut};
@@ -27,6 +27,15 @@ pub(crate) struct Source<'a> {
     pub(crate) xmin: u64,
     /// The rows that it had in the newest batch.
     pub(crate) known_rows: Option<u64>,
+}
+
+/// Where a run writes.
+pub(crate) struct Destination<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) batch: u64,
+    pub(crate) run: Uuid,
+    /// The bytes at which an object is full.
+    pub(crate) object_bytes: u64,
 }
 
 /// What a look at a table found.
@@ -63,14 +72,13 @@ impl Source<'_> {
         })
     }
 
-    /// Copies what `query` returns to the bucket, in objects of about `object_bytes`.
+    /// Copies what `query` returns to the bucket, as objects with this extension.
     pub(crate) async fn copy(
         &self,
         query: &str,
         transaction: &Transaction<'_>,
-        store: &Store,
-        (batch, run): (u64, Uuid),
-        object_bytes: u64,
+        to: &Destination<'_>,
+        extension: &str,
     ) -> Result<Vec<Object>, Error> {
         let doing = || format!("copy the rows of {}", self.name);
         let sql = format!("COPY ({query}) TO STDOUT (FORMAT csv, HEADER)");
@@ -91,15 +99,15 @@ impl Source<'_> {
             let current = match &mut upload {
                 Some(current) => current,
                 None => {
-                    let key = data_key(batch, run, self.name, objects.len(), "csv");
-                    let current = upload.insert(store.upload(key));
+                    let key = data_key(to.batch, to.run, self.name, objects.len(), extension);
+                    let current = upload.insert(to.store.upload(key));
                     current.write(header).await?;
                     current
                 }
             };
             current.write(&line).await?;
             rows += 1;
-            if current.bytes() >= object_bytes
+            if current.bytes() >= to.object_bytes
                 && let Some(full) = upload.take()
             {
                 objects.push(full.finish(rows).await?);
@@ -110,6 +118,11 @@ impl Source<'_> {
             objects.push(last.finish(rows).await?);
         }
         Ok(objects)
+    }
+
+    /// The query for the keys of all its rows.
+    pub(crate) fn keys(&self) -> String {
+        format!("SELECT {} FROM {} AS t WHERE {}", idents("t.", &self.table.key), self.quoted(), self.heaps("t"))
     }
 
     /// The condition that a row changed. COPY takes no parameters: the numbers are written out.

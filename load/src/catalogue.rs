@@ -3,14 +3,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
 
 use crate::error::Error;
 
+/// The column in which deletions are marked.
+pub(crate) const DELETED_AT: &str = "deleted_at";
+
 /// A star table.
+#[derive(Default)]
 pub(crate) struct Star {
-    pub(crate) columns: BTreeSet<String>,
+    /// Its columns, in order.
+    pub(crate) columns: Vec<Column>,
+    /// Its CHECK constraints: name and expression.
+    pub(crate) checks: Vec<(String, String)>,
+    /// Its foreign keys.
+    pub(crate) references: Vec<Reference>,
     /// The primary key's columns.
     primary: Vec<String>,
     /// The columns of every other unique key that is NOT NULL, not partial, and of plain columns.
@@ -19,7 +29,35 @@ pub(crate) struct Star {
     generated: bool,
 }
 
+/// A column of a star table.
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// Its type, as Postgres prints it.
+    pub(crate) kind: String,
+    pub(crate) not_null: bool,
+    /// What it is when nothing is given: an expression of SQL.
+    pub(crate) default: Option<String>,
+    /// Whether it is computed from others (GENERATED … STORED), by `default`.
+    pub(crate) computed: bool,
+    /// Whether a sequence fills it.
+    pub(crate) numbered: bool,
+    /// `COLLATE …`, where it is not its type's own.
+    pub(crate) collation: String,
+}
+
+/// A foreign key.
+pub(crate) struct Reference {
+    pub(crate) constraint: String,
+    pub(crate) columns: Vec<String>,
+    /// The table that it refers to, quoted.
+    pub(crate) table: String,
+    pub(crate) their_columns: Vec<String>,
+    /// Whether it refers to its own table.
+    pub(crate) own: bool,
+}
+
 /// How rows get into a star table.
+#[derive(Clone, Copy)]
 pub(crate) enum Writing<'a> {
     /// One row for each value of the key, the latest.
     Upsert(&'a [String]),
@@ -27,7 +65,88 @@ pub(crate) enum Writing<'a> {
     History { record: &'a str },
 }
 
+impl Column {
+    /// The type in which values of the column are held before they are judged: one without the
+    /// length or the digits to which Postgres would cut them silently.
+    pub(crate) fn stage_kind(&self) -> &str {
+        match self.bound() {
+            Some((Bound::Text, _)) => "text",
+            Some((Bound::Bits, _)) => "bit varying",
+            Some((Bound::Numeric, _)) => "numeric",
+            Some((Bound::Time, _)) => self.unbound(),
+            None => &self.kind,
+        }
+    }
+
+    /// The condition that the value `value` of that type fits the column as it is.
+    pub(crate) fn fits(&self, value: &str) -> Option<String> {
+        let (bound, numbers) = self.bound()?;
+        let number = |place: usize| numbers.get(place).copied().unwrap_or(0);
+        Some(match bound {
+            Bound::Text => format!("char_length({value}) <= {}", number(0)),
+            Bound::Bits if self.kind.starts_with("bit(") => format!("length({value}) = {}", number(0)),
+            Bound::Bits => format!("length({value}) <= {}", number(0)),
+            Bound::Numeric => format!(
+                "{value} = 'NaN' OR {value} = round({value}, {scale}) AND abs({value}) < '1e{whole}'::numeric",
+                scale = number(1),
+                whole = number(0) - number(1)
+            ),
+            Bound::Time => format!("{value} = {value}::{}", self.kind),
+        })
+    }
+
+    /// What its type cuts values to.
+    fn bound(&self) -> Option<(Bound, Vec<i32>)> {
+        let (base, rest) = self.kind.split_once('(')?;
+        let (numbers, after) = rest.split_once(')')?;
+        let numbers = numbers.split(',').map(|number| number.parse().ok()).collect::<Option<Vec<i32>>>()?;
+        match base {
+            _ if after.ends_with("[]") => None,
+            "character varying" | "character" => Some((Bound::Text, numbers)),
+            "bit" | "bit varying" => Some((Bound::Bits, numbers)),
+            "numeric" => Some((Bound::Numeric, numbers)),
+            "timestamp" | "time" => Some((Bound::Time, numbers)),
+            _ => None,
+        }
+    }
+
+    /// Its type's name without length or digits.
+    fn unbound(&self) -> &str {
+        unbound(&self.kind)
+    }
+}
+
+/// How a type cuts values.
+enum Bound {
+    Text,
+    Bits,
+    Numeric,
+    Time,
+}
+
+/// A type's name without length or digits.
+fn unbound(kind: &str) -> &str {
+    let times =
+        ["timestamp with time zone", "timestamp without time zone", "time with time zone", "time without time zone"];
+    let of_time = |name: &&str| {
+        let (before, after) = name.split_once(' ').unwrap_or_default();
+        kind.strip_prefix(before).is_some_and(|rest| rest.starts_with('(') && rest.ends_with(after))
+    };
+    let cut = || kind.split_once('(').map_or(kind, |(base, _)| base);
+    times.into_iter().find(of_time).unwrap_or_else(cut)
+}
+
 impl Star {
+    /// The column of a name.
+    pub(crate) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Whether deletions can be marked.
+    pub(crate) fn marks_deletions(&self) -> bool {
+        self.column(DELETED_AT).is_some()
+    }
+
     /// The column that numbers the versions, if a model that returns `columns` makes it a history.
     pub(crate) fn record(&self, columns: &[String]) -> Option<&str> {
         match self.writing(columns) {
@@ -38,8 +157,9 @@ impl Star {
 
     /// How rows of `columns` are written: by the primary key, or by the only unique key, or as a
     /// history.
-    pub(crate) fn writing(&self, columns: &[String]) -> Result<Writing<'_>, String> {
-        let returned = |key: &[String]| !key.is_empty() && key.iter().all(|column| columns.contains(column));
+    pub(crate) fn writing<S: AsRef<str>>(&self, columns: &[S]) -> Result<Writing<'_>, String> {
+        let is_returned = |column: &String| columns.iter().any(|returned| returned.as_ref() == column);
+        let returned = |key: &[String]| !key.is_empty() && key.iter().all(is_returned);
         if returned(&self.primary) {
             return Ok(Writing::Upsert(&self.primary));
         }
@@ -59,6 +179,115 @@ impl Star {
             },
         }
     }
+
+    /// What of a model the table cannot take: each says what to do.
+    pub(crate) fn problems(&self, model: &StarTable) -> Vec<String> {
+        let mut problems = Vec::new();
+        for returned in &model.columns {
+            let name = &returned.name;
+            match self.column(name) {
+                _ if name == DELETED_AT => problems.push(format!(
+                    "the model returns {name}, the column in which Blackwater marks deletions. Give it another name"
+                )),
+                None => {
+                    problems.push(format!("the model returns {name}, which the table has not. Add it to schema.sql"))
+                }
+                Some(column) if column.computed => {
+                    problems.push(format!("the model returns {name}, which the table computes. Leave it out"));
+                }
+                Some(column) if !takes(unbound(&returned.kind), column.unbound()) => problems.push(format!(
+                    "the model returns {name} as {}, and the column is {}. CAST it in the model, or give the column \
+                     that type in schema.sql",
+                    returned.kind, column.kind
+                )),
+                Some(_) => {}
+            }
+        }
+        let missing = |column: &&Column| {
+            column.not_null
+                && column.default.is_none()
+                && !column.numbered
+                && !model.columns.iter().any(|returned| returned.name == column.name)
+        };
+        for column in self.columns.iter().filter(missing) {
+            problems.push(format!(
+                "the column {} is NOT NULL and has no default, and the model does not return it",
+                column.name
+            ));
+        }
+        if let Some(column) = self.column(DELETED_AT)
+            && (column.not_null || column.unbound() != "timestamp with time zone")
+        {
+            problems.push(format!("{DELETED_AT} marks deletions: it must be timestamptz and may be NULL"));
+        }
+        let names: Vec<_> = model.columns.iter().map(|column| &column.name).collect();
+        match (self.writing(&names), &model.driving) {
+            (Err(why), _) => problems.push(why),
+            (Ok(Writing::History { .. }), None) => {
+                problems.push("a set of values (UNION or DISTINCT) has no history. Give it a key in schema.sql".into());
+            }
+            (Ok(Writing::Upsert(key)), Some(driving))
+                if key.iter().collect::<BTreeSet<_>>() != driving.key.iter().map(|column| &column.name).collect() =>
+            {
+                let of_driving: Vec<_> = driving.key.iter().map(|column| column.name.as_str()).collect();
+                problems.push(format!(
+                    "its key is ({}), but the source's rows are told apart by ({}), so one could overwrite another. \
+                     Give it that key in schema.sql",
+                    key.join(", "),
+                    of_driving.join(", ")
+                ));
+            }
+            _ => {}
+        }
+        for key in model.driving.iter().flat_map(|driving| &driving.key) {
+            if let Some(column) = self.column(&key.name)
+                && !holds(unbound(&key.kind), column.unbound())
+            {
+                problems.push(format!(
+                    "the key {} is {} at the source, and the column is {}. Give the column that type in schema.sql",
+                    key.name, key.kind, column.kind
+                ));
+            }
+        }
+        problems
+    }
+}
+
+/// The bits of an integer type.
+fn bits(kind: &str) -> Option<u8> {
+    match kind {
+        "smallint" => Some(16),
+        "integer" => Some(32),
+        "bigint" => Some(64),
+        _ => None,
+    }
+}
+
+/// Whether values of a model's type may go into a column: into a number, a date or a time only such,
+/// for Postgres would read a text in more than one format; for all other types it is the judge.
+fn takes(model: &str, column: &str) -> bool {
+    match (model, column) {
+        _ if model == column => true,
+        ("any type", _) => true,
+        (_, "numeric") => bits(model).is_some(),
+        (_, "boolean" | "date" | "interval") => false,
+        ("time", "time without time zone") => true,
+        ("timestamp", "timestamp without time zone") => true,
+        ("timestamptz", "timestamp with time zone") => true,
+        _ if column.starts_with("time") => false,
+        _ => bits(column).is_none() || bits(model).is_some(),
+    }
+}
+
+/// Whether a column can hold every key of a source's type.
+fn holds(source: &str, column: &str) -> bool {
+    match (bits(source), bits(column)) {
+        _ if source == column || matches!(column, "text" | "character varying") => true,
+        // A type that the source defines.
+        _ if source.contains('.') => true,
+        (Some(source), Some(column)) => source <= column,
+        _ => source == "text" && column == "character varying",
+    }
 }
 
 /// Reads the catalogue of the tables; what is missing there is missing in the answer.
@@ -70,15 +299,36 @@ pub(crate) async fn read(
     let doing = "read the warehouse's catalogue";
     let mut stars: BTreeMap<String, Star> = BTreeMap::new();
     for row in transaction.query(COLUMNS, &[&schema, &tables]).await.doing(doing)? {
-        let (table, columns): (String, Vec<String>) = (row.get(0), row.get(1));
-        let columns = columns.into_iter().collect();
-        stars.insert(table, Star { columns, primary: Vec::new(), unique: Vec::new(), generated: false });
+        let collation: Option<String> = row.get(7);
+        stars.entry(row.get(0)).or_default().columns.push(Column {
+            name: row.get(1),
+            kind: row.get(2),
+            not_null: row.get(3),
+            default: row.get(4),
+            computed: row.get(5),
+            numbered: row.get(6),
+            collation: collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default(),
+        });
     }
     for row in transaction.query(KEYS, &[&schema, &tables]).await.doing(doing)? {
         let Some(star) = stars.get_mut(row.get::<_, &str>(0)) else { continue };
         match row.get(1) {
             true => (star.primary, star.generated) = (row.get(2), row.get(3)),
             false => star.unique.push(row.get(2)),
+        }
+    }
+    for row in transaction.query(CONSTRAINTS, &[&schema, &tables]).await.doing(doing)? {
+        let Some(star) = stars.get_mut(row.get::<_, &str>(0)) else { continue };
+        let constraint: String = row.get(1);
+        match row.get::<_, Option<String>>(2) {
+            Some(expression) => star.checks.push((constraint, expression)),
+            None => star.references.push(Reference {
+                constraint,
+                columns: row.get(3),
+                table: row.get(4),
+                their_columns: row.get(5),
+                own: row.get(6),
+            }),
         }
     }
     Ok(stars)
@@ -109,12 +359,33 @@ fn sorted<'a>(tables: &[&'a str], references: &[(String, String)]) -> Vec<&'a st
     order
 }
 
+/// (table, column, type, whether NOT NULL, its default or what computes it, whether it is computed,
+/// whether a sequence fills it, its collation).
 const COLUMNS: &str = "
-    SELECT c.relname::text, array_agg(a.attname::text)
+    SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '',
+           a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false),
+           CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
     WHERE n.nspname = $1 AND c.relname = ANY($2) AND c.relkind = 'r'
-    GROUP BY 1";
+    ORDER BY c.relname, a.attnum";
+
+/// (table, constraint, the expression of a CHECK; of a foreign key: its columns, the other table,
+/// the columns there, whether it is the same table).
+const CONSTRAINTS: &str = "
+    SELECT c.relname::text, o.conname::text, CASE o.contype WHEN 'c' THEN pg_get_expr(o.conbin, o.conrelid) END,
+           (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(o.conkey) WITH ORDINALITY AS k (number, place)
+            JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.number),
+           CASE o.contype WHEN 'f' THEN o.confrelid::regclass::text END,
+           (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(o.confkey) WITH ORDINALITY AS k (number, place)
+            JOIN pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.number),
+           o.confrelid = o.conrelid
+    FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = ANY($2) AND o.contype IN ('c', 'f')
+    ORDER BY 1, 2";
 
 /// (table, whether it is the primary key, its columns, whether the warehouse generates one).
 const KEYS: &str = "
@@ -141,6 +412,20 @@ const REFERENCES: &str = "
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_without_its_length() {
+        for (kind, without) in [
+            ("timestamp(3) without time zone", "timestamp without time zone"),
+            ("time(0) with time zone", "time with time zone"),
+            ("timestamp with time zone", "timestamp with time zone"),
+            ("timestamptz", "timestamptz"),
+            ("numeric(10,2)", "numeric"),
+            ("character varying(3)", "character varying"),
+        ] {
+            assert_eq!(unbound(kind), without);
+        }
+    }
 
     #[test]
     fn a_table_comes_after_those_that_it_refers_to() {

@@ -8,8 +8,8 @@ use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::Counts;
 use crate::error::Error;
-use crate::star::Counts;
 
 /// The format of Blackwater's own tables in the warehouse.
 const FORMAT: i32 = 1;
@@ -31,6 +31,10 @@ const TABLES: &str = "
         rows_inserted  bigint      NOT NULL,
         rows_updated   bigint      NOT NULL,
         rows_unchanged bigint      NOT NULL,
+        rows_deleted   bigint      NOT NULL,
+        rows_released  bigint      NOT NULL,
+        rows_quarantined bigint    NOT NULL,
+        wanted         text[]      NOT NULL,
         PRIMARY KEY (star_schema, batch)
     );
     COMMENT ON TABLE blackwater.ledger IS 'The batches that are applied to each star schema';
@@ -43,7 +47,28 @@ const TABLES: &str = "
         PRIMARY KEY (star_schema, star_table, record)
     );
     COMMENT ON TABLE blackwater.version IS
-        'The versions in each history: the batch that brought it, and the one that brought the next';";
+        'The versions in each history: the batch that brought it, and the one that brought the next';
+    CREATE TABLE blackwater.quarantine (
+        id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        star_schema text   NOT NULL,
+        star_table  text   NOT NULL,
+        key         jsonb  NOT NULL,
+        batch       bigint NOT NULL,
+        reason      text   NOT NULL,
+        reference   jsonb,
+        star_row    json
+    );
+    CREATE INDEX ON blackwater.quarantine (star_schema, star_table, key);
+    COMMENT ON TABLE blackwater.quarantine IS
+        'Rows that a star table refuses: they wait until their key comes right or is gone';
+    CREATE TABLE blackwater.filtered (
+        star_schema text  NOT NULL,
+        star_table  text  NOT NULL,
+        key         jsonb NOT NULL,
+        PRIMARY KEY (star_schema, star_table, key)
+    );
+    COMMENT ON TABLE blackwater.filtered IS
+        'The source rows that a model does not let through, or that were discarded from quarantine';";
 
 /// The newest line of the ledger for one star schema.
 #[derive(Clone, Debug)]
@@ -53,6 +78,8 @@ pub(crate) struct Newest {
     pub(crate) extracted: Uuid,
     pub(crate) schema_hash: String,
     pub(crate) applied_at: DateTime<Utc>,
+    /// The source tables of which the warehouse holds more rows than there were.
+    pub(crate) wanted: Vec<String>,
 }
 
 /// Takes the lock that keeps two loads of one star schema apart until the transaction ends.
@@ -98,7 +125,7 @@ pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
 }
 
-const NEWEST: &str = "SELECT batch, log, extracted, schema_hash, applied_at FROM blackwater.ledger
+const NEWEST: &str = "SELECT batch, log, extracted, schema_hash, applied_at, wanted FROM blackwater.ledger
     WHERE star_schema = $1 ORDER BY batch DESC LIMIT 1";
 
 /// The newest batch applied.
@@ -110,6 +137,7 @@ pub(crate) async fn newest(client: &Client, star_schema: &str) -> Result<Option<
         extracted: row.get(2),
         schema_hash: row.get(3),
         applied_at: row.get(4),
+        wanted: row.get(5),
     }))
 }
 
@@ -120,13 +148,15 @@ pub(crate) async fn note(
     manifest: &Transformed,
     schema_hash: &str,
     counts: Counts,
+    wanted: &[String],
 ) -> Result<(), Error> {
     let head = &manifest.head;
     transaction
         .execute(
             "INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
-                 snapshot_at, rows_inserted, rows_updated, rows_unchanged)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                 snapshot_at, rows_inserted, rows_updated, rows_unchanged, rows_deleted, rows_released,
+                 rows_quarantined, wanted)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
             &[
                 &star_schema,
                 &(head.batch as i64),
@@ -139,6 +169,10 @@ pub(crate) async fn note(
                 &(counts.inserted as i64),
                 &(counts.updated as i64),
                 &(counts.unchanged as i64),
+                &(counts.deleted as i64),
+                &(counts.released as i64),
+                &(counts.quarantined as i64),
+                &wanted,
             ],
         )
         .await

@@ -3,18 +3,20 @@
 //! A batch and its line in the ledger are one transaction under a lock, so repeated, early and
 //! simultaneous runs all end in the same state.
 
+mod batch;
 mod catalogue;
+mod deletion;
 mod error;
 mod ledger;
+mod quarantine;
 mod star;
 mod view;
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::sync::atomic::AtomicU32;
 
 use blackwater_shared::config::Config;
 use blackwater_shared::log::{self, Applied, Log};
-use blackwater_shared::manifest::{StarTable, Transformed};
+use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{self, Database, Doing, ident, idents, qualified};
 use blackwater_shared::store::{Store, sha256};
@@ -22,14 +24,15 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use serde::Serialize;
 
-use catalogue::Writing;
+use batch::Batch;
 pub use error::Error;
 use ledger::Newest;
-use star::{Counts, Stage, StarFile};
+pub use quarantine::Entry;
 
 /// How values are read, and how long a session waits for a lock.
-const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL lock_timeout = '60s'; \
-    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; \
+const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
+    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; \
+    SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; \
     SET LOCAL search_path = pg_catalog";
 
 /// Load with its clients, for any number of runs.
@@ -49,6 +52,11 @@ pub struct Report {
     pub batches: Vec<BatchReport>,
     /// The newest batch that the warehouse holds, 0 if there is none.
     pub applied: u64,
+    /// The rows in quarantine now.
+    pub quarantine: u64,
+    /// The source tables of which the warehouse holds more rows than there were: extract is asked
+    /// for their keys.
+    pub wanted: Vec<String>,
 }
 
 /// What one batch changed.
@@ -56,8 +64,10 @@ pub struct Report {
 pub struct BatchReport {
     /// The batch.
     pub batch: u64,
-    /// The star tables that got rows.
+    /// The star tables of which it says something.
     pub tables: Vec<TableReport>,
+    /// What a person should know.
+    pub notices: Vec<String>,
 }
 
 /// What one batch changed in a star table.
@@ -65,12 +75,42 @@ pub struct BatchReport {
 pub struct TableReport {
     /// The star table.
     pub table: String,
+    /// Its rows.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// What became of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
     /// Rows that are new.
     pub inserted: u64,
     /// Rows that differed.
     pub updated: u64,
     /// Rows that were equal, and were left untouched.
     pub unchanged: u64,
+    /// Rows that were marked as deleted.
+    pub deleted: u64,
+    /// Of the rows above, those that came out of quarantine.
+    pub released: u64,
+    /// Rows that were put into quarantine.
+    pub quarantined: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.deleted += other.deleted;
+        self.released += other.released;
+        self.quarantined += other.quarantined;
+    }
+
+    /// The rows that were written, or were there already.
+    fn rows(&self) -> u64 {
+        self.inserted + self.updated + self.unchanged
+    }
 }
 
 /// How far the warehouse is.
@@ -80,8 +120,8 @@ pub struct State {
     pub batch: u64,
     /// When it was applied.
     pub applied_at: DateTime<Utc>,
-    /// The rows of each star table.
-    pub rows: Vec<(String, u64)>,
+    /// The rows of each star table, and how many are in quarantine.
+    pub rows: Vec<(String, u64, u64)>,
 }
 
 impl Load {
@@ -121,7 +161,8 @@ impl Load {
         if let Some(newest) = &newest {
             self.same_log(newest).await?;
         }
-        let mut report = Report { applied: newest.as_ref().map_or(0, |newest| newest.batch), batches: Vec::new() };
+        let applied = newest.as_ref().map_or(0, |newest| newest.batch);
+        let mut report = Report { applied, ..Report::default() };
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
             ledger::prepare(&mut client).await?;
             if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
@@ -131,6 +172,10 @@ impl Load {
             report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
         }
         self.leave_word(newest.as_ref()).await?;
+        if let Some(newest) = newest {
+            report.quarantine = quarantine::entries(&client, &self.schema).await?.len() as u64;
+            report.wanted = newest.wanted;
+        }
         Ok(report)
     }
 
@@ -141,15 +186,16 @@ impl Load {
         }
     }
 
-    /// Tells transform how far the warehouse is, if it believes otherwise: also that it is empty.
+    /// Tells the other stages how far the warehouse is, and what it wants, if they believe otherwise: also
+    /// that it is empty.
     async fn leave_word(&self, newest: Option<&Newest>) -> Result<(), Error> {
         let left = Applied::read(self.log.store()).await?;
-        let hint = match (newest, left) {
-            (Some(newest), _) => Applied { log: newest.log, batch: newest.batch },
-            (None, Some(left)) => Applied { batch: 0, ..left },
+        let hint = match (newest, &left) {
+            (Some(newest), _) => Applied { log: newest.log, batch: newest.batch, wanted: newest.wanted.clone() },
+            (None, Some(left)) => Applied { log: left.log, batch: 0, wanted: Vec::new() },
             (None, None) => return Ok(()),
         };
-        if left != Some(hint) {
+        if left.as_ref() != Some(&hint) {
             hint.write(self.log.store()).await?;
         }
         Ok(())
@@ -166,13 +212,42 @@ impl Load {
         let there = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1";
         let there = client.query(there, &[&self.schema]).await.doing("list the star tables")?;
         let there: Vec<String> = there.iter().map(|row| row.get(0)).collect();
+        let entries = quarantine::entries(&client, &self.schema).await?;
         let mut rows = Vec::new();
         for table in self.pack.models.keys().filter(|table| there.contains(table)) {
             let sql = format!("SELECT count(*) FROM {}", qualified(&self.schema, table));
             let count: i64 = client.query_one(&sql, &[]).await.doing(format!("count the rows of {table}"))?.get(0);
-            rows.push((table.clone(), count as u64));
+            let quarantined = entries.iter().filter(|entry| entry.table == *table).count();
+            rows.push((table.clone(), count as u64, quarantined as u64));
         }
         Ok(Some(State { batch: newest.batch, applied_at: newest.applied_at, rows }))
+    }
+
+    /// The rows in quarantine, by star table, oldest first.
+    ///
+    /// # Errors
+    /// If the warehouse cannot be asked.
+    pub async fn quarantine(&self) -> Result<Vec<Entry>, Error> {
+        let client = self.warehouse.connect().await?;
+        match ledger::exists(&client).await? {
+            true => quarantine::entries(&client, &self.schema).await,
+            false => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes a key out of quarantine for good: until its row changes at the source it counts as one
+    /// that the model does not let through. The number of entries that it had.
+    ///
+    /// # Errors
+    /// If the warehouse cannot be written to.
+    pub async fn discard(&self, table: &str, key: &serde_json::Value) -> Result<u64, Error> {
+        let mut client = self.warehouse.connect().await?;
+        let doing = || format!("discard a row of {table} from quarantine");
+        let transaction = client.transaction().await.doing(doing())?;
+        ledger::lock(&transaction, &self.schema).await?;
+        let discarded = quarantine::discard(&transaction, &self.schema, table, key).await?;
+        transaction.commit().await.doing(doing())?;
+        Ok(discarded)
     }
 
     /// Stops when the warehouse was fed by another log than the bucket holds.
@@ -221,99 +296,30 @@ impl Load {
             return Err(self.other_log(manifest, newest));
         }
         let schema_hash = sha256(format!("{}\0{}", self.pack.schema, self.readers.join("\0")).as_bytes());
-        if newest.is_none_or(|newest| newest.schema_hash != schema_hash) {
+        let schema_is_new = newest.is_none_or(|newest| newest.schema_hash != schema_hash);
+        if schema_is_new {
             self.schema(&transaction, schema_applied).await?;
         }
 
-        let tables: Vec<_> = manifest.tables.iter().filter(|(_, table)| !table.objects.is_empty()).collect();
-        let names: Vec<_> = tables.iter().map(|(name, _)| name.as_str()).collect();
-        let stars = catalogue::read(&transaction, &self.schema, &names).await?;
-        let mut report = BatchReport { batch, tables: Vec::new() };
+        let applied = Batch {
+            transaction: &transaction,
+            store: self.log.store(),
+            schema: &self.schema,
+            number: batch,
+            at: manifest.head.at,
+            folder: folder.path(),
+            temporaries: AtomicU32::new(0),
+        }
+        .apply(manifest, schema_is_new)
+        .await?;
         let mut all = Counts::default();
-        for (number, name) in catalogue::in_order(&transaction, &self.schema, &names).await?.into_iter().enumerate() {
-            let counts = match stars.get(name) {
-                Some(star) => self.table(&transaction, manifest, name, star, number, folder.path()).await?,
-                None => {
-                    let why = format!("schema {} has no plain table of that name. Add it to schema.sql", self.schema);
-                    return Err(Error::Table { batch, table: name.into(), why });
-                }
-            };
-            all.add(counts);
-            let Counts { inserted, updated, unchanged } = counts;
-            report.tables.push(TableReport { table: name.into(), inserted, updated, unchanged });
-        }
-        ledger::note(&transaction, &self.schema, manifest, &schema_hash, all).await?;
+        applied.tables.iter().for_each(|table| all.add(table.counts));
+        let wanted: Vec<_> = applied.wanted.into_iter().collect();
+        ledger::note(&transaction, &self.schema, manifest, &schema_hash, all, &wanted).await?;
         transaction.commit().await.doing(doing())?;
-        let Counts { inserted, updated, unchanged } = all;
-        tracing::info!(batch, inserted, updated, unchanged, "applied");
-        Ok(Some(report))
-    }
-
-    /// Writes the rows of one star table.
-    async fn table(
-        &self,
-        transaction: &Transaction<'_>,
-        manifest: &Transformed,
-        table: &str,
-        star: &catalogue::Star,
-        number: usize,
-        folder: &Path,
-    ) -> Result<Counts, Error> {
-        let batch = manifest.head.batch;
-        let refuse = |why: String| Error::Table { batch, table: table.into(), why };
-        let StarTable { objects, key: driving, .. } = &manifest.tables[table];
-        let mut stage: Option<Stage<'_>> = None;
-        for object in objects {
-            let path = folder.join("rows.parquet");
-            self.log.store().download(object, &path).await?;
-            let unreadable = |error: parquet::errors::ParquetError| Error::Parquet {
-                batch,
-                object: object.key.clone(),
-                why: error.to_string(),
-            };
-            let file = StarFile::open(&path).map_err(unreadable)?;
-            let stage = match &stage {
-                Some(stage) => stage,
-                None => {
-                    let columns = file.columns();
-                    if let Some(column) = columns.iter().find(|column| !star.columns.contains(*column)) {
-                        return Err(refuse(format!(
-                            "the model returns {column}, which the table has not. Add it to schema.sql"
-                        )));
-                    }
-                    let star = qualified(&self.schema, table);
-                    let made =
-                        Stage { transaction, batch, table, star, stage: format!("pg_temp.stage_{number}"), columns };
-                    made.create().await?;
-                    stage.insert(made)
-                }
-            };
-            stage.fill(file, &object.key).await?;
-        }
-        let Some(stage) = stage else { return Ok(Counts::default()) };
-        match (star.writing(&stage.columns).map_err(refuse)?, driving) {
-            (Writing::Upsert(key), driving) => {
-                let told_apart =
-                    |driving: &Vec<String>| key.iter().collect::<BTreeSet<_>>() == driving.iter().collect();
-                if let Some(driving) = driving.as_ref().filter(|driving| !told_apart(driving)) {
-                    return Err(refuse(format!(
-                        "its key is ({}), but the source's rows are told apart by ({}), so one could overwrite \
-                         another. Give it that key in schema.sql",
-                        key.join(", "),
-                        driving.join(", ")
-                    )));
-                }
-                stage.one_row_a_key(key).await?;
-                stage.upsert(key).await
-            }
-            (Writing::History { record }, Some(key)) => {
-                stage.one_row_a_key(key).await?;
-                stage.add_versions(&self.schema, record, key).await
-            }
-            (Writing::History { .. }, None) => {
-                Err(refuse("a set of values (UNION or DISTINCT) has no history. Give it a key in schema.sql".into()))
-            }
-        }
+        let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
+        tracing::info!(batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");
+        Ok(Some(BatchReport { batch, tables: applied.tables, notices: applied.notices }))
     }
 
     /// Applies `schema.sql`, unless that was done by hand, makes the views of the histories, and

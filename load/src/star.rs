@@ -1,5 +1,5 @@
 //! The rows of one star table: Parquet, a piece at a time, into a temporary table by COPY, and
-//! from there by one upsert that leaves what is equal untouched.
+//! from there, once they are judged, by one upsert that leaves what is equal untouched.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -9,34 +9,21 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::ArrowError;
-use blackwater_shared::postgres::{Doing, ident, idents};
+use blackwater_shared::postgres::{self, Doing, ident, idents};
+use blackwater_shared::store::Object;
 use bytes::Bytes;
-use deadpool_postgres::Transaction;
 use futures_util::{SinkExt, pin_mut};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use tokio::sync::mpsc;
 
+use crate::Counts;
+use crate::batch::Batch;
+use crate::catalogue::{Column, DELETED_AT, Star, Writing};
 use crate::error::Error;
 
 /// Rows that are in memory at once.
 const PIECE: usize = 8192;
-
-/// What an upsert did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) inserted: u64,
-    pub(crate) updated: u64,
-    pub(crate) unchanged: u64,
-}
-
-impl Counts {
-    pub(crate) fn add(&mut self, other: Self) {
-        self.inserted += other.inserted;
-        self.updated += other.updated;
-        self.unchanged += other.unchanged;
-    }
-}
 
 /// A Parquet file that was brought here.
 pub(crate) struct StarFile {
@@ -49,10 +36,6 @@ impl StarFile {
         let file = File::open(path).map_err(|error| ParquetError::External(Box::new(error)))?;
         let metadata = ArrowReaderMetadata::load(&file, Default::default())?;
         Ok(Self { file, metadata })
-    }
-
-    pub(crate) fn columns(&self) -> Vec<String> {
-        self.metadata.schema().fields().iter().map(|field| field.name().clone()).collect()
     }
 
     /// Sends the rows as CSV, a piece at a time. Blocks.
@@ -93,97 +76,214 @@ fn csv(piece: &RecordBatch) -> Result<String, ArrowError> {
     Ok(lines)
 }
 
-/// A temporary table with rows for one star table.
+/// A star table, and how a batch writes to it.
+pub(crate) struct Target<'a> {
+    pub(crate) batch: &'a Batch<'a>,
+    pub(crate) name: &'a str,
+    /// Schema and name, quoted.
+    pub(crate) quoted: String,
+    pub(crate) star: &'a Star,
+    pub(crate) writing: Writing<'a>,
+    /// The columns that the model returns.
+    pub(crate) columns: Vec<&'a Column>,
+    /// Those that tell the source's rows apart; of a set of values its own key.
+    pub(crate) key: Vec<&'a Column>,
+}
+
+/// A temporary table with rows for a star table, or with keys of it.
 pub(crate) struct Stage<'a> {
-    pub(crate) transaction: &'a Transaction<'a>,
-    pub(crate) batch: u64,
-    pub(crate) table: &'a str,
-    /// The star table, schema and name quoted.
-    pub(crate) star: String,
-    /// The temporary table, quoted.
-    pub(crate) stage: String,
-    pub(crate) columns: Vec<String>,
+    pub(crate) target: &'a Target<'a>,
+    /// Its name, quoted.
+    pub(crate) name: String,
+    columns: Vec<&'a Column>,
+    /// Whether a last column says why a row does not fit.
+    has_reason: bool,
+    /// The batch that brought the rows.
+    pub(crate) of_batch: u64,
+}
+
+/// The number of a row in a stage: where it lies.
+pub(crate) const PLACE: &str = "\"blackwater:place\"";
+/// The column that says why a row does not fit.
+pub(crate) const REASON: &str = "\"blackwater:reason\"";
+
+impl<'a> Target<'a> {
+    pub(crate) fn doing(&self, doing: &str) -> String {
+        format!("{doing} {} (batch {})", self.name, self.batch.number)
+    }
+
+    /// `a.x = b.x AND …` for the columns of the key, each side as the star table has it.
+    pub(crate) fn same_key(&self, one: &str, other: &str) -> String {
+        let equal: Vec<_> =
+            self.key.iter().map(|column| format!("{one}.{0} = {other}.{0}", ident(&column.name))).collect();
+        equal.join(" AND ")
+    }
+
+    /// The rows of the star table that stand for a row of the source, as `s`: all that are not
+    /// deleted, of a history the newest version of each. `$1` and `$2` are schema and table.
+    pub(crate) fn live(&self) -> String {
+        let deleted = if self.star.marks_deletions() { format!("s.{DELETED_AT} IS NULL") } else { "true".into() };
+        format!("{} WHERE {deleted} AND $1::text IS NOT NULL AND $2::text IS NOT NULL", self.newest())
+    }
+
+    /// All rows of the star table as `s`, of a history the newest version of each.
+    fn newest(&self) -> String {
+        match self.writing {
+            Writing::Upsert(_) => format!("{} AS s", self.quoted),
+            Writing::History { record } => format!(
+                "{} AS s JOIN blackwater.version v
+                 ON v.star_schema = $1 AND v.star_table = $2 AND v.record = s.{} AND v.superseded IS NULL",
+                self.quoted,
+                ident(record)
+            ),
+        }
+    }
+
+    /// Makes a temporary table for rows.
+    pub(crate) async fn rows(&'a self) -> Result<Stage<'a>, Error> {
+        self.stage(self.columns.clone(), false).await
+    }
+
+    /// Makes a temporary table for keys, and fills it.
+    pub(crate) async fn keys(&'a self, objects: &[Object], has_reason: bool) -> Result<Stage<'a>, Error> {
+        let stage = self.stage(self.key.clone(), has_reason).await?;
+        for object in objects {
+            stage.fill(object).await?;
+        }
+        Ok(stage)
+    }
+
+    async fn stage(&'a self, columns: Vec<&'a Column>, has_reason: bool) -> Result<Stage<'a>, Error> {
+        let (name, of_batch) = (self.batch.temporary("stage"), self.batch.number);
+        let stage = Stage { target: self, name, columns, has_reason, of_batch };
+        stage.create(&stage.name, |column| column.stage_kind()).await?;
+        Ok(stage)
+    }
 }
 
 impl Stage<'_> {
+    /// The same, with rows that an earlier batch brought.
+    pub(crate) fn of_batch(mut self, batch: u64) -> Self {
+        self.of_batch = batch;
+        self
+    }
+
     fn doing(&self, doing: &str) -> String {
-        format!("{doing} {} (batch {})", self.table, self.batch)
+        self.target.doing(doing)
     }
 
-    /// Makes the temporary table: the star table's columns and types, without its constraints.
-    pub(crate) async fn create(&self) -> Result<(), Error> {
-        let columns = idents("", &self.columns);
-        let sql = format!(
-            "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {columns} FROM {} WITH NO DATA",
-            self.stage, self.star
-        );
-        Ok(self.transaction.batch_execute(&sql).await.doing(self.doing("make a temporary table for"))?)
+    async fn create(&self, name: &str, kind: impl Fn(&Column) -> &str) -> Result<(), Error> {
+        let mut columns: Vec<_> = self
+            .columns
+            .iter()
+            .map(|column| format!("{} {}{}", ident(&column.name), kind(column), column.collation))
+            .collect();
+        columns.extend(self.has_reason.then(|| format!("{REASON} text")));
+        let sql = format!("CREATE TEMPORARY TABLE {name} ({}) ON COMMIT DROP", columns.join(", "));
+        let made = self.target.batch.transaction.batch_execute(&sql).await;
+        Ok(made.doing(self.doing("make a temporary table for"))?)
     }
 
-    /// Fills it from a Parquet file.
-    pub(crate) async fn fill(&self, file: StarFile, object: &str) -> Result<(), Error> {
-        let sql = format!("COPY {} ({}) FROM STDIN (FORMAT csv)", self.stage, idents("", &self.columns));
-        let doing = || self.doing("copy rows of");
-        let sink = self.transaction.copy_in(&sql).await.doing(doing())?;
+    /// Its columns as the star table has them, after each alias's `place`: for a FROM clause.
+    pub(crate) fn typed(&self) -> String {
+        let columns: Vec<_> = self
+            .columns
+            .iter()
+            .map(|column| match column.stage_kind() == column.kind {
+                true => ident(&column.name),
+                false => format!("{0}::{1} AS {0}", ident(&column.name), column.kind),
+            })
+            .collect();
+        format!("(SELECT ctid AS {PLACE}, {} FROM {})", columns.join(", "), self.name)
+    }
+
+    pub(crate) fn columns(&self, prefix: &str) -> String {
+        idents(prefix, self.columns.iter().map(|column| &column.name))
+    }
+
+    /// Fills it from a Parquet object. What Postgres does not take for a value of its type goes to
+    /// quarantine.
+    pub(crate) async fn fill(&self, object: &Object) -> Result<(), Error> {
+        let Self { target, name, .. } = self;
+        let batch = target.batch;
+        let path = batch.folder.join("rows.parquet");
+        batch.store.download(object, &path).await?;
+        let transaction = batch.transaction;
+        let execute = async |sql: &str| transaction.batch_execute(sql).await.doing(self.doing("copy rows of"));
+        execute("SAVEPOINT copy").await?;
+        match self.copy(name, &path, object).await? {
+            Ok(()) => return Ok(execute("RELEASE copy").await?),
+            // A key that does not fit is the fault of the table.
+            Err(error) if !postgres::is_of_data(&error) || self.columns.len() < target.columns.len() => {
+                return Ok(Err(error).doing(self.doing("copy rows of"))?);
+            }
+            Err(_) => execute("ROLLBACK TO copy").await?,
+        }
+        // As text, so that Postgres can be asked for each value.
+        let text = batch.temporary("text");
+        self.create(&text, |_| "text").await?;
+        self.copy(&text, &path, object).await?.doing(self.doing("copy rows of"))?;
+        self.set_misfits_aside(&text).await?;
+        let cast: Vec<_> =
+            self.columns.iter().map(|column| format!("{}::{}", ident(&column.name), column.stage_kind())).collect();
+        Ok(execute(&format!("INSERT INTO {name} SELECT {} FROM {text}; DROP TABLE {text}", cast.join(", "))).await?)
+    }
+
+    async fn copy(&self, name: &str, path: &Path, object: &Object) -> Result<Result<(), tokio_postgres::Error>, Error> {
+        let unreadable = |error: ParquetError| Error::Parquet {
+            batch: self.target.batch.number,
+            object: object.key.clone(),
+            why: error.to_string(),
+        };
+        let file = StarFile::open(path).map_err(unreadable)?;
+        let mut columns: Vec<_> = self.columns.iter().map(|column| ident(&column.name)).collect();
+        columns.extend(self.has_reason.then(|| REASON.to_owned()));
+        let sql = format!("COPY {name} ({}) FROM STDIN (FORMAT csv)", columns.join(", "));
+        let sink = match self.target.batch.transaction.copy_in(&sql).await {
+            Ok(sink) => sink,
+            Err(error) => return Ok(Err(error)),
+        };
         pin_mut!(sink);
         let (sender, mut pieces) = mpsc::channel(2);
         let reader = tokio::task::spawn_blocking(move || file.send(&sender));
         while let Some(piece) = pieces.recv().await {
             let sent: Result<(), tokio_postgres::Error> = sink.send(piece).await;
-            sent.doing(doing())?;
+            if let Err(error) = sent {
+                return Ok(Err(error));
+            }
         }
         match reader.await {
-            Ok(Ok(())) => Ok(sink.finish().await.map(drop).doing(doing())?),
-            Ok(Err(error)) => Err(Error::Parquet { batch: self.batch, object: object.into(), why: error.to_string() }),
+            Ok(Ok(())) => Ok(sink.finish().await.map(drop)),
+            Ok(Err(error)) => Err(unreadable(error)),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 
-    /// Equal rows under one key count once; rows that differ under one key are an error.
-    pub(crate) async fn one_row_a_key(&self, key: &[String]) -> Result<(), Error> {
-        let (stage, keys) = (&self.stage, idents("", key));
-        let twice =
-            format!("SELECT ROW({keys})::text, count(*) FROM {stage} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1");
-        let doing = || self.doing("compare the keys of");
-        if self.transaction.query_opt(&twice, &[]).await.doing(doing())?.is_none() {
-            return Ok(());
-        }
-        let same = equal("a.", "b.", key);
-        let (one, other) = (idents("a.", &self.columns), idents("b.", &self.columns));
-        let sql = format!(
-            "DELETE FROM {stage} a USING {stage} b WHERE {same} AND a.ctid > b.ctid AND NOT (ROW({one})::record *<> ROW({other})::record)"
-        );
-        self.transaction.execute(&sql, &[]).await.doing(doing())?;
-        match self.transaction.query_opt(&twice, &[]).await.doing(doing())? {
-            None => Ok(()),
-            Some(row) => Err(Error::Table {
-                batch: self.batch,
-                table: self.table.into(),
-                why: format!(
-                    "the key {} occurs {} times, with different rows",
-                    row.get::<_, &str>(0),
-                    row.get::<_, i64>(1)
-                ),
-            }),
+    /// Writes its rows to the star table.
+    pub(crate) async fn write(&self) -> Result<Counts, Error> {
+        match self.target.writing {
+            Writing::Upsert(key) => self.upsert(key).await,
+            Writing::History { record } => self.add_versions(record).await,
         }
     }
 
     /// Inserts what is new and updates what differs. A row is compared as it is stored (`*<>`), so
     /// 1.0 is not 1.00, and types that know no equality, as json, work.
-    pub(crate) async fn upsert(&self, key: &[String]) -> Result<Counts, Error> {
-        let Self { stage, star, .. } = self;
-        let content: Vec<_> = self.columns.iter().filter(|column| !key.contains(column)).collect();
-        let columns = idents("", &self.columns);
-        let same_key = equal("s.", "t.", key);
-        let (differs, action) = match content.is_empty() {
-            true => ("false".to_owned(), "NOTHING".to_owned()),
-            false => {
-                let set: Vec<_> = content.iter().map(|c| format!("{0} = EXCLUDED.{0}", ident(c))).collect();
-                let differs =
-                    format!("ROW({})::record *<> ROW({})::record", idents("s.", &content), idents("t.", &content));
-                (differs, format!("UPDATE SET {}", set.join(", ")))
-            }
+    async fn upsert(&self, key: &[String]) -> Result<Counts, Error> {
+        let Target { quoted: star, batch, .. } = self.target;
+        let content: Vec<_> =
+            self.columns.iter().map(|column| &column.name).filter(|column| !key.contains(column)).collect();
+        let columns = self.columns("");
+        let mut set: Vec<_> = content.iter().map(|c| format!("{0} = EXCLUDED.{0}", ident(c))).collect();
+        let mut differs = match content.is_empty() {
+            true => "false".to_owned(),
+            false => format!("ROW({})::record *<> ROW({})::record", idents("s.", &content), idents("t.", &content)),
         };
+        if self.target.star.marks_deletions() {
+            set.push(format!("{DELETED_AT} = NULL"));
+            differs.push_str(&format!(" OR s.{DELETED_AT} IS NOT NULL"));
+        }
+        let action = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
         // A row that is equal is left out before the INSERT: ON CONFLICT … WHERE would lock it,
         // which is a write.
         let sql = format!(
@@ -193,56 +293,52 @@ impl Stage<'_> {
                  WHERE NOT EXISTS (SELECT FROM {star} s WHERE {same_key} AND NOT ({differs}))
                  ON CONFLICT ({keys}) DO {action}
                  RETURNING xmax = 0 AS inserted)
-             SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), (SELECT count(*) FROM {stage})
+             SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), (SELECT count(*) FROM {name})
              FROM written",
+            stage = self.typed(),
+            name = self.name,
+            same_key = self.target.same_key("s", "t"),
             keys = idents("", key),
         );
-        let row = self.transaction.query_one(&sql, &[]).await.doing(self.doing("write the rows of"))?;
+        let row = batch.transaction.query_one(&sql, &[]).await.doing(self.doing("write the rows of"))?;
         let [inserted, updated, all] = [0, 1, 2].map(|column| row.get::<_, i64>(column) as u64);
-        Ok(Counts { inserted, updated, unchanged: all - inserted - updated })
+        Ok(Counts { inserted, updated, unchanged: all - inserted - updated, ..Counts::default() })
     }
 
-    /// Adds a version for each row that differs from the newest version of its business key. Rows
-    /// are compared as in [`Stage::upsert`].
-    pub(crate) async fn add_versions(&self, schema: &str, record: &str, key: &[String]) -> Result<Counts, Error> {
-        let Self { stage, star, .. } = self;
-        let (columns, record) = (idents("", &self.columns), ident(record));
-        let newest = format!(
-            "{star} s JOIN blackwater.version v ON v.star_schema = $1 AND v.star_table = $2 AND v.record = s.{record}
-                 AND v.superseded IS NULL"
-        );
-        let equal_key = |one: &str, other: &str| equal(one, other, key);
+    /// Adds a version for each row that differs from the newest version of its business key, or
+    /// whose newest version is deleted. Rows are compared as in [`Stage::upsert`].
+    async fn add_versions(&self, record: &str) -> Result<Counts, Error> {
+        let Target { quoted: star, batch, .. } = self.target;
+        let (columns, record) = (self.columns(""), ident(record));
+        let deleted = match self.target.star.marks_deletions() {
+            true => format!(" AND s.{DELETED_AT} IS NULL"),
+            false => String::new(),
+        };
         let sql = format!(
             "WITH fresh AS MATERIALIZED (
-                 SELECT t.ctid AS {place}, {from_stage} FROM {stage} t
-                 WHERE NOT EXISTS (SELECT FROM {newest} WHERE {same_as_stage}
+                 SELECT t.{PLACE}, {from_stage} FROM {stage} t
+                 WHERE NOT EXISTS (SELECT FROM {newest} WHERE {same_as_stage}{deleted}
                                    AND NOT (ROW({in_star})::record *<> ROW({from_stage})::record))),
              superseded AS (
                  UPDATE blackwater.version o SET superseded = $3
                  FROM fresh f, {newest}
                  WHERE {same_as_fresh} AND (o.star_schema, o.star_table, o.record) = (v.star_schema, v.star_table, v.record)),
-             written AS (INSERT INTO {star} ({columns}) SELECT {columns} FROM fresh ORDER BY {place} RETURNING {record}),
+             written AS (INSERT INTO {star} ({columns}) SELECT {columns} FROM fresh ORDER BY {PLACE} RETURNING {record}),
              noted AS (
                  INSERT INTO blackwater.version (star_schema, star_table, record, batch)
                  SELECT $1, $2, {record}, $3 FROM written RETURNING 1)
-             SELECT (SELECT count(*) FROM noted), (SELECT count(*) FROM {stage})",
-            // No column of a model has this name.
-            place = ident("blackwater:place"),
-            from_stage = idents("t.", &self.columns),
-            in_star = idents("s.", &self.columns),
-            same_as_stage = equal_key("s.", "t."),
-            same_as_fresh = equal_key("s.", "f."),
+             SELECT (SELECT count(*) FROM noted), (SELECT count(*) FROM {name})",
+            stage = self.typed(),
+            name = self.name,
+            newest = self.target.newest(),
+            from_stage = self.columns("t."),
+            in_star = self.columns("s."),
+            same_as_stage = self.target.same_key("s", "t"),
+            same_as_fresh = self.target.same_key("s", "f"),
         );
-        let batch = self.batch as i64;
-        let row = self.transaction.query_one(&sql, &[&schema, &self.table, &batch]).await;
+        let row = batch.transaction.query_one(&sql, &[&batch.schema, &self.target.name, &(batch.number as i64)]).await;
         let row = row.doing(self.doing("add the versions of"))?;
         let [inserted, all] = [0, 1].map(|column| row.get::<_, i64>(column) as u64);
-        Ok(Counts { inserted, updated: 0, unchanged: all - inserted })
+        Ok(Counts { inserted, unchanged: all - inserted, ..Counts::default() })
     }
-}
-
-/// `a.x = b.x AND …` for the columns of a key.
-fn equal(one: &str, other: &str, key: &[String]) -> String {
-    let equal: Vec<_> = key.iter().map(|column| format!("{one}{0} = {other}{0}", ident(column))).collect();
-    equal.join(" AND ")
 }

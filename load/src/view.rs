@@ -1,7 +1,7 @@
 //! The view of each history: the newest version of each row. Load takes it down before the table
 //! may change, and makes it again with the grants that it had.
 
-use blackwater_shared::postgres::{self, Doing, ident, idents, qualified};
+use blackwater_shared::postgres::{self, Doing, ident, idents, literal, qualified};
 use deadpool_postgres::Transaction;
 
 use crate::error::Error;
@@ -108,9 +108,4 @@ pub(crate) async fn grant_again(transaction: &Transaction<'_>, grants: Vec<Strin
         transaction.batch_execute(&grant).await.doing(format!("give a view back what it had: {grant}"))?;
     }
     Ok(())
-}
-
-/// A text in a view's definition, which takes no parameters.
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

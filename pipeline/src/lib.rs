@@ -1,7 +1,7 @@
 //! The three stages one after another on one machine.
 
 use blackwater_extract::{Extract, Request};
-use blackwater_load::Load;
+use blackwater_load::{Entry, Load};
 use blackwater_shared::config::Config;
 use blackwater_shared::log::Log;
 use blackwater_shared::manifest::{Extracted, Manifest, Transformed};
@@ -56,6 +56,8 @@ pub struct Pipeline {
 pub struct Report {
     /// What extract did.
     pub extract: blackwater_extract::Report,
+    /// What it did when load asked for keys, to find out which rows are gone.
+    pub keys: Option<blackwater_extract::Report>,
     /// What transform did.
     pub transform: blackwater_transform::Report,
     /// What load did.
@@ -97,6 +99,8 @@ pub struct TableStatus {
     pub table: String,
     /// Its rows.
     pub rows: u64,
+    /// The source rows that wait in quarantine.
+    pub quarantined: u64,
 }
 
 impl Pipeline {
@@ -110,7 +114,7 @@ impl Pipeline {
         let processed = Store::new(client, &config.processed, "processed.bucket");
         Ok(Self {
             name: config.name.clone(),
-            extract: Extract::new(config, pack.clone(), ingestion.clone())?,
+            extract: Extract::new(config, pack.clone(), ingestion.clone(), processed.clone())?,
             transform: Transform::new(pack.clone(), ingestion.clone(), processed.clone()),
             load: Load::new(config, pack.clone(), processed.clone())?,
             ingestion: Log::ingestion(ingestion),
@@ -129,8 +133,15 @@ impl Pipeline {
         let extract = self.extract.run(&Request::Changes).await;
         let rest = self.transform_and_load().await;
         let extract = extract?;
-        let (transform, load) = rest?;
-        Ok(Report { extract, transform, load })
+        let (mut transform, mut load) = rest?;
+        let mut keys = None;
+        if !load.wanted.is_empty() {
+            keys = Some(self.extract.run(&Request::Changes).await?);
+            let (more, again) = self.transform_and_load().await?;
+            transform.batches.extend(more.batches);
+            load = blackwater_load::Report { batches: [load.batches, again.batches].concat(), ..again };
+        }
+        Ok(Report { extract, keys, transform, load })
     }
 
     async fn transform_and_load(&self) -> Result<(blackwater_transform::Report, blackwater_load::Report), Error> {
@@ -141,8 +152,7 @@ impl Pipeline {
             // left word by now.
             transform.batches.extend(self.transform.run().await?.batches);
             let rest = self.load.run(false).await?;
-            load.applied = rest.applied;
-            load.batches.extend(rest.batches);
+            load = blackwater_load::Report { batches: [load.batches, rest.batches].concat(), ..rest };
         }
         Ok((transform, load))
     }
@@ -174,8 +184,39 @@ impl Pipeline {
             transformed: transformed.map(|(_, batch)| batch),
             applied: applied.as_ref().map(|state| Batch { batch: state.batch, at: state.applied_at }),
             lag_seconds: lag.map_or(0, |lag| lag.num_seconds().max(0)),
-            tables: tables.map(|(table, rows)| TableStatus { table, rows }).collect(),
+            tables: tables.map(|(table, rows, quarantined)| TableStatus { table, rows, quarantined }).collect(),
         })
+    }
+
+    /// The rows in quarantine of a table, or of all, whose key is `key`: `column=value` for some or all of its
+    /// columns, or the value alone.
+    ///
+    /// # Errors
+    /// If the warehouse cannot be asked.
+    pub async fn quarantine(&self, table: Option<&str>, key: &[String]) -> Result<Vec<Entry>, Error> {
+        let mut entries = self.load.quarantine().await?;
+        let is_part = |entry: &Entry, wanted: &String| {
+            entry.key.as_object().is_some_and(|columns| {
+                columns.iter().any(|(column, value)| {
+                    let value = value.as_str().unwrap_or("NULL");
+                    columns.len() == 1 && value == wanted || format!("{column}={value}") == *wanted
+                })
+            })
+        };
+        entries.retain(|entry| table.is_none_or(|table| table == entry.table));
+        entries.retain(|entry| key.iter().all(|wanted| is_part(entry, wanted)));
+        Ok(entries)
+    }
+
+    /// The source row of an entry, as columns and values, from the batch that brought it; `None` for a row
+    /// of a set of values, which has none.
+    ///
+    /// # Errors
+    /// If the ingestion bucket cannot be read.
+    pub async fn source_row(&self, entry: &Entry) -> Result<Option<Vec<(String, Option<String>)>>, Error> {
+        let columns = entry.key.as_object().into_iter().flatten();
+        let key = columns.map(|(column, value)| (column.clone(), value.as_str().map(str::to_owned))).collect();
+        Ok(self.transform.source_row(entry.batch, &entry.table, &key).await?)
     }
 
     async fn batch<M: Manifest>(&self, log: &Log, batch: u64) -> Result<Option<(Uuid, Batch)>, Error> {

@@ -51,3 +51,20 @@ VALUES ('2024-11-12 18:59:09.990', '2024-11-12 18:59:09.990', 'Rubber', '/srv', 
 -- 9. A new currency. Its name comes from the pack's ISO 4217 table.
 INSERT INTO currency (currency_code, created_at, last_updated)
 VALUES ('CHF', '2024-11-20 10:00:00.003', '2024-11-20 10:00:00.003');
+
+-- 10. A deal is undone: its payment, its transaction and its order are deleted.
+--     The rows stay, marked with deleted_at; the current_ views leave them out.
+DELETE FROM payment WHERE transaction_id IN (SELECT transaction_id FROM "transaction" WHERE sales_order_id = 2);
+DELETE FROM "transaction" WHERE sales_order_id = 2;
+DELETE FROM sales_order WHERE sales_order_id = 2;
+
+-- 11. An order is deleted alone: its foreign key empties transaction.sales_order_id, and last_updated stays.
+--     The order is marked, and the row of dim_transaction has no order any more.
+DELETE FROM sales_order WHERE sales_order_id = 3;
+
+-- 12. Text dates that are no dates: the column is text, so nothing prevents them.
+--     Both rows are set aside, each with the reason; their former versions stay, and the rest goes on.
+UPDATE sales_order SET agreed_payment_date = '2024-02-30', last_updated = '2024-11-21 09:00:00.000'
+WHERE sales_order_id = 6;
+UPDATE purchase_order SET agreed_delivery_date = 'tbc', last_updated = '2024-11-21 09:00:00.000'
+WHERE purchase_order_id = 2;

@@ -186,13 +186,18 @@ impl Log {
 }
 
 /// How far the warehouse is, as load left it in the processed bucket: where transform begins to
-/// look for what is missing. Load writes it anew whenever it differs, so it only ever costs time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// look for what is missing, and what load asks extract for. Load writes it anew whenever it
+/// differs, so it only ever costs time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// The log.
     pub log: Uuid,
     /// The newest batch applied, 0 if there is none.
     pub batch: u64,
+    /// The source tables of which the warehouse holds more rows than there were: it wants to know
+    /// their keys.
+    #[serde(default)]
+    pub wanted: Vec<String>,
 }
 
 impl Applied {
@@ -212,7 +217,7 @@ impl Applied {
     /// # Errors
     /// If it cannot be written.
     pub async fn write(&self, processed: &Store) -> Result<(), Error> {
-        let body = serde_json::json!({ "log": self.log, "batch": self.batch }).to_string();
+        let body = serde_json::json!(self).to_string();
         Ok(processed.put(Self::KEY, body.into()).await?)
     }
 }

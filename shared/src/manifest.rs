@@ -87,6 +87,10 @@ pub struct Table {
     /// The rows of this batch: CSV as `COPY … (FORMAT csv, HEADER)` writes it, and after the
     /// columns one mark (`t` or `f`) for each model that the table drives ([`mark`]).
     pub objects: Vec<Object>,
+    /// The newest batch that sent the keys of all its rows, so that load can tell which are gone.
+    pub keys_sent: Option<u64>,
+    /// The keys, if this batch sends them: CSV with the columns of its primary key.
+    pub keys: Vec<Object>,
 }
 
 /// The header of the column that marks the rows which drive `model` in this batch.
@@ -142,13 +146,30 @@ pub struct Transformed {
 /// The rows of one star table in a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StarTable {
-    /// The driving table's primary key, by the names that the model gives its columns. `None` for
-    /// a set of values, whose rows have no source key.
-    pub key: Option<Vec<String>>,
-    /// The rows that the driving tables had in the batch's snapshot.
-    pub source_rows: u64,
+    /// The columns that the model returns, with their types.
+    pub columns: Vec<Column>,
+    /// The table that drives it. `None` for a set of values, whose rows have no source key.
+    pub driving: Option<Driving>,
     /// The rows of this batch, as Parquet. None if there are none.
     pub objects: Vec<Object>,
+    /// The rows of the driving table that hold a value which does not fit: their keys as text, and
+    /// why, in a last column.
+    pub misfits: Vec<Object>,
+    /// The keys, as text, of the rows in this batch that the model does not let through.
+    pub filtered: Vec<Object>,
+    /// The keys, as text, of all rows of the driving table, if the batch sends them.
+    pub keys: Option<Vec<Object>>,
+}
+
+/// The driving table of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driving {
+    /// Its name in the source.
+    pub table: String,
+    /// Its primary key, by the names that the model gives the columns, with the source's types.
+    pub key: Vec<Column>,
+    /// The rows that it had in the batch's snapshot.
+    pub rows: u64,
 }
 
 /// A manifest of one of the two logs.

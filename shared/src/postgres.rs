@@ -340,6 +340,13 @@ impl Database {
     }
 }
 
+/// Whether a statement failed for a value or a constraint, and not for the statement itself.
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+#[must_use]
+pub fn is_of_data(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("23"))
+}
+
 /// An error of Postgres in full: the server's message, detail, hint and code, or the chain of
 /// causes on this side. (`Display` of the crate's type says only "db error".)
 #[must_use]
@@ -369,6 +376,12 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
 #[must_use]
 pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text where SQL takes no parameter, as in the definition of a view.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// `schema.name`, both quoted.

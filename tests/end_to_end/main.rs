@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod definitions;
+mod deletions;
 mod errors;
 mod first_load;
 mod histories;
@@ -10,6 +11,7 @@ mod joins;
 mod kills;
 mod large;
 mod other_database;
+mod quarantine;
 mod races;
 mod snapshots;
 mod standby;

@@ -22,14 +22,14 @@ const PACK: &[(&str, &str)] = &[
 /// What the warehouse must hold.
 const ORACLE: &[Oracle] = &[
     (
-        "dim_branch",
+        "dim_branch WHERE deleted_at IS NULL",
         r#"SELECT id AS branch_id, "Name" AS name, region AS region_code,
                   coalesce((SELECT r."Name" FROM "Region" r WHERE r.code = b.region), 'unknown') AS region,
                   opened, "Opens" AS opens, "Größe m²" AS area
            FROM "Branch" b"#,
     ),
     (
-        "dim_staff",
+        "dim_staff WHERE deleted_at IS NULL",
         r#"SELECT id AS staff_id, "Full Name" AS name,
                   (SELECT title FROM department d WHERE d.id = s.department) AS department,
                   "managerId" AS manager_id,
@@ -41,7 +41,7 @@ const ORACLE: &[Oracle] = &[
            FROM "Staff" s"#,
     ),
     (
-        "dim_work",
+        "dim_work WHERE deleted_at IS NULL",
         r#"SELECT "authorCode" AS author_code, "No" AS work_no, title,
                   title || coalesce(': ' || nullif(btrim(subtitle), ''), '') AS full_title,
                   (SELECT "Name" FROM "Language" WHERE code = w.language) AS language,
@@ -60,7 +60,7 @@ const ORACLE: &[Oracle] = &[
            FROM "Œuvre" w WHERE language IN (SELECT code FROM "Language")"#,
     ),
     (
-        "dim_copy",
+        "dim_copy WHERE deleted_at IS NULL",
         r#"SELECT "Author" AS author_code, work_no, copy_no, barcode,
                   (SELECT title FROM "Œuvre" w WHERE (w."authorCode", w."No") = (c."Author", c.work_no)) AS title,
                   (SELECT name FROM "Publisher" WHERE id = (
@@ -81,7 +81,7 @@ const ORACLE: &[Oracle] = &[
            WHERE day IS NOT NULL"#,
     ),
     (
-        r#""dim_lostProperty""#,
+        r#""dim_lostProperty" WHERE deleted_at IS NULL"#,
         r#"SELECT tag, "Kind", kinds, facts, "Raw", "foundAt", weight,
                   "Länge µm", photo, marks, labels, worth, tally, kept, seen_from, claimed, finder,
                   closes, note, small, big, day, stamp, price, title, body

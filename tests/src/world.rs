@@ -244,6 +244,18 @@ impl World {
         assert_eq!(rows(&self.warehouse, &star).await, expected, "{table} differs from {query}");
     }
 
+    /// The rows in quarantine, each as `table column=value: reason`.
+    pub async fn quarantine(&self) -> Vec<String> {
+        let listed = self.blackwater(&["quarantine", "list"]).await.report();
+        let line = |entry: &Value| {
+            let key = entry["key"].as_object().unwrap();
+            let key = key.iter().map(|(column, value)| format!("{column}={}", value.as_str().unwrap()));
+            let key = key.collect::<Vec<_>>().join(" ");
+            format!("{} {key}: {}", entry["table"].as_str().unwrap(), entry["reason"].as_str().unwrap())
+        };
+        listed.as_array().unwrap().iter().map(line).collect()
+    }
+
     async fn columns(&self, query: &str) -> Vec<String> {
         let statement = self.source.prepare(query).await.unwrap();
         statement.columns().iter().map(|column| format!("\"{}\"", column.name().replace('"', "\"\""))).collect()

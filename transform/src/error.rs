@@ -27,38 +27,6 @@ pub enum Error {
         /// What is missing, and what to do.
         why: String,
     },
-    /// A value that a column of its type cannot hold here.
-    #[error(
-        "batch {batch}, {table}.{column}: {value:?} is a {kind} that cannot be kept exactly. A batch does not change: leave {column} out of the model and run again; when the source holds another value, put it back, and the table is read anew"
-    )]
-    Value {
-        /// The batch.
-        batch: u64,
-        /// The source table.
-        table: String,
-        /// The column.
-        column: String,
-        /// Its type.
-        kind: String,
-        /// The value.
-        value: String,
-    },
-    /// A text that a CAST of a model cannot read.
-    #[error(
-        "batch {batch}, {table}: {cast}: {value:?} is no {kind} as Postgres prints one. A batch does not change: write TRY_CAST in the model, which makes it NULL, and run again; when the source holds another value, put CAST back, and the table is read anew"
-    )]
-    Cast {
-        /// The batch.
-        batch: u64,
-        /// The star table.
-        table: String,
-        /// The CAST.
-        cast: String,
-        /// The type.
-        kind: String,
-        /// The text.
-        value: String,
-    },
     /// polars failed.
     #[error("batch {batch}: cannot make {table}: {why}")]
     Polars {

@@ -9,11 +9,11 @@ mod scalar;
 mod star;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use blackwater_shared::PROGRAM;
 use blackwater_shared::log::{self, Applied, Commit, Log};
-use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, StarTable, Transformed, mark};
+use blackwater_shared::manifest::{Column, Driving, Extracted, FORMAT, Head, ModelState, StarTable, Transformed, mark};
 use blackwater_shared::model::{Model, Typed};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::scalar::Type;
@@ -23,7 +23,7 @@ use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
 pub use error::Error;
-use star::{Fault, Lookups, Star, StarFile};
+use star::{Fault, Lookups, Star, StarFile, StarFiles};
 
 /// Transform with its clients, for any number of runs.
 #[derive(Clone)]
@@ -60,6 +60,19 @@ pub struct TableReport {
     pub rows: u64,
     /// Their bytes as Parquet.
     pub bytes: u64,
+    /// The rows in which a value does not fit: load puts them into quarantine.
+    pub misfits: u64,
+    /// The rows of a set of values in which a value does not fit. They have no key, so they are left
+    /// out; the star table that has a row for each of them says why.
+    pub left_out: u64,
+}
+
+/// What a batch was made of one model.
+struct Made<'a> {
+    model: &'a Model,
+    typed: Vec<Typed>,
+    /// The driving table's key: each column there, and in the star table. None in a set of values.
+    key: Vec<(String, String)>,
 }
 
 impl Transform {
@@ -79,7 +92,7 @@ impl Transform {
         let applied = Applied::read(self.processed.store()).await?;
         let newest = self.ingestion.newest().await?;
         if newest > 0 {
-            self.same_log(newest, applied).await?;
+            self.same_log(newest, applied.as_ref()).await?;
         } else {
             self.processed.store().check().await?;
         }
@@ -97,7 +110,7 @@ impl Transform {
     }
 
     /// Stops when the two buckets belong to different logs.
-    async fn same_log(&self, newest: u64, applied: Option<Applied>) -> Result<(), Error> {
+    async fn same_log(&self, newest: u64, applied: Option<&Applied>) -> Result<(), Error> {
         let Extracted { head, .. } = self.read(newest).await?;
         let made: Option<Transformed> = self.processed.read(newest).await?;
         if made.as_ref().is_some_and(|made| made.head.log == head.log && made.extracted != head.run) {
@@ -130,23 +143,29 @@ impl Transform {
         let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
         let models = self.models(&extracted)?;
         let mut files = self.star_files(&extracted, &models, folder.path()).await?;
-        let mut tables = BTreeMap::new();
-        for (model, _) in models {
-            let objects = match files.remove(&model.name).flatten() {
-                Some((path, rows)) => vec![self.upload(batch, run, &model.name, &path, rows).await?],
-                None => Vec::new(),
+        let (mut tables, mut report) = (BTreeMap::new(), Vec::new());
+        for Made { model, typed, key } in &models {
+            let name = &model.name;
+            let Some(StarFiles { rows, misfits, filtered, left_out }) = files.remove(name) else { continue };
+            let write = async |file: StarFile, extension| self.write((batch, run), name, file, extension).await;
+            let table = StarTable {
+                columns: typed[0].outputs.iter().map(|(name, scalar)| named_type(name, scalar.kind())).collect(),
+                driving: driving(&extracted, model, key),
+                objects: write(rows, "parquet").await?,
+                misfits: write(misfits, "misfits.parquet").await?,
+                filtered: write(filtered, "filtered.parquet").await?,
+                keys: match self.keys(&extracted, model, key, folder.path()).await? {
+                    Some(keys) => Some(write(keys, "keys.parquet").await?),
+                    None => None,
+                },
             };
-            let of = |name: &str| &extracted.tables[name];
-            let key = match model.is_values {
-                true => None,
-                false => Some(model.key(&of(model.selects[0].driving()).key).map_err(|column| {
-                    let why = format!("it does not return {column}, which is in the primary key of its driving table");
-                    Error::Model { batch, file: model.file.clone(), why }
-                })?),
-            };
-            let driving: BTreeSet<_> = model.selects.iter().map(|select| select.driving()).collect();
-            let source_rows = driving.into_iter().map(|name| of(name).rows).sum();
-            tables.insert(model.name.clone(), StarTable { key, source_rows, objects });
+            let sum = |objects: &[Object], of: fn(&Object) -> u64| objects.iter().map(of).sum::<u64>();
+            let (rows, misfits) = (sum(&table.objects, |o| o.rows), sum(&table.misfits, |o| o.rows));
+            if rows + misfits + left_out > 0 {
+                let bytes = sum(&table.objects, |o| o.bytes);
+                report.push(TableReport { table: name.clone(), rows, bytes, misfits, left_out });
+            }
+            tables.insert(name.clone(), table);
         }
         let manifest = Transformed {
             head: Head {
@@ -161,19 +180,45 @@ impl Transform {
         };
         let lost = self.processed.commit(&manifest).await? == Commit::Lost;
         tracing::info!(batch, lost, "transformed");
-        let rows = |(name, table): (&String, &StarTable)| {
-            table.objects.first().map(|object| TableReport {
-                table: name.clone(),
-                rows: object.rows,
-                bytes: object.bytes,
-            })
-        };
-        Ok(BatchReport { batch, lost, tables: manifest.tables.iter().filter_map(rows).collect() })
+        Ok(BatchReport { batch, lost, tables: report })
+    }
+
+    /// The row of a batch's source table that makes the star row of a key, as columns and values; `None` if it
+    /// is not in the batch. `key` gives a value for each column of the star table's key.
+    ///
+    /// # Errors
+    /// Each names the batch.
+    pub async fn source_row(
+        &self,
+        batch: u64,
+        star: &str,
+        key: &BTreeMap<String, Option<String>>,
+    ) -> Result<Option<Vec<(String, Option<String>)>>, Error> {
+        let extracted = self.read(batch).await?;
+        let Some(model) = self.pack.models.get(star).filter(|model| !model.is_values) else { return Ok(None) };
+        let name = model.selects[0].driving();
+        let Some(table) = extracted.tables.get(name) else { return Ok(None) };
+        let columns: Vec<_> = table.columns.iter().map(|column| column.name.clone()).collect();
+        let models = extracted.models.iter().filter(|(_, model)| model.tables.iter().any(|table| table == name));
+        let header = star::header(table, models.map(|(model, _)| model));
+        let named_key = crate::key(&extracted, model)?;
+        let wanted = named_key.into_iter().map(|(source, name)| (source, key.get(&name).cloned().flatten()));
+        let wanted: Vec<_> = wanted.collect();
+        let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
+        for object in &table.objects {
+            let csv = folder.path().join("piece.csv");
+            self.ingestion.store().download(object, &csv).await?;
+            let found = star::find_row(&csv, &header, &columns, &wanted);
+            if let Some(values) = found.map_err(|fault| named(batch, name, &object.key, None, fault))? {
+                return Ok(Some(columns.into_iter().zip(values).collect()));
+            }
+        }
+        Ok(None)
     }
 
     /// The models of this pack that the batch holds the rows for. One that came into the pack, or
     /// got other joins, after the batch is left out: extract reads all its rows for it again.
-    fn models(&self, extracted: &Extracted) -> Result<Vec<(&Model, Vec<Typed>)>, Error> {
+    fn models(&self, extracted: &Extracted) -> Result<Vec<Made<'_>>, Error> {
         let kind = |table: &str, column: &str| {
             let mut columns = extracted.tables.get(table)?.columns.iter();
             columns.find(|known| known.name == column).map(|known| Type::of(&known.kind))
@@ -189,7 +234,7 @@ impl Transform {
                 return Err(Error::Model { batch, file, why: format!("the batch has no table {missing}") });
             }
             match model.typed(kind) {
-                Ok(typed) => models.push((model, typed)),
+                Ok(typed) => models.push(Made { model, typed, key: key(extracted, model)? }),
                 Err(_) if extracted.head.pack != self.pack.hash => {}
                 Err(why) => {
                     let (batch, file) = (extracted.head.batch, model.file.clone());
@@ -200,13 +245,13 @@ impl Transform {
         Ok(models)
     }
 
-    /// Makes the Parquet files of the models: path and rows of each, `None` if there are none.
+    /// Makes the Parquet files of the models.
     async fn star_files(
         &self,
         extracted: &Extracted,
-        models: &[(&Model, Vec<Typed>)],
+        models: &[Made<'_>],
         folder: &Path,
-    ) -> Result<BTreeMap<String, Option<(PathBuf, u64)>>, Error> {
+    ) -> Result<BTreeMap<String, StarFiles>, Error> {
         let (batch, read) = (extracted.head.batch, &extracted.tables);
         let header = |name: &str| {
             let driven = extracted.models.iter().filter(|(_, model)| model.tables.iter().any(|table| table == name));
@@ -215,7 +260,7 @@ impl Transform {
         let mut stars: BTreeMap<&str, Vec<Star>> = BTreeMap::new();
         let mut wanted: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         let mut lookups = Lookups::default();
-        for (model, typed) in models {
+        for Made { model, typed, key } in models {
             for (select, typed) in model.selects.iter().zip(typed) {
                 for (place, table) in select.tables.iter().enumerate().skip(1) {
                     match self.pack.fixed.get(&table.name).filter(|_| table.fixed) {
@@ -227,9 +272,8 @@ impl Transform {
                     }
                 }
                 let driving = select.driving();
-                let (name, is_values, select, typed) =
-                    (model.name.clone(), model.is_values, select.clone(), typed.clone());
-                let star = Star { model: name, is_values, select, typed };
+                let (select, typed, key) = (select.clone(), typed.clone(), key.clone());
+                let star = Star { model: model.name.clone(), is_values: model.is_values, select, typed, key };
                 stars.entry(driving).or_default().push(star);
             }
         }
@@ -245,7 +289,7 @@ impl Transform {
         let files = models
             .iter()
             .enumerate()
-            .map(|(number, (model, _))| (model.name.clone(), StarFile::new(folder.join(format!("{number}.parquet")))));
+            .map(|(number, made)| (made.model.name.clone(), StarFiles::new(&folder.join(number.to_string()))));
         let mut files: BTreeMap<_, _> = files.collect();
         for (name, mut stars) in stars {
             let header = header(name);
@@ -261,7 +305,7 @@ impl Transform {
                     for star in &stars {
                         let Some(file) = files.get_mut(&star.model) else { continue };
                         star::star_rows(star, &piece, &mut lookups)
-                            .and_then(|rows| file.write(&rows))
+                            .and_then(|rows| file.write(rows))
                             .map_err(|fault| (Some(star.model.clone()), fault))?;
                     }
                     Ok((stars, files, lookups))
@@ -272,17 +316,49 @@ impl Transform {
                 };
             }
         }
-        let finish = |(model, file): (String, StarFile)| match file.finish() {
-            Ok(file) => Ok((model, file)),
-            Err(fault) => Err(named(batch, &model, "", Some(model.clone()), fault)),
-        };
-        files.into_iter().map(finish).collect()
+        Ok(files)
     }
 
-    async fn upload(&self, batch: u64, run: Uuid, table: &str, path: &Path, rows: u64) -> Result<Object, Error> {
+    /// The keys of all rows of the driving table, if the batch sends them.
+    async fn keys(
+        &self,
+        extracted: &Extracted,
+        model: &Model,
+        key: &[(String, String)],
+        folder: &Path,
+    ) -> Result<Option<StarFile>, Error> {
+        let (batch, table) = (extracted.head.batch, &extracted.tables[model.selects[0].driving()]);
+        if key.is_empty() || table.keys_sent != Some(batch) {
+            return Ok(None);
+        }
+        let mut file = StarFile::new(folder.join("keys.parquet"));
+        for object in &table.keys {
+            let csv = folder.join("keys.csv");
+            self.ingestion.store().download(object, &csv).await?;
+            let written = star::keys(&csv, key).and_then(|keys| file.write(keys));
+            written.map_err(|fault| named(batch, &model.name, &object.key, None, fault))?;
+        }
+        Ok(Some(file))
+    }
+
+    /// Writes a file to the bucket: nothing if it has no rows.
+    async fn write(
+        &self,
+        (batch, run): (u64, Uuid),
+        table: &str,
+        file: StarFile,
+        extension: &str,
+    ) -> Result<Vec<Object>, Error> {
+        match file.finish().map_err(|fault| named(batch, table, "", None, fault))? {
+            Some((path, rows)) => Ok(vec![self.upload(data_key(batch, run, table, 0, extension), &path, rows).await?]),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn upload(&self, key: String, path: &Path, rows: u64) -> Result<Object, Error> {
         let failed = |why| Error::File { path: path.into(), why };
         let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
-        let mut upload = self.processed.store().upload(data_key(batch, run, table, 0, "parquet"));
+        let mut upload = self.processed.store().upload(key);
         let mut chunk = vec![0; 1 << 20];
         loop {
             match file.read(&mut chunk).await.map_err(failed)? {
@@ -293,18 +369,43 @@ impl Transform {
     }
 }
 
-/// Says of which batch, table and object a fault is.
-fn named(batch: u64, table: &str, object: &str, star: Option<String>, fault: Fault) -> Error {
-    match fault {
-        Fault::Value { table, column, kind, value } => Error::Value { batch, table, column, kind, value },
-        Fault::Cast { cast, kind, value } => Error::Cast { batch, table: star.unwrap_or_default(), cast, kind, value },
-        Fault::Header(found) => Error::Polars {
-            batch,
-            table: star.unwrap_or_else(|| table.into()),
-            why: format!("the header of {object} is {found}, which is not what the manifest says"),
-        },
-        Fault::Polars(error) => {
-            Error::Polars { batch, table: star.unwrap_or_else(|| table.into()), why: error.to_string() }
+/// The columns of the driving table's key, there and in the star table; none for a set of values.
+fn key(extracted: &Extracted, model: &Model) -> Result<Vec<(String, String)>, Error> {
+    if model.is_values {
+        return Ok(Vec::new());
+    }
+    let source = &extracted.tables[model.selects[0].driving()].key;
+    match model.key(source) {
+        Ok(names) => Ok(source.iter().cloned().zip(names).collect()),
+        Err(column) => {
+            let why = format!("it does not return {column}, which is in the primary key of its driving table");
+            Err(Error::Model { batch: extracted.head.batch, file: model.file.clone(), why })
         }
     }
+}
+
+fn driving(extracted: &Extracted, model: &Model, key: &[(String, String)]) -> Option<Driving> {
+    let name = model.selects[0].driving();
+    let table = &extracted.tables[name];
+    let kind =
+        |source: &str| table.columns.iter().find(|column| column.name == source).map(|column| column.kind.clone());
+    let column =
+        |(source, name): &(String, String)| Column { name: name.clone(), kind: kind(source).unwrap_or_default() };
+    let key: Vec<_> = key.iter().map(column).collect();
+    (!model.is_values).then(|| Driving { table: name.to_owned(), key, rows: table.rows })
+}
+
+fn named_type(name: &str, kind: Type) -> Column {
+    Column { name: name.into(), kind: kind.to_string() }
+}
+
+/// Says of which batch, table and object a fault is.
+fn named(batch: u64, table: &str, object: &str, star: Option<String>, fault: Fault) -> Error {
+    let why = match fault {
+        Fault::Header(found) => {
+            format!("the header of {object} is {found}, which is not what the manifest says")
+        }
+        Fault::Polars(error) => error.to_string(),
+    };
+    Error::Polars { batch, table: star.unwrap_or_else(|| table.into()), why }
 }

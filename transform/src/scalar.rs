@@ -1,13 +1,15 @@
 //! The value of a model's expression for every row of a frame. Everything is read from the text
 //! that Postgres printed, in one fixed format; nothing is inferred.
 
+use std::collections::BTreeMap;
+
 use blackwater_shared::model::Table;
 use blackwater_shared::scalar::{self, Comparison, Field, Scalar, TextFunction, Type};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use polars::chunked_array::cast::CastOptions;
 use polars::prelude::*;
 
-use crate::star::{Fault, column};
+use crate::star::column;
 
 const EPOCH: NaiveDate = DateTime::UNIX_EPOCH.naive_utc().date();
 
@@ -20,18 +22,66 @@ pub(crate) struct Rows<'a> {
     pub(crate) tables: &'a [Table],
 }
 
-/// The values of an expression.
-pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
+/// Why rows do not fit, by their place in the frame: the first reason that is met for each.
+#[derive(Default)]
+pub(crate) struct Misfits(BTreeMap<usize, String>);
+
+/// A value is shown no longer than this.
+const SHOWN: usize = 100;
+
+impl Misfits {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The rows and their reasons, in order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.0.iter().map(|(row, why)| (*row, why.as_str()))
+    }
+
+    /// Which of `rows` rows fit.
+    pub(crate) fn fitting(&self, rows: usize) -> BooleanChunked {
+        (0..rows).map(|row| !self.0.contains_key(&row)).collect()
+    }
+
+    /// Takes over the reasons of those rows for which it matters.
+    fn add(&mut self, other: Self, matters: impl Fn(usize) -> bool) {
+        for (row, why) in other.0.into_iter().filter(|(row, _)| matters(*row)) {
+            self.0.entry(row).or_insert(why);
+        }
+    }
+
+    /// Notes the rows that had a value and have none any more.
+    fn compare(&mut self, before: &Series, after: &Series, why: impl Fn(&str) -> String) -> PolarsResult<()> {
+        if before.null_count() == after.null_count() {
+            return Ok(());
+        }
+        for (row, lost) in (&after.is_null() & &before.is_not_null()).iter().enumerate() {
+            if lost == Some(true) && !self.0.contains_key(&row) {
+                let value = before.get(row)?;
+                let value = value.str_value();
+                let shown: String = value.chars().take(SHOWN).collect();
+                let rest = if shown.len() < value.len() { "…" } else { "" };
+                self.0.insert(row, why(&format!("{shown:?}{rest}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The values of an expression. Where a value does not fit its type, it is NULL here and the row
+/// is among the misfits.
+pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>, misfits: &mut Misfits) -> PolarsResult<Series> {
     let height = rows.frame.height();
     match of {
         Scalar::Column(table, name, kind) => {
             let text = rows.frame.column(&column(*table, name))?.str()?;
-            fitting(text, kind).map_err(|fault| match fault {
-                Fault::Value { kind, value, .. } => {
-                    Fault::Value { table: rows.tables[*table].name.clone(), column: name.clone(), kind, value }
-                }
-                other => other,
-            })
+            let typed = typed(text, kind)?;
+            let table = &rows.tables[*table].name;
+            misfits.compare(&text.clone().into_series(), &typed, |value| {
+                format!("{table}.{name}: {value} is a {kind} that cannot be kept exactly")
+            })?;
+            Ok(typed)
         }
         Scalar::Literal(value, kind) => {
             let text = match value {
@@ -40,10 +90,10 @@ pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
             };
             typed(&text, kind)
         }
-        Scalar::IsNull(of) => Ok(evaluate(of, rows)?.is_null().into_series()),
-        Scalar::Not(of) => Ok(map(truth(of, rows)?.iter(), |truth| truth.map(|truth| !truth))),
+        Scalar::IsNull(of) => Ok(evaluate(of, rows, misfits)?.is_null().into_series()),
+        Scalar::Not(of) => Ok(map(truth(of, rows, misfits)?.iter(), |truth| truth.map(|truth| !truth))),
         Scalar::And(one, other) => {
-            let (one, other) = (truth(one, rows)?, truth(other, rows)?);
+            let (one, other) = sides(one, other, rows, misfits, false)?;
             Ok(map(one.iter().zip(other.iter()), |sides| match sides {
                 (Some(false), _) | (_, Some(false)) => Some(false),
                 (Some(true), Some(true)) => Some(true),
@@ -51,7 +101,7 @@ pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
             }))
         }
         Scalar::Or(one, other) => {
-            let (one, other) = (truth(one, rows)?, truth(other, rows)?);
+            let (one, other) = sides(one, other, rows, misfits, true)?;
             Ok(map(one.iter().zip(other.iter()), |sides| match sides {
                 (Some(true), _) | (_, Some(true)) => Some(true),
                 (Some(false), Some(false)) => Some(false),
@@ -59,7 +109,7 @@ pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
             }))
         }
         Scalar::Compare(comparison, one, other) => {
-            let (one, other) = (evaluate(one, rows)?, evaluate(other, rows)?);
+            let (one, other) = (evaluate(one, rows, misfits)?, evaluate(other, rows, misfits)?);
             let (one, other) = match one.dtype().is_integer() {
                 true => (one.cast(&DataType::Int64)?, other.cast(&DataType::Int64)?),
                 false => (one, other),
@@ -76,21 +126,36 @@ pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
         }
         Scalar::Case(conditions, rest, kind) => {
             let to = dtype(kind);
-            let mut answer = evaluate(rest, rows)?.cast(&to)?;
-            for (condition, result) in conditions.iter().rev() {
-                let holds: BooleanChunked = truth(condition, rows)?.iter().map(|truth| truth == Some(true)).collect();
-                answer = evaluate(result, rows)?.cast(&to)?.zip_with(&holds, &answer)?;
+            // A value counts only in the branch that is taken, and a condition only if none before it holds.
+            let mut open = vec![true; height];
+            let mut branches = Vec::new();
+            for (condition, result) in conditions {
+                let (mut of_condition, mut of_result) = (Misfits::default(), Misfits::default());
+                let truth = truth(condition, rows, &mut of_condition)?;
+                let holds: Vec<bool> =
+                    truth.iter().zip(&open).map(|(truth, open)| *open && truth == Some(true)).collect();
+                let result = evaluate(result, rows, &mut of_result)?.cast(&to)?;
+                misfits.add(of_condition, |row| open[row]);
+                misfits.add(of_result, |row| holds[row]);
+                open.iter_mut().zip(&holds).for_each(|(open, holds)| *open &= !holds);
+                branches.push((holds.into_iter().collect::<BooleanChunked>(), result));
+            }
+            let mut of_rest = Misfits::default();
+            let mut answer = evaluate(rest, rows, &mut of_rest)?.cast(&to)?;
+            misfits.add(of_rest, |row| open[row]);
+            for (holds, result) in branches {
+                answer = result.zip_with(&holds, &answer)?;
             }
             Ok(answer)
         }
         Scalar::Concat(one, other) => {
-            let (one, other) = (evaluate(one, rows)?, evaluate(other, rows)?);
+            let (one, other) = (evaluate(one, rows, misfits)?, evaluate(other, rows, misfits)?);
             let both = one.str()?.iter().zip(other.str()?.iter());
             let joined: StringChunked = both.map(|(one, other)| Some(format!("{}{}", one?, other?))).collect();
             Ok(joined.into_series())
         }
         Scalar::Text(function, of) => {
-            let text = evaluate(of, rows)?;
+            let text = evaluate(of, rows, misfits)?;
             let of_each = |text: Option<&str>| {
                 Some(match function {
                     TextFunction::Lower => text?.chars().map(|c| single(c, c.to_lowercase())).collect(),
@@ -101,7 +166,7 @@ pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
             Ok(text.str()?.iter().map(of_each).collect::<StringChunked>().into_series())
         }
         Scalar::Extract(field, of) => {
-            let text = evaluate(of, rows)?;
+            let text = evaluate(of, rows, misfits)?;
             let times = times(&text, &of.kind())?;
             let part = |time: Option<NaiveDateTime>| {
                 let time = time?;
@@ -120,20 +185,33 @@ pub(crate) fn evaluate(of: &Scalar, rows: Rows<'_>) -> Result<Series, Fault> {
             Ok(times.into_iter().map(part).collect::<Int32Chunked>().into_series())
         }
         Scalar::Cast { input, to, is_try, text } => {
-            let (from, values) = (input.kind(), evaluate(input, rows)?);
+            let (from, values) = (input.kind(), evaluate(input, rows, misfits)?);
             let cast = cast(&values, &from, to)?;
-            if *is_try || cast.null_count() == values.null_count() {
-                return Ok(cast);
+            if !is_try {
+                misfits.compare(&values, &cast, |value| format!("{text}: {value} is no {to}"))?;
             }
-            let misfits = &cast.is_null() & &values.is_not_null();
-            let value = values.filter(&misfits)?.get(0)?.str_value().into_owned();
-            Err(Fault::Cast { cast: text.clone(), value, kind: to.to_string() })
+            Ok(cast)
         }
     }
 }
 
-fn truth(of: &Scalar, rows: Rows<'_>) -> Result<BooleanChunked, Fault> {
-    Ok(evaluate(of, rows)?.bool()?.clone())
+fn truth(of: &Scalar, rows: Rows<'_>, misfits: &mut Misfits) -> PolarsResult<BooleanChunked> {
+    Ok(evaluate(of, rows, misfits)?.bool()?.clone())
+}
+
+/// Both sides of AND and OR. The second does not matter where the first decides.
+fn sides(
+    one: &Scalar,
+    other: &Scalar,
+    rows: Rows<'_>,
+    misfits: &mut Misfits,
+    decides: bool,
+) -> PolarsResult<(BooleanChunked, BooleanChunked)> {
+    let one = truth(one, rows, misfits)?;
+    let mut of_other = Misfits::default();
+    let other = truth(other, rows, &mut of_other)?;
+    misfits.add(of_other, |row| one.get(row) != Some(decides));
+    Ok((one, other))
 }
 
 fn map<T>(values: impl Iterator<Item = T>, of_each: impl Fn(T) -> Option<bool>) -> Series {
@@ -162,7 +240,7 @@ fn dtype(kind: &Type) -> DataType {
 }
 
 /// Text in the type that it is of; NULL where it does not fit.
-fn typed(text: &StringChunked, kind: &Type) -> Result<Series, Fault> {
+fn typed(text: &StringChunked, kind: &Type) -> PolarsResult<Series> {
     let shaped = |fits: &dyn Fn(&str) -> bool| -> StringChunked {
         text.iter().map(|text| text.filter(|text| fits(text))).collect()
     };
@@ -186,18 +264,7 @@ fn typed(text: &StringChunked, kind: &Type) -> Result<Series, Fault> {
     })
 }
 
-/// The typed values of a source column, all of which must fit.
-fn fitting(text: &StringChunked, kind: &Type) -> Result<Series, Fault> {
-    let typed = typed(text, kind)?;
-    if typed.null_count() == text.null_count() {
-        return Ok(typed);
-    }
-    let misfit = text.iter().zip(typed.is_null().iter()).find_map(|(value, null)| value.filter(|_| null == Some(true)));
-    let value = misfit.unwrap_or_default().to_owned();
-    Err(Fault::Value { table: String::new(), column: String::new(), kind: kind.to_string(), value })
-}
-
-fn cast(values: &Series, from: &Type, to: &Type) -> Result<Series, Fault> {
+fn cast(values: &Series, from: &Type, to: &Type) -> PolarsResult<Series> {
     Ok(match (from, to) {
         (from, to) if from == to => values.clone(),
         (Type::Text | Type::Unknown, to) => typed(values.str()?, to)?,
@@ -223,7 +290,7 @@ fn cast(values: &Series, from: &Type, to: &Type) -> Result<Series, Fault> {
 }
 
 /// Dates and timestamps as such, those with a time zone in UTC.
-fn times(values: &Series, kind: &Type) -> Result<Vec<Option<NaiveDateTime>>, Fault> {
+fn times(values: &Series, kind: &Type) -> PolarsResult<Vec<Option<NaiveDateTime>>> {
     Ok(match kind {
         Type::Date => {
             let date = |days: i32| EPOCH.checked_add_signed(chrono::TimeDelta::days(i64::from(days)));
@@ -257,8 +324,14 @@ mod tests {
         values.iter().copied().collect()
     }
 
-    fn checked(values: &[Option<&str>], kind: &str) -> Result<Series, Fault> {
-        fitting(&texts(values), &Type::of(kind))
+    /// The values of a source column of a type, and why some do not fit.
+    fn read(values: &[Option<&str>], kind: &str) -> (Series, Misfits) {
+        let frame = DataFrame::new(values.len(), vec![texts(values).with_name("0:c".into()).into_column()]).unwrap();
+        let table = Table { name: "t".into(), alias: "t".into(), fixed: false, join: None };
+        let mut misfits = Misfits::default();
+        let column = Scalar::Column(0, "c".into(), Type::of(kind));
+        let values = evaluate(&column, Rows { frame: &frame, tables: &[table] }, &mut misfits).unwrap();
+        (values, misfits)
     }
 
     #[test]
@@ -276,11 +349,11 @@ mod tests {
             ("timestamp without time zone", "0001-01-01 00:00:00.000001"),
             ("text", "1E5"),
         ] {
-            let typed = checked(&[None, Some(value)], kind).ok().unwrap();
+            let (typed, misfits) = read(&[None, Some(value)], kind);
             let back = typed.cast(&DataType::String).unwrap();
             let back: Vec<_> = back.str().unwrap().iter().collect();
-            assert_eq!(back[0], None, "{kind}");
-            assert_eq!(back[1], Some(value), "{kind}");
+            assert_eq!(back, [None, Some(value)], "{kind}");
+            assert!(misfits.is_empty(), "{kind}");
         }
     }
 
@@ -302,11 +375,11 @@ mod tests {
             ("timestamp without time zone", "2024-01-02 00:00:00", "2024-01-02 24:00:00"),
             ("boolean", "t", "yes"),
         ] {
-            for order in [[good, bad], [bad, good]] {
-                match checked(&[None, Some(order[0]), Some(order[1])], kind) {
-                    Err(Fault::Value { value, .. }) => assert_eq!(value, bad),
-                    _ => panic!("{kind} {bad} was taken"),
-                }
+            for (place, order) in [(2, [good, bad]), (1, [bad, good])] {
+                let (values, misfits) = read(&[None, Some(order[0]), Some(order[1])], kind);
+                let why = format!("t.c: {bad:?} is a {} that cannot be kept exactly", Type::of(kind));
+                assert_eq!(misfits.rows().collect::<Vec<_>>(), [(place, why.as_str())]);
+                assert_eq!(values.null_count(), 2, "the good one is kept");
             }
         }
     }
@@ -318,7 +391,7 @@ mod tests {
             [(TextFunction::Lower, "ÜNÏ İ ΣΣ", "ünï İ σσ"), (TextFunction::Upper, "straße ünï", "STRAßE ÜNÏ")]
         {
             let text = Scalar::Literal(Some(text.into()), Type::Text);
-            let values = evaluate(&Scalar::Text(function, Box::new(text)), rows).ok().unwrap();
+            let values = evaluate(&Scalar::Text(function, Box::new(text)), rows, &mut Misfits::default()).unwrap();
             assert_eq!(values.str().unwrap().get(0), Some(expected));
         }
     }

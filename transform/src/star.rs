@@ -17,17 +17,17 @@ use polars::prelude::*;
 use polars_io::csv::read::CsvReadOptions;
 use polars_io::parquet::write::{BatchedWriter, ParquetWriter};
 
-use crate::scalar::{Rows, evaluate};
+use crate::scalar::{Misfits, Rows, evaluate};
 
 /// The number of a driving row on its way through the model.
 const ROW: &str = "blackwater:row";
+/// Why a row does not fit.
+const REASON: &str = "blackwater:reason";
 
 /// What can go wrong, for the caller to say of which batch.
 pub(crate) enum Fault {
     Polars(PolarsError),
     Header(String),
-    Value { table: String, column: String, kind: String, value: String },
-    Cast { cast: String, kind: String, value: String },
 }
 
 impl From<PolarsError> for Fault {
@@ -42,6 +42,20 @@ pub(crate) struct Star {
     pub(crate) is_values: bool,
     pub(crate) select: Select,
     pub(crate) typed: Typed,
+    /// The driving table's key: each column there, and in the star table. None in a set of values.
+    pub(crate) key: Vec<(String, String)>,
+}
+
+/// What the rows of a piece that drive a model become.
+pub(crate) struct Stars {
+    /// The star rows, in the order of the piece.
+    rows: DataFrame,
+    /// The keys of the rows in which a value does not fit, and why.
+    misfits: DataFrame,
+    /// The keys of the rows that the model does not let through.
+    filtered: DataFrame,
+    /// The rows in which a value does not fit, of a set of values, where they have no key.
+    left_out: u64,
 }
 
 /// The name of a column in a frame of several tables.
@@ -130,8 +144,67 @@ impl Lookups {
     }
 }
 
-/// The star rows of one piece, in the order of its rows.
-pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<DataFrame, Fault> {
+/// What becomes of the rows of one piece.
+pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<Stars, Fault> {
+    let joined = join(star, piece, lookups)?;
+    let keys = star
+        .key
+        .iter()
+        .map(|(source, name)| Ok(joined.column(&column(0, source))?.clone().with_name(name.as_str().into())));
+    let keys = DataFrame::new(joined.height(), keys.collect::<PolarsResult<_>>()?)?;
+    let tables = &star.select.tables;
+
+    let mut let_through = BooleanChunked::full("".into(), true, joined.height());
+    for (place, table) in tables.iter().enumerate() {
+        if let Some(Join { inner: true, on, .. }) = &table.join {
+            let_through = &let_through & &joined.column(&column(place, &on[0].column))?.is_not_null();
+        }
+    }
+    let mut frame = joined.filter(&let_through)?;
+    let mut reasons: BTreeMap<IdxSize, String> = BTreeMap::new();
+    let mut note = |frame: &DataFrame, misfits: &Misfits| -> PolarsResult<()> {
+        let rows = frame.column(ROW)?.idx()?.clone();
+        reasons.extend(misfits.rows().filter_map(|(place, why)| Some((rows.get(place)?, why.to_owned()))));
+        Ok(())
+    };
+    if let Some(filter) = &star.typed.filter {
+        let mut misfits = Misfits::default();
+        let passes = evaluate(filter, Rows { frame: &frame, tables }, &mut misfits)?;
+        note(&frame, &misfits)?;
+        frame = frame.filter(&(passes.bool()? & &misfits.fitting(frame.height())))?;
+    }
+    let mut misfits = Misfits::default();
+    let rows = Rows { frame: &frame, tables };
+    let outputs = star.typed.outputs.iter();
+    let outputs = outputs
+        .map(|(name, scalar)| Ok(evaluate(scalar, rows, &mut misfits)?.with_name(name.as_str().into()).into_column()));
+    let mut stars = DataFrame::new(frame.height(), outputs.collect::<PolarsResult<_>>()?)?;
+    if !misfits.is_empty() {
+        note(&frame, &misfits)?;
+        stars = stars.filter(&misfits.fitting(frame.height()))?;
+    }
+
+    let left_out = if star.is_values { reasons.len() as u64 } else { 0 };
+    if star.is_values {
+        stars = stars.unique_stable(None, UniqueKeepStrategy::First, None)?;
+    }
+    let (misfits, filtered) = if star.key.is_empty() {
+        (keys.clear(), keys.clear())
+    } else {
+        let kept: BTreeSet<IdxSize> = frame.column(ROW)?.idx()?.iter().flatten().collect();
+        let is_filtered = |row| !kept.contains(&row) && !reasons.contains_key(&row);
+        let is_filtered: BooleanChunked = (0..joined.height() as IdxSize).map(is_filtered).collect();
+        let is_misfit: BooleanChunked = (0..joined.height() as IdxSize).map(|row| reasons.contains_key(&row)).collect();
+        let mut misfits = keys.filter(&is_misfit)?;
+        misfits.with_column(Column::new(REASON.into(), reasons.into_values().collect::<Vec<_>>()))?;
+        (misfits, keys.filter(&is_filtered)?)
+    };
+    Ok(Stars { rows: stars, misfits, filtered, left_out })
+}
+
+/// The rows of a piece that drive the model, numbered in their order, with those that they look
+/// up: every join is a LEFT JOIN here.
+fn join(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<DataFrame, Fault> {
     let drives = piece.column(&mark(&star.model))?.str()?.equal("t");
     let read = |name: &String| {
         let name_in_frame = column(0, name).into();
@@ -145,35 +218,73 @@ pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -
         let mut lookup = lookups.rows(&table.name, join, &frame)?.select(star.select.reads(place).iter())?;
         let names: Vec<_> = lookup.get_column_names().iter().map(|name| column(place, name)).collect();
         lookup.set_column_names(&names)?;
-        let how = if join.inner { JoinType::Inner } else { JoinType::Left };
         let ours = join.on.iter().map(|on| column(on.table, &on.other));
         let theirs = join.on.iter().map(|on| column(place, &on.column));
-        let args = JoinArgs::new(how).with_coalesce(JoinCoalesce::KeepColumns);
+        let args = JoinArgs::new(JoinType::Left).with_coalesce(JoinCoalesce::KeepColumns);
         frame = frame.join(&lookup, ours, theirs, args, None)?;
         if frame.height() > rows {
             let why = polars_err!(ComputeError: "the join with {} found several rows for one", table.alias);
             return Err(why.into());
         }
     }
-    let mut frame = frame.sort([ROW], SortMultipleOptions::default())?;
-    if let Some(filter) = &star.typed.filter {
-        let rows = Rows { frame: &frame, tables: &star.select.tables };
-        let passes = evaluate(filter, rows)?;
-        frame = frame.filter(passes.bool()?)?;
+    Ok(frame.sort([ROW], SortMultipleOptions::default())?)
+}
+
+/// The keys in a CSV object of them, by the names that the star table gives them.
+pub(crate) fn keys(file: &Path, key: &[(String, String)]) -> Result<DataFrame, Fault> {
+    let source: Vec<_> = key.iter().map(|(source, _)| source.clone()).collect();
+    let mut keys = read_csv(file, &source, &source.iter().cloned().collect())?.select(source.iter())?;
+    keys.set_column_names(&key.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>())?;
+    Ok(keys)
+}
+
+/// The values of the first row of a CSV object that has these values in its key.
+pub(crate) fn find_row(
+    file: &Path,
+    header: &[String],
+    columns: &[String],
+    key: &[(String, Option<String>)],
+) -> Result<Option<Vec<Option<String>>>, Fault> {
+    let piece = read_csv(file, header, &columns.iter().cloned().collect())?;
+    let mut found = BooleanChunked::full("".into(), true, piece.height());
+    for (column, value) in key {
+        let column = piece.column(column)?.str()?;
+        found = &found & &column.iter().map(|text| text == value.as_deref()).collect::<BooleanChunked>();
     }
-    let rows = Rows { frame: &frame, tables: &star.select.tables };
-    let outputs = star
-        .typed
-        .outputs
-        .iter()
-        .map(|(name, scalar)| Ok(evaluate(scalar, rows)?.with_name(name.as_str().into()).into_column()));
-    let mut stars = DataFrame::new(frame.height(), outputs.collect::<Result<_, Fault>>()?)?;
-    if star.is_values {
-        stars = stars.unique_stable(None, UniqueKeepStrategy::First, None)?;
+    let rows = piece.filter(&found)?;
+    if rows.height() == 0 {
+        return Ok(None);
     }
-    // A chunk becomes a row group, and their number depends on the threads that read the CSV.
-    stars.rechunk_mut();
-    Ok(stars)
+    let value = |column: &String| Ok(rows.column(column)?.str()?.get(0).map(str::to_owned));
+    columns.iter().map(value).collect::<Result<_, Fault>>().map(Some)
+}
+
+/// The Parquet files of one star table.
+pub(crate) struct StarFiles {
+    pub(crate) rows: StarFile,
+    pub(crate) misfits: StarFile,
+    pub(crate) filtered: StarFile,
+    pub(crate) left_out: u64,
+}
+
+impl StarFiles {
+    pub(crate) fn new(path: &Path) -> Self {
+        let file = |kind: &str| StarFile::new(path.with_extension(kind));
+        Self {
+            rows: file("parquet"),
+            misfits: file("misfits.parquet"),
+            filtered: file("filtered.parquet"),
+            left_out: 0,
+        }
+    }
+
+    pub(crate) fn write(&mut self, stars: Stars) -> Result<(), Fault> {
+        self.rows.write(stars.rows)?;
+        self.misfits.write(stars.misfits)?;
+        self.filtered.write(stars.filtered)?;
+        self.left_out += stars.left_out;
+        Ok(())
+    }
 }
 
 /// A Parquet file under way: zstd, a row group for each piece.
@@ -188,8 +299,10 @@ impl StarFile {
         Self { path, writer: None, rows: 0 }
     }
 
-    pub(crate) fn write(&mut self, stars: &DataFrame) -> Result<(), Fault> {
-        if stars.height() == 0 {
+    pub(crate) fn write(&mut self, mut rows: DataFrame) -> Result<(), Fault> {
+        // A chunk becomes a row group, and their number depends on the threads that read the CSV.
+        rows.rechunk_mut();
+        if rows.height() == 0 {
             return Ok(());
         }
         let writer = match &mut self.writer {
@@ -197,11 +310,11 @@ impl StarFile {
             None => {
                 let file = File::create(&self.path).map_err(PolarsError::from)?;
                 let writer = ParquetWriter::new(file).with_compression(ParquetCompression::Zstd(None));
-                self.writer.insert(writer.batched(stars.schema())?)
+                self.writer.insert(writer.batched(rows.schema())?)
             }
         };
-        writer.write_batch(stars)?;
-        self.rows += stars.height() as u64;
+        writer.write_batch(&rows)?;
+        self.rows += rows.height() as u64;
         Ok(())
     }
 

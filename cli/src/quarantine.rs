@@ -1,0 +1,63 @@
+//! `blackwater quarantine`, and the word about it after a run.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use blackwater_load::Entry;
+use blackwater_pipeline::Pipeline;
+use serde::Serialize;
+
+use crate::{Format, Quarantine, report, text};
+
+/// An entry with the row that was read.
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    #[serde(flatten)]
+    pub(crate) entry: Entry,
+    pub(crate) source_row: Option<Vec<(String, Option<String>)>>,
+}
+
+pub(crate) async fn run(action: &Quarantine, pipeline: &Pipeline, format: Format) -> anyhow::Result<()> {
+    match action {
+        Quarantine::List { table } => {
+            report(format, &pipeline.quarantine(table.as_deref(), &[]).await?, text::quarantine)
+        }
+        Quarantine::Show { table, key } => {
+            let mut shown = Vec::new();
+            for entry in found(pipeline, table, key).await? {
+                let source_row = pipeline.source_row(&entry).await?;
+                shown.push(Shown { entry, source_row });
+            }
+            report(format, &shown, text::shown)
+        }
+        Quarantine::Discard { table, key } => {
+            let mut entries = found(pipeline, table, key).await?;
+            entries.dedup_by(|one, other| one.key == other.key);
+            let [entry] = entries.as_slice() else {
+                bail!("{} keys of {table} have {}; name all columns of one", entries.len(), key.join(", "));
+            };
+            pipeline.load.discard(table, &entry.key).await?;
+            report(format, entry, text::discarded)
+        }
+    }
+}
+
+/// The entries of a key, of which there must be some.
+async fn found(pipeline: &Pipeline, table: &str, key: &[String]) -> anyhow::Result<Vec<Entry>> {
+    let entries = pipeline.quarantine(Some(table), key).await?;
+    if entries.is_empty() {
+        let of_key = if key.is_empty() { String::new() } else { format!(" with {}", key.join(", ")) };
+        bail!("no row of {table}{of_key} is in quarantine. `blackwater quarantine list` shows those that are");
+    }
+    Ok(entries)
+}
+
+/// Says on standard error that rows are in quarantine.
+pub(crate) fn warn(rows: u64, strict: bool) -> ExitCode {
+    if rows == 0 {
+        return ExitCode::SUCCESS;
+    }
+    let what = if rows == 1 { "1 row is".into() } else { format!("{rows} rows are") };
+    eprintln!("{what} in quarantine: `blackwater quarantine list` says why");
+    ExitCode::from(if strict { 3 } else { 0 })
+}

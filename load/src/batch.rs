@@ -1,0 +1,168 @@
+//! One batch on its way into the warehouse.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use blackwater_shared::manifest::{StarTable, Transformed};
+use blackwater_shared::postgres::{Doing, qualified};
+use blackwater_shared::store::Store;
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Transaction;
+
+use crate::catalogue::{self, Column, Star, Writing};
+use crate::error::Error;
+use crate::star::Target;
+use crate::{Counts, TableReport};
+
+/// A batch, and the transaction that applies it.
+pub(crate) struct Batch<'a> {
+    pub(crate) transaction: &'a Transaction<'a>,
+    /// The processed bucket.
+    pub(crate) store: &'a Store,
+    /// The star schema.
+    pub(crate) schema: &'a str,
+    pub(crate) number: u64,
+    /// The source's time of the snapshot.
+    pub(crate) at: DateTime<Utc>,
+    /// A folder for temporary files.
+    pub(crate) folder: &'a Path,
+    pub(crate) temporaries: AtomicU32,
+}
+
+/// What a batch did.
+#[derive(Default)]
+pub(crate) struct Applied {
+    pub(crate) tables: Vec<TableReport>,
+    /// The source tables of which the warehouse holds more rows than there were.
+    pub(crate) wanted: BTreeSet<String>,
+    pub(crate) notices: Vec<String>,
+}
+
+impl Batch<'_> {
+    /// A name for a temporary table, quoted.
+    pub(crate) fn temporary(&self, what: &str) -> String {
+        format!("pg_temp.{what}_{}", self.temporaries.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Applies the star tables, those first that others refer to. `schema_is_new` says that the
+    /// tables may take now what they refused before.
+    pub(crate) async fn apply(&self, manifest: &Transformed, schema_is_new: bool) -> Result<Applied, Error> {
+        let names: Vec<_> = manifest.tables.keys().map(String::as_str).collect();
+        let stars = catalogue::read(self.transaction, self.schema, &names).await?;
+        let order = catalogue::in_order(self.transaction, self.schema, &names).await?;
+        let targets = order.iter().map(|name| self.target(name, &manifest.tables[*name], stars.get(*name)));
+        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+
+        let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
+        let mut waiting = self.waiting().await?;
+        for target in &targets {
+            let mut of_table = Counts::default();
+            if waiting.contains(target.name) {
+                of_table.add(target.release(schema_is_new).await?);
+            }
+            of_table.add(self.table(target, &manifest.tables[target.name]).await?);
+            counts.insert(target.name, of_table);
+        }
+        // What waited for a row of this batch, until nothing moves.
+        waiting = self.waiting().await?;
+        loop {
+            let mut released = 0;
+            for target in targets.iter().filter(|target| waiting.contains(target.name)) {
+                let again = target.release(false).await?;
+                released += again.released;
+                if let Some(of_table) = counts.get_mut(target.name) {
+                    of_table.add(again);
+                }
+            }
+            if released == 0 {
+                break;
+            }
+        }
+
+        let mut applied = Applied::default();
+        for target in &targets {
+            let table = &manifest.tables[target.name];
+            if let Some(driving) = &table.driving
+                && let Some(held) = target.held().await?
+                && held != driving.rows
+            {
+                match held > driving.rows && table.keys.is_none() {
+                    true => drop(applied.wanted.insert(driving.table.clone())),
+                    false => applied.notices.push(format!(
+                        "{} holds {held} rows of {}, which has {}; something else wrote to it. Run `blackwater extract \
+                         --full {}`",
+                        target.name, driving.table, driving.rows, driving.table
+                    )),
+                }
+            }
+            let of_table = counts[target.name];
+            if of_table != Counts::default() {
+                applied.tables.push(TableReport { table: target.name.into(), counts: of_table });
+            }
+        }
+        Ok(applied)
+    }
+
+    /// How the batch writes to a star table, if it can.
+    fn target<'a>(&'a self, name: &'a str, model: &StarTable, star: Option<&'a Star>) -> Result<Target<'a>, Error> {
+        let refuse = |why: String| Error::Table { batch: self.number, table: name.into(), why };
+        let no_table = || format!("schema {} has no plain table of that name. Add it to schema.sql", self.schema);
+        let star = star.ok_or_else(|| refuse(no_table()))?;
+        if let Some(problem) = star.problems(model).into_iter().next() {
+            return Err(refuse(problem));
+        }
+        let returned: Vec<_> = model.columns.iter().map(|column| column.name.as_str()).collect();
+        let writing = star.writing(&returned).map_err(refuse)?;
+        let columns: Vec<_> = returned.iter().filter_map(|name| star.column(name)).collect();
+        let key = match (&model.driving, writing) {
+            (Some(driving), _) => driving.key.iter().map(|column| column.name.clone()).collect(),
+            (None, Writing::Upsert(key)) => key.to_vec(),
+            (None, Writing::History { .. }) => Vec::new(),
+        };
+        let key: Vec<&Column> = key.iter().filter_map(|name| star.column(name)).collect();
+        Ok(Target { batch: self, name, quoted: qualified(self.schema, name), star, writing, columns, key })
+    }
+
+    /// Writes the batch's rows of one star table.
+    async fn table(&self, target: &Target<'_>, table: &StarTable) -> Result<Counts, Error> {
+        let StarTable { objects, misfits, filtered, keys, .. } = table;
+        let mut counts = Counts::default();
+        if !objects.is_empty() || !misfits.is_empty() {
+            let rows = target.rows().await?;
+            for object in objects {
+                rows.fill(object).await?;
+            }
+            rows.judge().await?;
+            counts.add(rows.write().await?);
+            target.keys(misfits, true).await?.quarantine().await?;
+            target.end_entries(&rows).await?;
+            target.let_through(&rows).await?;
+            counts.quarantined = self.quarantined(target).await?;
+        }
+        if !filtered.is_empty() {
+            counts.deleted += target.filter(&target.keys(filtered, false).await?).await?;
+        }
+        if let Some(keys) = keys {
+            counts.deleted += target.delete_all_but(&target.keys(keys, false).await?).await?;
+        }
+        Ok(counts)
+    }
+
+    /// The rows that this batch put into quarantine.
+    async fn quarantined(&self, target: &Target<'_>) -> Result<u64, Error> {
+        let sql =
+            "SELECT count(*) FROM blackwater.quarantine WHERE star_schema = $1 AND star_table = $2 AND batch = $3";
+        let number = self.number as i64;
+        let row = self.transaction.query_one(sql, &[&self.schema, &target.name, &number]).await;
+        Ok(row.doing("count the rows in quarantine")?.get::<_, i64>(0) as u64)
+    }
+
+    /// The star tables with rows in quarantine that could be tried again.
+    async fn waiting(&self) -> Result<BTreeSet<String>, Error> {
+        let sql =
+            "SELECT DISTINCT star_table FROM blackwater.quarantine WHERE star_schema = $1 AND star_row IS NOT NULL";
+        let rows = self.transaction.query(sql, &[&self.schema]).await.doing("read the quarantine")?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+}

@@ -1,0 +1,118 @@
+//! Rows that the source no longer has, or that a model no longer lets through. They are found by
+//! keys, and the keys are asked for when counts differ: those that the warehouse holds are a superset
+//! of the source's, so equal counts mean equal sets.
+
+use blackwater_shared::postgres::{Doing, ident};
+
+use crate::catalogue::{DELETED_AT, Writing};
+use crate::error::Error;
+use crate::star::{Stage, Target};
+
+impl Target<'_> {
+    /// Marks the rows of the star table as deleted whose key is in `keys`, or is not: their number.
+    async fn mark(&self, keys: &Stage<'_>, are_in: bool) -> Result<u64, Error> {
+        if !self.star.marks_deletions() {
+            return Ok(0);
+        }
+        let exists = if are_in { "EXISTS" } else { "NOT EXISTS" };
+        let (newest, is_newest) = match self.writing {
+            Writing::Upsert(_) => ("", String::from("$2::text IS NOT NULL AND $3::text IS NOT NULL")),
+            Writing::History { record } => (
+                "FROM blackwater.version v",
+                format!(
+                    "v.star_schema = $2 AND v.star_table = $3 AND v.record = s.{} AND v.superseded IS NULL",
+                    ident(record)
+                ),
+            ),
+        };
+        let sql = format!(
+            "UPDATE {star} s SET {DELETED_AT} = $1 {newest} WHERE s.{DELETED_AT} IS NULL AND {is_newest}
+             AND {exists} (SELECT FROM {keys} t WHERE {same})",
+            star = self.quoted,
+            keys = keys.typed(),
+            same = self.same_key("s", "t"),
+        );
+        let batch = self.batch;
+        let marked = batch.transaction.execute(&sql, &[&batch.at, &batch.schema, &self.name]).await;
+        Ok(marked.doing(self.doing("mark the deleted rows of"))?)
+    }
+
+    /// Takes out of the star table what its model no longer lets through: the number of rows.
+    pub(crate) async fn filter(&self, filtered: &Stage<'_>) -> Result<u64, Error> {
+        let (batch, doing) = (self.batch, || self.doing("note what is not let through into"));
+        let marked = self.mark(filtered, true).await?;
+        let (typed, key) = (filtered.typed(), self.key_of("t"));
+        for sql in [
+            format!(
+                "DELETE FROM blackwater.quarantine q USING {typed} t
+                 WHERE q.star_schema = $1 AND q.star_table = $2 AND q.key = {key}"
+            ),
+            format!(
+                "INSERT INTO blackwater.filtered (star_schema, star_table, key) SELECT $1, $2, {key} FROM {typed} t
+                 ON CONFLICT DO NOTHING"
+            ),
+        ] {
+            batch.transaction.execute(&sql, &[&batch.schema, &self.name]).await.doing(doing())?;
+        }
+        Ok(marked)
+    }
+
+    /// Forgets that rows were not let through which are in the star table, or in quarantine, now.
+    pub(crate) async fn let_through(&self, rows: &Stage<'_>) -> Result<(), Error> {
+        let (batch, number) = (self.batch, self.batch.number as i64);
+        let sql = format!(
+            "DELETE FROM blackwater.filtered f WHERE f.star_schema = $1 AND f.star_table = $2 AND (
+                 f.key IN (SELECT {key} FROM {rows} t)
+                 OR f.key IN (SELECT q.key FROM blackwater.quarantine q
+                              WHERE q.star_schema = $1 AND q.star_table = $2 AND q.batch = $3))",
+            key = self.key_of("t"),
+            rows = rows.typed(),
+        );
+        let forgotten = batch.transaction.execute(&sql, &[&batch.schema, &self.name, &number]).await;
+        forgotten.doing(self.doing("note what is let through into")).map(drop).map_err(Into::into)
+    }
+
+    /// Marks as deleted what is not among the source's `keys`: the number of rows.
+    pub(crate) async fn delete_all_but(&self, keys: &Stage<'_>) -> Result<u64, Error> {
+        let batch = self.batch;
+        for table in ["quarantine", "filtered"] {
+            let sql = format!(
+                "DELETE FROM blackwater.{table} q WHERE q.star_schema = $1 AND q.star_table = $2
+                 AND q.key NOT IN (SELECT {} FROM {} t)",
+                self.key_of("t"),
+                keys.typed()
+            );
+            let gone = batch.transaction.execute(&sql, &[&batch.schema, &self.name]).await;
+            gone.doing(self.doing("compare the keys of"))?;
+        }
+        self.mark(keys, false).await
+    }
+
+    /// The source rows that the warehouse knows of: in the star table, in quarantine, and those that
+    /// the model does not let through. `None` if deletions cannot be marked.
+    pub(crate) async fn held(&self) -> Result<Option<u64>, Error> {
+        if !self.star.marks_deletions() {
+            return Ok(None);
+        }
+        let batch = self.batch;
+        let live = self.live();
+        let equal: Vec<_> = self
+            .key
+            .iter()
+            .map(|column| {
+                let name = blackwater_shared::postgres::literal(&column.name);
+                format!("s.{} = (q.key->>{name})::{}", ident(&column.name), column.stage_kind())
+            })
+            .collect();
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {live}) + (
+                 SELECT count(*) FROM (
+                     SELECT key FROM blackwater.quarantine WHERE star_schema = $1 AND star_table = $2
+                     UNION SELECT key FROM blackwater.filtered WHERE star_schema = $1 AND star_table = $2) q
+                 WHERE NOT EXISTS (SELECT FROM {live} AND {equal}))",
+            equal = equal.join(" AND "),
+        );
+        let row = batch.transaction.query_one(&sql, &[&batch.schema, &self.name]).await;
+        Ok(Some(row.doing(self.doing("count the rows of"))?.get::<_, i64>(0) as u64))
+    }
+}

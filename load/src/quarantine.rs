@@ -1,0 +1,361 @@
+//! The quarantine: rows that a star table would refuse. They are found by sets, before the upsert,
+//! and wait in `blackwater.quarantine` until their key comes right or is gone.
+
+use blackwater_shared::postgres::{self, Doing, ident, literal};
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Transaction;
+use serde::Serialize;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::Counts;
+use crate::catalogue::{Column, Reference};
+use crate::error::Error;
+use crate::star::{PLACE, REASON, Stage, Target};
+
+/// A row that is set aside.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// The star table.
+    pub table: String,
+    /// The row's key: the columns and their values, as text.
+    pub key: Value,
+    /// The batch that brought it.
+    pub batch: u64,
+    /// The source's time of the batch's snapshot.
+    pub since: DateTime<Utc>,
+    /// Why it is here.
+    pub reason: String,
+    /// The row that it refers to and that is missing, if that is the reason: constraint, table, key.
+    pub reference: Option<Value>,
+    /// The star row, its values as text; `None` if it could not be made.
+    pub star_row: Option<Value>,
+}
+
+const ENTRIES: &str = "
+    SELECT q.star_table, q.key, q.batch, l.snapshot_at, q.reason, q.reference, q.star_row
+    FROM blackwater.quarantine q JOIN blackwater.ledger l USING (star_schema, batch)
+    WHERE q.star_schema = $1
+    ORDER BY q.star_table, q.batch, q.id";
+
+/// The rows that are set aside.
+pub(crate) async fn entries(client: &Client, star_schema: &str) -> Result<Vec<Entry>, Error> {
+    let rows = client.query(ENTRIES, &[&star_schema]).await.doing("read the quarantine")?;
+    let entry = |row: &tokio_postgres::Row| Entry {
+        table: row.get(0),
+        key: row.get(1),
+        batch: row.get::<_, i64>(2) as u64,
+        since: row.get(3),
+        reason: row.get(4),
+        reference: row.get(5),
+        star_row: row.get(6),
+    };
+    Ok(rows.iter().map(entry).collect())
+}
+
+/// Forgets the entries of a key, and keeps the key among those that are not let through.
+pub(crate) async fn discard(
+    transaction: &Transaction<'_>,
+    star_schema: &str,
+    table: &str,
+    key: &Value,
+) -> Result<u64, Error> {
+    let sql = "
+        WITH gone AS (
+            DELETE FROM blackwater.quarantine WHERE star_schema = $1 AND star_table = $2 AND key = $3 RETURNING key
+        ), kept AS (
+            INSERT INTO blackwater.filtered (star_schema, star_table, key) SELECT DISTINCT $1, $2, key FROM gone
+            ON CONFLICT DO NOTHING)
+        SELECT count(*) FROM gone";
+    let row = transaction.query_one(sql, &[&star_schema, &table, &key]).await;
+    Ok(row.doing(format!("discard a row of {table} from quarantine"))?.get::<_, i64>(0) as u64)
+}
+
+/// The function that asks Postgres whether a text is a value of a type: its words if it is not.
+const MISFIT: &str = "
+    CREATE OR REPLACE FUNCTION pg_temp.misfit(value text, kind text) RETURNS text LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE format('SELECT %L::%s', value, kind);
+        RETURN NULL;
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+        RETURN SQLERRM;
+    END $$";
+
+impl Target<'_> {
+    /// The key of a row as the quarantine has it.
+    pub(crate) fn key_of(&self, row: &str) -> String {
+        let part = |column: &&Column| format!("{}, {row}.{}::text", literal(&column.name), ident(&column.name));
+        let parts: Vec<_> = self.key.iter().map(part).collect();
+        format!("jsonb_build_object({})", parts.join(", "))
+    }
+
+    /// Tries again the rows whose missing reference is there now, or `all`, oldest first. Those that
+    /// are still refused stay.
+    pub(crate) async fn release(&self, all: bool) -> Result<Counts, Error> {
+        let batch = self.batch;
+        let doing = || self.doing("release rows of the quarantine into");
+        let mut ready: Vec<_> = self.star.references.iter().map(|reference| self.is_there(reference)).collect();
+        let known: Vec<_> = self.star.references.iter().map(|reference| literal(&reference.constraint)).collect();
+        ready.push(format!("q.reference->>'constraint' <> ALL (ARRAY[{}]::text[])", known.join(", ")));
+        ready.extend(all.then(|| "true".to_owned()));
+        let of_table = format!(
+            "q.star_schema = $1 AND q.star_table = $2 AND ARRAY(SELECT json_object_keys(q.star_row)) = $3 AND ({})",
+            ready.join(" OR ")
+        );
+        let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let batches = format!("SELECT DISTINCT q.batch FROM blackwater.quarantine q WHERE {of_table} ORDER BY 1");
+        let batches = batch.transaction.query(&batches, &[&batch.schema, &self.name, &names]).await.doing(doing())?;
+        let mut counts = Counts::default();
+        for of_batch in batches.iter().map(|row| row.get::<_, i64>(0)) {
+            let stage = self.rows().await?.of_batch(of_batch as u64);
+            let value = |column: &&Column| format!("(star_row->>{})::{}", literal(&column.name), column.stage_kind());
+            let values: Vec<_> = self.columns.iter().map(value).collect();
+            let sql = format!(
+                "WITH gone AS (DELETE FROM blackwater.quarantine q WHERE {of_table} AND q.batch = $4 RETURNING q.star_row)
+                 INSERT INTO {} SELECT {} FROM gone",
+                stage.name,
+                values.join(", ")
+            );
+            batch.transaction.batch_execute("SAVEPOINT release").await.doing(doing())?;
+            match batch.transaction.execute(&sql, &[&batch.schema, &self.name, &names, &of_batch]).await {
+                // A column has got a type that the row, as it was, does not fit.
+                Err(error) if postgres::is_of_data(&error) => {
+                    batch.transaction.batch_execute("ROLLBACK TO release").await.doing(doing())?;
+                    continue;
+                }
+                done => done.doing(doing())?,
+            };
+            stage.judge().await?;
+            let written = stage.write().await?;
+            counts.add(Counts { released: written.rows(), ..written });
+        }
+        Ok(counts)
+    }
+
+    /// Whether what an entry `q` lacked is there.
+    fn is_there(&self, reference: &Reference) -> String {
+        let equal = |(column, their): (&String, &String)| {
+            let kind = self.star.column(column).map_or("text", Column::stage_kind);
+            format!("r.{} = (q.star_row->>{})::{kind}", ident(their), literal(column))
+        };
+        let equal: Vec<_> = reference.columns.iter().zip(&reference.their_columns).map(equal).collect();
+        format!(
+            "q.reference->>'constraint' = {} AND EXISTS (SELECT FROM {} r WHERE {})",
+            literal(&reference.constraint),
+            reference.table,
+            equal.join(" AND ")
+        )
+    }
+
+    /// Ends the entries of rows that came right, and those that a newer entry replaces. Those that
+    /// wait for a reference stay beside a newer one, if they differ: a history wants them all.
+    pub(crate) async fn end_entries(&self, right: &Stage<'_>) -> Result<(), Error> {
+        let sql = format!(
+            "DELETE FROM blackwater.quarantine q USING {right} t
+             WHERE q.star_schema = $1 AND q.star_table = $2 AND q.key = {key}",
+            right = right.typed(),
+            key = self.key_of("t"),
+        );
+        let of_table: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&self.batch.schema, &self.name];
+        let doing = || self.doing("end the entries in quarantine of");
+        self.batch.transaction.execute(&sql, &of_table).await.doing(doing())?;
+        let replaced = "
+            DELETE FROM blackwater.quarantine old USING blackwater.quarantine new
+            WHERE (old.star_schema, old.star_table) = ($1, $2) AND (new.star_schema, new.star_table) = ($1, $2)
+              AND new.key = old.key AND new.batch = $3 AND old.batch < $3
+              AND (old.reference IS NULL OR old.star_row::text = new.star_row::text AND old.batch = (
+                       SELECT max(batch) FROM blackwater.quarantine o
+                       WHERE (o.star_schema, o.star_table, o.key) = ($1, $2, old.key) AND o.batch < $3))";
+        let number = self.batch.number as i64;
+        let parameters = [of_table.as_slice(), &[&number]].concat();
+        self.batch.transaction.execute(replaced, &parameters).await.doing(doing())?;
+        Ok(())
+    }
+}
+
+impl Stage<'_> {
+    /// Sends to quarantine what the star table would refuse.
+    pub(crate) async fn judge(&self) -> Result<(), Error> {
+        let columns = &self.target.columns;
+        let misfits: Vec<_> = columns
+            .iter()
+            .filter_map(|column| {
+                let value = format!("t.{}", ident(&column.name));
+                let words = literal(&format!(" does not fit {}", column.kind));
+                let name = literal(&format!("{}: ", column.name));
+                let fits = column.fits(&value)?;
+                Some((format!("NOT ({fits})"), format!("{name} || left({value}::text, 100) || {words}")))
+            })
+            .collect();
+        if !misfits.is_empty() {
+            self.set_aside(&any(&misfits, "t.ctid", &format!("{} t", self.name))).await?;
+        }
+        let full = self.full();
+        let nulls: Vec<_> = (self.target.star.columns.iter())
+            .filter(|column| column.not_null && (column.computed || columns.iter().any(|c| c.name == column.name)))
+            .map(|column| {
+                let words = format!("{} is NULL, and the column is NOT NULL", column.name);
+                (format!("t.{} IS NULL", ident(&column.name)), literal(&words))
+            })
+            .collect();
+        self.set_aside(&any(&nulls, &format!("t.{PLACE}"), &format!("{full} t"))).await?;
+        for (name, expression) in &self.target.star.checks {
+            let words = literal(&format!("the CHECK constraint {name} refuses it: {expression}"));
+            let refused = [(format!("NOT ({expression})"), words)];
+            self.set_aside(&any(&refused, PLACE, &format!("{full} t"))).await?;
+        }
+        self.one_row_a_key().await?;
+        for reference in &self.target.star.references {
+            // What refers to a row of the same table falls with it.
+            while self.set_aside(&self.dangling(reference)).await? > 0 && reference.own {}
+        }
+        Ok(())
+    }
+
+    /// Equal rows under one key count once; rows that differ under one key are all set aside.
+    async fn one_row_a_key(&self) -> Result<(), Error> {
+        let (typed, keys) = (self.typed(), postgres::idents("t.", self.target.key.iter().map(|c| &c.name)));
+        let twice = format!("SELECT FROM {typed} t GROUP BY {keys} HAVING count(*) > 1 LIMIT 1");
+        let doing = || self.target.doing("compare the keys of");
+        let transaction = self.target.batch.transaction;
+        if transaction.query_opt(&twice, &[]).await.doing(doing())?.is_none() {
+            return Ok(());
+        }
+        let sql = format!(
+            "DELETE FROM {name} WHERE ctid IN (
+                 SELECT a.{PLACE} FROM {typed} a JOIN {typed} b ON {same} AND a.{PLACE} > b.{PLACE}
+                 WHERE NOT (ROW({one})::record *<> ROW({other})::record))",
+            name = self.name,
+            same = self.target.same_key("a", "b"),
+            one = self.columns("a."),
+            other = self.columns("b."),
+        );
+        transaction.execute(&sql, &[]).await.doing(doing())?;
+        let differing = format!(
+            "SELECT {PLACE} AS place, 'the key occurs ' || n || ' times, with different rows' AS why,
+                    NULL::jsonb AS reference
+             FROM (SELECT t.{PLACE}, count(*) OVER (PARTITION BY {keys}) AS n FROM {typed} t) t WHERE n > 1"
+        );
+        self.set_aside(&differing).await.map(drop)
+    }
+
+    /// The rows that refer to one that is not there.
+    fn dangling(&self, reference: &Reference) -> String {
+        let pairs: Vec<_> = reference.columns.iter().zip(&reference.their_columns).collect();
+        let each = |of: &dyn Fn(&str, &str) -> String, between: &str| {
+            pairs.iter().map(|(column, their)| of(column, their)).collect::<Vec<_>>().join(between)
+        };
+        let equal = |row: &'static str| {
+            each(&move |column, their| format!("{row}.{} = t.{}", ident(their), ident(column)), " AND ")
+        };
+        let own = match reference.own {
+            true => format!(" AND NOT EXISTS (SELECT FROM {} o WHERE {})", self.full(), equal("o")),
+            false => String::new(),
+        };
+        format!(
+            "SELECT t.{PLACE} AS place, {shown} || ' is not in ' || {words} AS why,
+                    jsonb_build_object('constraint', {constraint}, 'table', {words}, 'key', jsonb_build_object({key})) AS reference
+             FROM {full} t WHERE {given} AND NOT EXISTS (SELECT FROM {table} r WHERE {equal}){own}",
+            shown = each(&|column, _| format!("{} || t.{}::text", literal(&format!("{column} = ")), ident(column)), " || ', ' || "),
+            words = literal(&reference.table),
+            constraint = literal(&reference.constraint),
+            key = each(&|column, their| format!("{}, t.{}::text", literal(their), ident(column)), ", "),
+            full = self.full(),
+            given = each(&|column, _| format!("t.{} IS NOT NULL", ident(column)), " AND "),
+            table = reference.table,
+            equal = equal("r"),
+        )
+    }
+
+    /// Its rows with all columns of the star table, also those that the warehouse fills in, for a FROM
+    /// clause.
+    fn full(&self) -> String {
+        let (mut given, mut computed) = (Vec::new(), Vec::new());
+        for column in &self.target.star.columns {
+            let name = ident(&column.name);
+            let is_returned = self.target.columns.iter().any(|returned| returned.name == column.name);
+            match &column.default {
+                _ if is_returned => given.push(format!("{name}::{} AS {name}", column.kind)),
+                Some(expression) if column.computed => computed.push(format!(", {expression} AS {name}")),
+                Some(expression) if !column.numbered => given.push(format!("{expression} AS {name}")),
+                _ => given.push(format!("NULL::{} AS {name}", column.kind)),
+            }
+        }
+        format!(
+            "(SELECT *{} FROM (SELECT ctid AS {PLACE}, {} FROM {}) i)",
+            computed.concat(),
+            given.join(", "),
+            self.name
+        )
+    }
+
+    /// Moves the rows that a query names as (place, why, reference) to quarantine: their number.
+    async fn set_aside(&self, bad: &str) -> Result<u64, Error> {
+        self.move_aside(&self.name, bad).await
+    }
+
+    async fn move_aside(&self, from: &str, bad: &str) -> Result<u64, Error> {
+        let target = self.target;
+        let names: Vec<_> = target.columns.iter().map(|column| literal(&column.name)).collect();
+        let values: Vec<_> = target.columns.iter().map(|column| format!("t.{}::text", ident(&column.name))).collect();
+        let sql = format!(
+            "WITH bad AS ({bad}),
+             gone AS (
+                 DELETE FROM {from} t USING bad WHERE t.ctid = bad.place
+                 RETURNING {key} AS key, bad.why, bad.reference, json_object(ARRAY[{names}], ARRAY[{values}]) AS star_row)
+             INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
+             SELECT $1, $2, key, $3, why, reference, star_row FROM gone",
+            key = target.key_of("t"),
+            names = names.join(", "),
+            values = values.join(", "),
+        );
+        let (batch, number) = (target.batch, self.of_batch as i64);
+        let moved = batch.transaction.execute(&sql, &[&batch.schema, &target.name, &number]).await;
+        Ok(moved.doing(target.doing("set aside rows of"))?)
+    }
+
+    /// Moves the rows of `text`, where the columns are of type text, to quarantine that hold something
+    /// which is no value of the column's type.
+    pub(crate) async fn set_misfits_aside(&self, text: &str) -> Result<(), Error> {
+        let doing = || self.target.doing("find what does not fit in");
+        self.target.batch.transaction.batch_execute(MISFIT).await.doing(doing())?;
+        let misfit =
+            |column: &&Column| format!("pg_temp.misfit(t.{}, {})", ident(&column.name), literal(column.stage_kind()));
+        let typed = self.target.columns.iter().filter(|column| column.stage_kind() != "text");
+        let misfits: Vec<_> = typed
+            .map(|column| {
+                let misfit = misfit(column);
+                (format!("{misfit} IS NOT NULL"), format!("{} || {misfit}", literal(&format!("{}: ", column.name))))
+            })
+            .collect();
+        self.move_aside(text, &any(&misfits, "t.ctid", &format!("{text} t"))).await.map(drop)
+    }
+
+    /// Puts the rows of a stage of keys into quarantine, with the reasons that came with them.
+    pub(crate) async fn quarantine(&self) -> Result<(), Error> {
+        let target = self.target;
+        let sql = format!(
+            "INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason)
+             SELECT $1, $2, {}, $3, t.{REASON} FROM {} t",
+            target.key_of("t"),
+            self.name
+        );
+        let (batch, number) = (target.batch, self.of_batch as i64);
+        let written = batch.transaction.execute(&sql, &[&batch.schema, &target.name, &number]).await;
+        written.doing(target.doing("set aside rows of")).map(drop).map_err(Into::into)
+    }
+}
+
+/// The query for the rows in which one of several conditions holds, with the words for each.
+fn any(refused: &[(String, String)], place: &str, from: &str) -> String {
+    let words: Vec<_> =
+        refused.iter().map(|(condition, why)| format!("CASE WHEN {condition} THEN {why} END")).collect();
+    let conditions: Vec<_> = refused.iter().map(|(condition, _)| format!("({condition})")).collect();
+    let (words, conditions) = match refused.is_empty() {
+        true => ("NULL".into(), "false".into()),
+        false => (words.join(", "), conditions.join(" OR ")),
+    };
+    format!(
+        "SELECT {place} AS place, concat_ws('; ', {words}) AS why, NULL::jsonb AS reference FROM {from} WHERE {conditions}"
+    )
+}

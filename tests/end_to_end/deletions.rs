@@ -1,0 +1,288 @@
+//! Rows that the source no longer has are marked, and nothing else is.
+
+use blackwater_tests::{World, extracted};
+use serde_json::Value;
+
+/// The rows that a run marked as deleted, by star table.
+fn deleted(report: &Value) -> Vec<(&str, u64)> {
+    let batches = report["load"]["batches"].as_array().unwrap();
+    let tables = batches.iter().flat_map(|batch| batch["tables"].as_array().unwrap());
+    let counts = tables.map(|table| (table["table"].as_str().unwrap(), table["deleted"].as_u64().unwrap()));
+    counts.filter(|(_, deleted)| *deleted > 0).collect()
+}
+
+async fn finds_nothing(world: &World) {
+    let report = world.run().await;
+    assert_eq!(report["extract"]["outcome"], "nothing", "{report}");
+    assert_eq!(report["load"]["wanted"].as_array().unwrap().len(), 0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_in_which_rows_go_is_found() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    let steps: [(&str, &str, &[(&str, u64)]); 10] = [
+        ("rows are deleted", "DELETE FROM payment WHERE payment_id IN (1, 2)", &[("fact_payment", 2)]),
+        (
+            "as many come as go",
+            "CREATE TABLE kept AS SELECT * FROM payment WHERE payment_id = 3;
+             DELETE FROM payment WHERE payment_id = 3; UPDATE kept SET payment_id = 3000;
+             INSERT INTO payment SELECT * FROM kept",
+            &[("fact_payment", 1)],
+        ),
+        (
+            "more come than go",
+            "DELETE FROM design WHERE design_id = (SELECT max(design_id) FROM design d
+                 WHERE NOT EXISTS (SELECT FROM sales_order s WHERE s.design_id = d.design_id));
+             INSERT INTO design (design_name, file_location, file_name, created_at, last_updated)
+             SELECT 'new', '/', n::text, '2024-01-01', '2024-01-01' FROM generate_series(1, 3) n",
+            &[("dim_design", 1)],
+        ),
+        (
+            "a key changes, and what refers to it with it",
+            "UPDATE currency SET currency_id = 77 WHERE currency_id = 2",
+            &[("dim_currency", 1)],
+        ),
+        ("ON DELETE SET NULL", "DELETE FROM sales_order WHERE sales_order_id IN (1, 5)", &[("fact_sales_order", 2)]),
+        ("a table is truncated", "TRUNCATE payment", &[("fact_payment", 0)]),
+        (
+            "a cascade",
+            "ALTER TABLE payment DROP CONSTRAINT payment_transaction_id_fkey;
+             ALTER TABLE \"transaction\" DROP CONSTRAINT transaction_sales_order_id_fkey;
+             ALTER TABLE \"transaction\" ADD FOREIGN KEY (sales_order_id) REFERENCES sales_order ON DELETE CASCADE;
+             DELETE FROM sales_order WHERE sales_order_id = 7",
+            &[("dim_transaction", 1), ("fact_sales_order", 1)],
+        ),
+        (
+            "a trigger",
+            "CREATE FUNCTION also() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN DELETE FROM purchase_order WHERE purchase_order_id = OLD.sales_order_id; RETURN OLD; END $$;
+             CREATE TRIGGER also AFTER DELETE ON sales_order FOR EACH ROW EXECUTE FUNCTION also();
+             DELETE FROM sales_order WHERE sales_order_id = 8",
+            &[("dim_transaction", 1), ("fact_purchase_order", 1), ("fact_sales_order", 1)],
+        ),
+        (
+            "another table takes its place",
+            "CREATE TABLE other (LIKE payment_type INCLUDING ALL);
+             INSERT INTO other SELECT * FROM payment_type WHERE payment_type_id < 4;
+             DROP TABLE payment_type CASCADE; ALTER TABLE other RENAME TO payment_type",
+            &[("dim_payment_type", 1)],
+        ),
+        (
+            "all of a transaction that was open during the last run",
+            "BEGIN; SAVEPOINT a; DELETE FROM purchase_order WHERE purchase_order_id = 1; RELEASE a; COMMIT",
+            &[("fact_purchase_order", 1)],
+        ),
+    ];
+    for (step, sql, expected) in steps {
+        println!("{step}");
+        let before = world.in_warehouse("SELECT count(*) FROM current_fact_payment").await.unwrap();
+        world.source.batch_execute(sql).await.unwrap();
+        let report = world.run_and_agree().await;
+        let mut expected = expected.to_vec();
+        for (_, rows) in expected.iter_mut().filter(|(_, rows)| *rows == 0) {
+            *rows = before.parse().unwrap();
+        }
+        assert_eq!(deleted(&report), expected, "{step}");
+        finds_nothing(&world).await;
+    }
+    let at = "SELECT bool_and(deleted_at IN (SELECT snapshot_at FROM blackwater.ledger)) FROM fact_payment
+              WHERE deleted_at IS NOT NULL";
+    assert_eq!(world.in_warehouse(at).await, Some("t".into()), "the time is the one of a batch's snapshot");
+    let versions = "SELECT count(*) FROM fact_payment WHERE payment_id = 1";
+    assert_eq!(world.in_warehouse(versions).await, Some("1".into()), "the history stays, and a deletion is no version");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_comes_back_is_there_again() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    world.source.batch_execute("CREATE TABLE kept AS SELECT * FROM payment WHERE payment_id = 2").await.unwrap();
+    let there = "SELECT count(*) FILTER (WHERE deleted_at IS NULL) || ' of ' || count(*) FROM fact_payment WHERE payment_id = 2";
+    let delete = "DELETE FROM payment WHERE payment_id = 2;";
+    let insert = "INSERT INTO payment SELECT * FROM kept;";
+    for (sql, expected) in [
+        (delete.to_owned(), "0 of 1"),
+        (insert.to_owned(), "1 of 2"),
+        // Gone and back before anybody looks, as it was.
+        (format!("{delete}{insert}"), "1 of 2"),
+        (delete.to_owned(), "0 of 2"),
+        (format!("{insert}UPDATE payment SET payment_amount = 1 WHERE payment_id = 2"), "1 of 3"),
+    ] {
+        world.source.batch_execute(&sql).await.unwrap();
+        world.run_and_agree().await;
+        assert_eq!(world.in_warehouse(there).await, Some(expected.into()), "{sql}");
+    }
+    let insert = "INSERT INTO design (design_id, created_at, last_updated, design_name, file_location, file_name)
+                  VALUES (99, '2024-01-01', '2024-01-01', 'x', 'y', 'z')";
+    for sql in [insert, "DELETE FROM design WHERE design_id = 99", insert] {
+        world.source.batch_execute(sql).await.unwrap();
+        world.run_and_agree().await;
+    }
+    let rows = "SELECT count(*) FROM dim_design WHERE design_id = 99 AND deleted_at IS NULL";
+    assert_eq!(world.in_warehouse(rows).await, Some("1".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_deleted_no_keys_are_sent() {
+    let world = World::totesys().await;
+    world.run().await;
+    world
+        .source
+        .batch_execute("UPDATE payment SET paid = NOT paid; DELETE FROM payment WHERE payment_id = 1")
+        .await
+        .unwrap();
+    let report = world.run_and_agree().await;
+    assert!(report["keys"].is_null(), "fewer rows than before: the keys come with the same batch");
+    world.source.batch_execute("UPDATE payment SET paid = NOT paid; UPDATE design SET file_name = 'x'").await.unwrap();
+    let report = world.run_and_agree().await;
+    assert!(report["keys"].is_null(), "{report}");
+    let sent = |manifest: &Value| {
+        let tables = manifest["tables"].as_object().unwrap().iter();
+        let sent = tables.filter(|(_, table)| table["keys_sent"] == manifest["batch"]);
+        sent.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let manifests = world.manifests();
+    assert_eq!(manifests.iter().map(sent).collect::<Vec<_>>(), [vec![], vec!["payment".to_owned()], vec![]]);
+    assert_eq!(extracted(&report, "payment")["full"], Value::Null);
+}
+
+/// The stages one by one, as their functions run: the request for keys waits for the next extract.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_keys_is_answered_once_by_the_next_extract() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.source.batch_execute("UPDATE currency SET currency_id = 77 WHERE currency_id = 2").await.unwrap();
+    for stage in ["extract", "transform", "load"] {
+        world.blackwater(&[stage]).await.report();
+    }
+    let live = "SELECT count(*) FROM dim_currency WHERE deleted_at IS NULL AND currency_id IN (2, 77)";
+    assert_eq!(world.in_warehouse(live).await, Some("2".into()), "load cannot know yet which of them is gone");
+    assert_eq!(world.blackwater(&["extract"]).await.report()["outcome"], "batch");
+    assert_eq!(world.blackwater(&["extract"]).await.report()["outcome"], "nothing", "the keys are sent once");
+    // The hint is lost, and load leaves it again; it is answered already.
+    std::fs::remove_file(world.buckets().join("test-processed/hints/applied.json")).unwrap();
+    world.blackwater(&["load"]).await.report();
+    assert_eq!(world.blackwater(&["extract"]).await.report()["outcome"], "nothing");
+    world.blackwater(&["transform"]).await.report();
+    let report = world.blackwater(&["load"]).await.report();
+    assert_eq!(deleted(&serde_json::json!({ "load": report })), [("dim_currency", 1)]);
+    world.agree().await;
+    finds_nothing(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_come_and_go() {
+    let source = "CREATE TABLE t (id integer, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+        CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20);
+        INSERT INTO t SELECT n, n::text FROM generate_series(0, 19) n";
+    let schema = "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text,
+                      deleted_at timestamptz);
+                  CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz)";
+    let select = "SELECT id, v FROM t";
+    let pack = [("schema.sql", schema), ("fact_t.sql", select), ("dim_t.sql", select)];
+    let oracle = [("current_fact_t", select), ("dim_t WHERE deleted_at IS NULL", select)];
+    let world = World::of(source, &pack, &oracle).await;
+    world.run_and_agree().await;
+    for (sql, expected) in [
+        ("ALTER TABLE t DETACH PARTITION t2", 10),
+        ("ALTER TABLE t ATTACH PARTITION t2 FOR VALUES FROM (10) TO (20)", 0),
+        ("DROP TABLE t1", 10),
+        (
+            "ALTER TABLE t DETACH PARTITION t2; CREATE TABLE t3 PARTITION OF t FOR VALUES FROM (0) TO (30);
+             INSERT INTO t SELECT n, n::text FROM generate_series(15, 24) n",
+            5,
+        ),
+    ] {
+        world.source.batch_execute(sql).await.unwrap();
+        let report = world.run_and_agree().await;
+        let expected = if expected > 0 { vec![("dim_t", expected), ("fact_t", expected)] } else { Vec::new() };
+        assert_eq!(deleted(&report), expected, "{sql}");
+        finds_nothing(&world).await;
+    }
+}
+
+/// A star table in which something else deleted rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_missing_in_the_warehouse_are_named() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.warehouse.batch_execute("ALTER TABLE fact_sales_order DROP CONSTRAINT fact_sales_order_design_id_fkey; DELETE FROM dim_design WHERE design_id = 7").await.unwrap();
+    world.source.batch_execute("UPDATE design SET file_name = 'x' WHERE design_id = 8").await.unwrap();
+    let report = world.run().await;
+    let notice = report["load"]["batches"][0]["notices"][0].as_str().unwrap();
+    assert!(notice.contains("dim_design holds 19 rows of design, which has 20"), "{notice}");
+    assert!(notice.contains("`blackwater extract --full design`"), "{notice}");
+    world.blackwater(&["extract", "--full", "design"]).await.report();
+    world.run_and_agree().await;
+}
+
+/// A small generator of numbers that are the same in every run of the test.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % below
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_comes_and_goes_the_warehouse_has_the_rows_of_the_source() {
+    let source = "CREATE TABLE g (id integer PRIMARY KEY, name text);
+        CREATE TABLE t (id integer PRIMARY KEY, v text, g integer);
+        INSERT INTO g SELECT n, n::text FROM generate_series(0, 4) n;
+        INSERT INTO t SELECT n, n::text, n % 8 FROM generate_series(0, 29) n";
+    let columns = "id integer NOT NULL, v date, name text, deleted_at timestamptz";
+    let schema = format!(
+        "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, {columns});
+         CREATE TABLE IF NOT EXISTS dim_t (PRIMARY KEY (id), {columns})"
+    );
+    // A row with an odd number is no date, one with a 7 is not let through.
+    let model = "SELECT t.id, CAST(CASE WHEN t.v IN ('1', '3', '5', '9') THEN t.v END AS DATE) AS v, g.name
+                 FROM t INNER JOIN g ON g.id = t.g WHERE t.v <> '7'";
+    let pack = [("schema.sql", schema.as_str()), ("fact_t.sql", model), ("dim_t.sql", model)];
+    // The rows that fit. One that does not keeps its former version, if there is one that is not deleted.
+    let fits = "SELECT t.id, NULL::date AS v, g.name FROM t, g WHERE g.id = t.g AND t.v <> '7' AND t.v NOT IN ('1', '3', '5', '9')";
+    let world = World::of(source, &pack, &[]).await;
+    let mut dice = Dice(1);
+    for _ in 0..40 {
+        for _ in 0..=dice.throw(4) {
+            let (id, other, v, g) = (dice.throw(30), dice.throw(30), dice.throw(10), dice.throw(8));
+            let sql = match dice.throw(12) {
+                0..=2 => format!("DELETE FROM t WHERE id = {id}"),
+                3..=5 => format!("INSERT INTO t VALUES ({id}, '{v}', {g}) ON CONFLICT DO NOTHING"),
+                6..=7 => format!("UPDATE t SET v = '{v}', g = {g} WHERE id = {id}"),
+                8 => format!(
+                    "UPDATE t SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM t WHERE id = {other})"
+                ),
+                9 => format!("DELETE FROM g WHERE id = {g}"),
+                10 => format!("INSERT INTO g VALUES ({g}, '{v}') ON CONFLICT (id) DO UPDATE SET name = '{v}'"),
+                _ => format!("DELETE FROM t WHERE id > {id} AND id < {other}"),
+            };
+            println!("{sql}");
+            world.source.batch_execute(&sql).await.unwrap();
+        }
+        println!("-- run");
+        let report = world.run().await;
+        assert_eq!(report["load"]["wanted"].as_array().unwrap().len(), 0, "{report}");
+        for star in ["current_fact_t", "dim_t WHERE deleted_at IS NULL"] {
+            let set_aside = world.quarantine().await;
+            let set_aside = set_aside.iter().filter(|entry| entry.starts_with("dim_t"));
+            let ids = set_aside.map(|entry| entry.split(['=', ':']).nth(1).unwrap()).collect::<Vec<_>>();
+            let but = format!("id <> ALL ('{{{}}}')", ids.join(","));
+            let star = match star.contains("WHERE") {
+                true => format!("{star} AND {but}"),
+                false => format!("{star} WHERE {but}"),
+            };
+            world.agree_on(&star, fits).await;
+            let bad = "SELECT string_agg(t.id::text, ',' ORDER BY t.id) FROM t JOIN g ON g.id = t.g WHERE t.v IN ('1', '3', '5', '9')";
+            let bad: Option<String> = world.source.query_one(bad, &[]).await.unwrap().get(0);
+            let mut ids: Vec<i32> = ids.iter().map(|id| id.parse().unwrap()).collect();
+            ids.sort_unstable();
+            let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+            assert_eq!(ids.join(","), bad.unwrap_or_default());
+        }
+    }
+}
