@@ -199,7 +199,7 @@ async fn interrupt() -> std::io::Result<Interrupted> {
     Ok(Interrupted)
 }
 
-fn report<T: Serialize>(format: Format, report: &T, text: fn(&T) -> String) -> anyhow::Result<()> {
+fn report<T: Serialize + ?Sized>(format: Format, report: &T, text: fn(&T) -> String) -> anyhow::Result<()> {
     match format {
         Format::Text => print(&text(report)),
         Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(report)?)),

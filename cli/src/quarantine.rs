@@ -20,7 +20,7 @@ pub(crate) struct Shown {
 pub(crate) async fn run(action: &Quarantine, pipeline: &Pipeline, format: Format) -> anyhow::Result<()> {
     match action {
         Quarantine::List { table } => {
-            report(format, &pipeline.quarantine(table.as_deref(), &[]).await?, text::quarantine)
+            report(format, pipeline.quarantine(table.as_deref(), &[]).await?.as_slice(), text::quarantine)
         }
         Quarantine::Show { table, key } => {
             let mut shown = Vec::new();
@@ -28,7 +28,7 @@ pub(crate) async fn run(action: &Quarantine, pipeline: &Pipeline, format: Format
                 let source_row = pipeline.source_row(&entry).await?;
                 shown.push(Shown { entry, source_row });
             }
-            report(format, &shown, text::shown)
+            report(format, shown.as_slice(), text::shown)
         }
         Quarantine::Discard { table, key } => {
             let mut entries = found(pipeline, table, key).await?;

@@ -150,7 +150,7 @@ fn key(entry: &Entry) -> String {
     entry.key.as_object().into_iter().flatten().map(part).collect::<Vec<_>>().join(", ")
 }
 
-pub(crate) fn quarantine(entries: &Vec<Entry>) -> String {
+pub(crate) fn quarantine(entries: &[Entry]) -> String {
     if entries.is_empty() {
         return "no row is in quarantine\n".into();
     }
@@ -161,7 +161,7 @@ pub(crate) fn quarantine(entries: &Vec<Entry>) -> String {
     table(&entries.iter().map(line).collect::<Vec<_>>())
 }
 
-pub(crate) fn shown(entries: &Vec<Shown>) -> String {
+pub(crate) fn shown(entries: &[Shown]) -> String {
     let mut text = String::new();
     for Shown { entry, source_row } in entries {
         let since = entry.since.format("%Y-%m-%d %H:%M:%S UTC");

@@ -302,9 +302,9 @@ impl Stage<'_> {
             "WITH bad AS ({bad}),
              gone AS (
                  DELETE FROM {from} t USING bad WHERE t.ctid = bad.place
-                 RETURNING {key} AS key, bad.why, bad.reference, json_object(ARRAY[{names}], ARRAY[{values}]) AS star_row)
+                 RETURNING bad.place, {key} AS key, bad.why, bad.reference, json_object(ARRAY[{names}], ARRAY[{values}]) AS star_row)
              INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
-             SELECT $1, $2, key, $3, why, reference, star_row FROM gone",
+             SELECT $1, $2, key, $3, why, reference, star_row FROM gone ORDER BY place",
             key = target.key_of("t"),
             names = names.join(", "),
             values = values.join(", "),

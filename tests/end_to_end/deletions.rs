@@ -17,11 +17,14 @@ async fn finds_nothing(world: &World) {
     assert_eq!(report["load"]["wanted"].as_array().unwrap().len(), 0, "{report}");
 }
 
+/// What happens, how, and the rows that are marked by it.
+type Step<'a> = (&'a str, &'a str, &'a [(&'a str, u64)]);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_in_which_rows_go_is_found() {
     let world = World::totesys().await;
     world.run_and_agree().await;
-    let steps: [(&str, &str, &[(&str, u64)]); 10] = [
+    let steps: [Step<'_>; 10] = [
         ("rows are deleted", "DELETE FROM payment WHERE payment_id IN (1, 2)", &[("fact_payment", 2)]),
         (
             "as many come as go",
