@@ -12,6 +12,7 @@ use blackwater_extract::Request;
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_pipeline::Pipeline;
 use blackwater_shared::config::{self, Config};
+use blackwater_shared::finding::Level;
 use blackwater_shared::store;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -69,6 +70,12 @@ enum Command {
     },
     /// Show how far each stage is, and the rows of the star tables
     Status,
+    /// Say what will not work, and why; nothing is written
+    Check {
+        /// Print the SQL that makes the roles of both databases instead
+        #[arg(long)]
+        grants: bool,
+    },
     /// Look at the rows that a star table refuses
     Quarantine {
         #[command(subcommand)]
@@ -165,6 +172,13 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(quarantine::warn(done.quarantine, *strict));
         }
         Command::Status => report(format, &pipeline.status().await?, text::status)?,
+        Command::Check { grants: true } => print(&pipeline.grants())?,
+        Command::Check { grants: false } => {
+            let check = pipeline.check().await;
+            report(format, &check, text::check)?;
+            let fails = check.findings.iter().any(|finding| finding.level == Level::Error);
+            return Ok(ExitCode::from(if fails { 3 } else { 0 }));
+        }
         Command::Quarantine { action } => quarantine::run(action, &pipeline, format).await?,
         Command::Demo => {}
     }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use blackwater_extract::Outcome;
+use blackwater_extract::{Outcome, TableSize};
 use blackwater_load::Entry;
-use blackwater_pipeline::{Batch, Status};
+use blackwater_pipeline::{Batch, Check, Status};
+use blackwater_shared::finding::{About, Finding, Level};
 use serde_json::Value;
 
 use crate::quarantine::Shown;
@@ -142,6 +143,34 @@ pub(crate) fn status(status: &Status) -> String {
     };
     let tables: Vec<Vec<_>> = status.tables.iter().map(line).collect();
     format!("{}\n{}{}\n{}", status.name, table(&stages), lag, table(&tables))
+}
+
+pub(crate) fn check(check: &Check) -> String {
+    let mut text = String::new();
+    for Finding { level, about, what } in &check.findings {
+        let level = match level {
+            Level::Error => "error",
+            Level::Advice => "advice",
+        };
+        let about = match about {
+            About::Source => "source",
+            About::Models => "models",
+            About::Buckets => "buckets",
+            About::Warehouse => "warehouse",
+        };
+        let _ = writeln!(text, "{level}, {about}: {what}");
+    }
+    if check.findings.is_empty() {
+        text.push_str("nothing is wrong\n");
+    }
+    let sum = check.reads.iter().map(|table| table.bytes).sum();
+    let _ =
+        writeln!(text, "\nto find what has changed, every run of extract looks at these tables, {} in all", size(sum));
+    let line = |table: &TableSize| {
+        let count = table.rows.map_or("not counted yet".into(), |count| format!("about {}", rows(count)));
+        vec![table.table.clone(), size(table.bytes), count]
+    };
+    text + &table(&check.reads.iter().map(line).collect::<Vec<_>>())
 }
 
 /// A key on one line.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blackwater_shared::manifest::{Column, Heap, mark};
+use blackwater_shared::manifest::{self, Column, Heap, mark};
 use blackwater_shared::model::{Model, On, Select};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Doing;
@@ -43,6 +43,21 @@ pub(crate) struct Traits {
 }
 
 impl Table {
+    /// As a manifest has it, of which no row has been read.
+    pub(crate) fn in_manifest(&self) -> manifest::Table {
+        manifest::Table {
+            columns: self.columns.clone(),
+            key: self.key.clone(),
+            marker: None,
+            heaps: self.heaps.clone(),
+            fingerprint: self.fingerprint.clone(),
+            rows: 0,
+            objects: Vec::new(),
+            keys_sent: None,
+            keys: Vec::new(),
+        }
+    }
+
     fn kind(&self, column: &str) -> Option<&str> {
         self.columns.iter().find(|known| known.name == column).map(|known| known.kind.as_str())
     }
@@ -56,41 +71,41 @@ impl Table {
     }
 }
 
-/// Makes sure that the source has the tables, and that this role sees all their rows.
-pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<(), Error> {
+/// What keeps this role from reading the tables, and all of their rows.
+pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<Vec<Error>, Error> {
     let tables: Vec<_> = pack.source_tables().into_iter().collect();
     let rows = client
         .query(
             "SELECT c.relname::text, c.relkind::text, row_security_active(c.oid), has_table_privilege(c.oid, 'SELECT')
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = $1 AND c.relname = ANY($2) AND has_schema_privilege(n.oid, 'USAGE')",
+             WHERE n.nspname = $1 AND c.relname = ANY($2) AND has_schema_privilege(n.oid, 'USAGE')
+             ORDER BY 1",
             &[&schema, &tables],
         )
         .await
         .doing("read the source's catalogue")?;
     let found: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
     let missing: Vec<_> = tables.into_iter().filter(|table| !found.contains(table)).collect();
+    let mut errors = Vec::new();
     if let Some(first) = missing.first() {
         let model = pack.models.values().find(|model| model.source_tables().any(|table| table == first));
         let model = model.map(|model| model.file.clone()).unwrap_or_default();
-        return Err(Error::NoTable { tables: missing, schema: schema.into(), model });
+        errors.push(Error::NoTable { tables: missing, schema: schema.into(), model });
     }
     for row in rows {
-        let refuse = |why: &str| Err(Error::Table { table: row.get(0), why: why.into() });
-        if !matches!(row.get(1), "r" | "p") {
-            return refuse("it is not a table; views and foreign tables are not supported yet");
-        }
-        if !row.get::<_, bool>(3) {
-            return refuse("this role may not read it. Run as its owner: GRANT SELECT ON … TO …");
-        }
-        if row.get(2) {
-            return refuse(
-                "row-level security applies to this role, and a changed policy shows rows that nothing wrote. \
-                 Give the role BYPASSRLS",
-            );
-        }
+        let why = if !matches!(row.get(1), "r" | "p") {
+            "it is not a table; views and foreign tables are not supported yet"
+        } else if !row.get::<_, bool>(3) {
+            "this role may not read it. Run as its owner: GRANT SELECT ON … TO …"
+        } else if row.get(2) {
+            "row-level security applies to this role, and a changed policy shows rows that nothing wrote. Give the \
+             role BYPASSRLS"
+        } else {
+            continue;
+        };
+        errors.push(Error::Table { table: row.get(0), why: why.into() });
     }
-    Ok(())
+    Ok(errors)
 }
 
 /// Reads the catalogue in the run's snapshot. `None` if a heap came in after the locks were taken.

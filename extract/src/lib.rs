@@ -6,6 +6,7 @@
 //! by nobody.
 
 mod catalogue;
+mod check;
 mod closure;
 mod error;
 mod plan;
@@ -28,6 +29,7 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 use uuid::Uuid;
 
+pub use check::{Checked, TableSize};
 use closure::Closure;
 pub use error::Error;
 use plan::{Continuity, Reading};
@@ -147,7 +149,9 @@ impl Extract {
         // One connection holds the snapshot, the others read.
         let connections = self.connections.min(known.len() + 1);
         let mut clients = try_join_all((0..connections).map(|_| self.source.connect())).await?;
-        catalogue::check(&clients[0], &self.schema, &self.pack).await?;
+        if let Some(error) = catalogue::check(&clients[0], &self.schema, &self.pack).await?.into_iter().next() {
+            return Err(error);
+        }
         let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &known).await? else {
             return Ok(Report::gave_way(format!(
                 "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
@@ -315,11 +319,7 @@ fn in_manifest(
     let table = |(name, table): (&String, &catalogue::Table)| {
         let (objects, keys) = copied.remove(name).unwrap_or_default();
         let table = Table {
-            columns: table.columns.clone(),
-            key: table.key.clone(),
             marker: Some(server.snapshot.clone()),
-            heaps: table.heaps.clone(),
-            fingerprint: table.fingerprint.clone(),
             rows: looks[name].rows,
             objects,
             keys_sent: match keys {
@@ -327,6 +327,7 @@ fn in_manifest(
                 None => newest.and_then(|newest| newest.tables.get(name)?.keys_sent),
             },
             keys: keys.unwrap_or_default(),
+            ..table.in_manifest()
         };
         (name.clone(), table)
     };

@@ -27,6 +27,10 @@ pub(crate) struct Star {
     unique: Vec<Vec<String>>,
     /// Whether the warehouse generates the primary key (sequence or identity).
     generated: bool,
+    /// Its indexes: the columns of each in order, and whether it lets no two rows agree at once.
+    indexes: Vec<(Vec<String>, bool)>,
+    /// Whether this role may read and write it.
+    pub(crate) is_writable: bool,
 }
 
 /// A column of a star table.
@@ -251,6 +255,43 @@ impl Star {
         }
         problems
     }
+
+    /// What of a model works, but not as well as it could.
+    pub(crate) fn advice(&self, model: &StarTable) -> Vec<String> {
+        let mut advice = Vec::new();
+        let names: Vec<_> = model.columns.iter().map(|column| &column.name).collect();
+        let (Some(driving), Ok(writing)) = (&model.driving, self.writing(&names)) else { return advice };
+        if !self.marks_deletions() {
+            advice.push(format!(
+                "it has no column {DELETED_AT}, so rows that are deleted at the source stay. Add {DELETED_AT} timestamptz"
+            ));
+        }
+        let key: BTreeSet<_> = driving.key.iter().map(|column| &column.name).collect();
+        let begins = |(columns, _): &&(Vec<String>, bool)| {
+            columns.len() >= key.len() && columns[..key.len()].iter().collect::<BTreeSet<_>>() == key
+        };
+        if matches!(writing, Writing::History { .. }) && !self.indexes.iter().any(|index| begins(&index)) {
+            let key: Vec<_> = driving.key.iter().map(|column| column.name.as_str()).collect();
+            advice.push(format!(
+                "it is a history without an index on ({}), so every batch reads all of it. Add one",
+                key.join(", ")
+            ));
+        }
+        let own = match writing {
+            Writing::Upsert(key) => key.iter().collect(),
+            Writing::History { .. } => self.primary.iter().collect::<BTreeSet<_>>(),
+        };
+        for (columns, _) in
+            self.indexes.iter().filter(|(columns, unique)| *unique && columns.iter().collect::<BTreeSet<_>>() != own)
+        {
+            advice.push(format!(
+                "it has a further unique key, ({}). Two rows that exchange their values, or one that takes the value of a \
+                 deleted one, would stop the batch. Drop it, or make it DEFERRABLE INITIALLY DEFERRED",
+                columns.join(", ")
+            ));
+        }
+        advice
+    }
 }
 
 /// The bits of an integer type.
@@ -317,6 +358,13 @@ pub(crate) async fn read(
             false => star.unique.push(row.get(2)),
         }
     }
+    for row in transaction.query(INDEXES, &[&schema, &tables]).await.doing(doing)? {
+        let Some(star) = stars.get_mut(row.get::<_, &str>(0)) else { continue };
+        star.is_writable = row.get(1);
+        if let Some(columns) = row.get(2) {
+            star.indexes.push((columns, row.get(3)));
+        }
+    }
     for row in transaction.query(CONSTRAINTS, &[&schema, &tables]).await.doing(doing)? {
         let Some(star) = stars.get_mut(row.get::<_, &str>(0)) else { continue };
         let constraint: String = row.get(1);
@@ -372,6 +420,21 @@ const COLUMNS: &str = "
     LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
     WHERE n.nspname = $1 AND c.relname = ANY($2) AND c.relkind = 'r'
     ORDER BY c.relname, a.attnum";
+
+/// (table, whether this role may read and write it, an index's columns, whether it refuses at once two rows
+/// that agree).
+const INDEXES: &str = "
+    SELECT c.relname::text,
+           has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE'),
+           (SELECT array_agg(coalesce(a.attname::text, 'an expression') ORDER BY k.place)
+            FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+            LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number AND k.number > 0
+            WHERE k.place <= i.indnkeyatts),
+           coalesce(i.indisunique AND i.indimmediate, false)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisvalid
+    WHERE n.nspname = $1 AND c.relname = ANY($2)
+    ORDER BY 1, i.indexrelid";
 
 /// (table, constraint, the expression of a CHECK; of a foreign key: its columns, the other table,
 /// the columns there, whether it is the same table).

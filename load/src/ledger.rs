@@ -93,21 +93,33 @@ pub(crate) async fn lock(transaction: &Transaction<'_>, star_schema: &str) -> Re
 
 /// Makes the ledger where there is none, and refuses one that a newer version made.
 pub(crate) async fn prepare(client: &mut Object) -> Result<(), Error> {
-    let doing = "make the ledger in schema blackwater of the warehouse";
     if !exists(client).await? {
-        let transaction = client.transaction().await.doing(doing)?;
+        let transaction = client.transaction().await.doing(PREPARE)?;
         lock(&transaction, "").await?;
-        // A load of another star schema may have made it while this one waited.
-        if !exists(transaction.client()).await? {
-            // Made by hand, the schema may belong to a role that may not make one.
-            let schema = "SELECT NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'blackwater')";
-            if transaction.query_one(schema, &[]).await.doing(doing)?.get(0) {
-                transaction.batch_execute("CREATE SCHEMA blackwater").await.doing(doing)?;
-            }
-            transaction.batch_execute(TABLES).await.doing(doing)?;
-        }
-        transaction.commit().await.doing(doing)?;
+        make(&transaction).await?;
+        transaction.commit().await.doing(PREPARE)?;
     }
+    check_format(client).await
+}
+
+const PREPARE: &str = "make the ledger in schema blackwater of the warehouse";
+
+/// Makes the ledger, unless it is there.
+pub(crate) async fn make(transaction: &Transaction<'_>) -> Result<(), Error> {
+    // A load of another star schema may have made it while this one waited.
+    if exists(transaction.client()).await? {
+        return Ok(());
+    }
+    // Made by hand, the schema may belong to a role that may not make one.
+    let schema = "SELECT NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'blackwater')";
+    if transaction.query_one(schema, &[]).await.doing(PREPARE)?.get(0) {
+        transaction.batch_execute("CREATE SCHEMA blackwater").await.doing(PREPARE)?;
+    }
+    Ok(transaction.batch_execute(TABLES).await.doing(PREPARE)?)
+}
+
+/// Refuses a ledger that a newer version made.
+pub(crate) async fn check_format(client: &Client) -> Result<(), Error> {
     let row = client.query_one("SELECT version FROM blackwater.format", &[]).await;
     match row.doing("read the ledger's format")?.get(0) {
         FORMAT => Ok(()),

@@ -5,6 +5,7 @@
 
 mod batch;
 mod catalogue;
+mod check;
 mod deletion;
 mod error;
 mod ledger;
@@ -143,7 +144,7 @@ impl Load {
     ///
     /// # Errors
     /// Each names what is not.
-    pub async fn check(&self) -> Result<(), Error> {
+    pub async fn reach(&self) -> Result<(), Error> {
         self.log.store().check().await?;
         drop(self.warehouse.connect().await?);
         Ok(())
@@ -295,7 +296,7 @@ impl Load {
         if let Some(newest) = newest.as_ref().filter(|newest| newest.log != manifest.head.log) {
             return Err(self.other_log(manifest, newest));
         }
-        let schema_hash = sha256(format!("{}\0{}", self.pack.schema, self.readers.join("\0")).as_bytes());
+        let schema_hash = self.schema_hash();
         let schema_is_new = newest.is_none_or(|newest| newest.schema_hash != schema_hash);
         if schema_is_new {
             self.schema(&transaction, schema_applied).await?;
@@ -320,6 +321,11 @@ impl Load {
         let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
         tracing::info!(batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");
         Ok(Some(BatchReport { batch, tables: applied.tables, notices: applied.notices }))
+    }
+
+    /// What changes when `schema.sql`, or who may read, does.
+    fn schema_hash(&self) -> String {
+        sha256(format!("{}\0{}", self.pack.schema, self.readers.join("\0")).as_bytes())
     }
 
     /// Applies `schema.sql`, unless that was done by hand, makes the views of the histories, and

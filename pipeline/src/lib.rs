@@ -1,8 +1,9 @@
 //! The three stages one after another on one machine.
 
-use blackwater_extract::{Extract, Request};
+use blackwater_extract::{Extract, Request, TableSize};
 use blackwater_load::{Entry, Load};
 use blackwater_shared::config::Config;
+use blackwater_shared::finding::Finding;
 use blackwater_shared::log::Log;
 use blackwater_shared::manifest::{Extracted, Manifest, Transformed};
 use blackwater_shared::pack::{self, Pack};
@@ -62,6 +63,15 @@ pub struct Report {
     pub transform: blackwater_transform::Report,
     /// What load did.
     pub load: blackwater_load::Report,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What will not work, then what one should know.
+    pub findings: Vec<Finding>,
+    /// The tables of which every run looks at each row, to find what has changed.
+    pub reads: Vec<TableSize>,
 }
 
 /// How far each stage is.
@@ -129,7 +139,7 @@ impl Pipeline {
     /// The first stage that fails; the next run goes on from there.
     pub async fn run(&self) -> Result<Report, Error> {
         // Before anything is written. Extract asks for the source and its own bucket.
-        self.load.check().await?;
+        self.load.reach().await?;
         let extract = self.extract.run(&Request::Changes).await;
         let rest = self.transform_and_load().await;
         let extract = extract?;
@@ -155,6 +165,22 @@ impl Pipeline {
             load = blackwater_load::Report { batches: [load.batches, rest.batches].concat(), ..rest };
         }
         Ok((transform, load))
+    }
+
+    /// Connects to everything, and compares the source, the models and the warehouse. Nothing is written.
+    pub async fn check(&self) -> Check {
+        let blackwater_extract::Checked { mut findings, tables, models, sizes } = self.extract.check().await;
+        let (stars, more) = self.transform.check(&tables, &models).await;
+        findings.extend(more);
+        findings.extend(self.load.check(&stars).await);
+        findings.sort_by_key(|finding| (finding.level, finding.about));
+        Check { findings, reads: sizes }
+    }
+
+    /// The SQL that makes the roles of both databases and lets them do what they must, and no more.
+    #[must_use]
+    pub fn grants(&self) -> String {
+        format!("{}\n{}", self.extract.grants(), self.load.grants())
     }
 
     /// How far each stage is.

@@ -167,6 +167,18 @@ impl Address {
         Ok(Self { setting, config, tls, authority })
     }
 
+    /// Who logs in.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.config.get_user().unwrap_or("postgres")
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        self.config.get_dbname().unwrap_or(self.user())
+    }
+
     /// A pool of at most `size` connections, opened when they are asked for, that show themselves
     /// to the server as `application`.
     ///
@@ -312,6 +324,12 @@ pub struct Database {
 }
 
 impl Database {
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// A connection from the pool. Transactions on it must be rolled back or committed before it
     /// is dropped, or it would go back to the pool with them open; `Transaction` does so.
     ///

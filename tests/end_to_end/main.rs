@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod check;
 mod definitions;
 mod deletions;
 mod errors;

@@ -12,8 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use blackwater_shared::PROGRAM;
+use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::{self, Applied, Commit, Log};
-use blackwater_shared::manifest::{Column, Driving, Extracted, FORMAT, Head, ModelState, StarTable, Transformed, mark};
+use blackwater_shared::manifest::{
+    Column, Driving, Extracted, FORMAT, Head, ModelState, StarTable, Table, Transformed, mark,
+};
 use blackwater_shared::model::{Model, Typed};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::scalar::Type;
@@ -144,13 +147,12 @@ impl Transform {
         let models = self.models(&extracted)?;
         let mut files = self.star_files(&extracted, &models, folder.path()).await?;
         let (mut tables, mut report) = (BTreeMap::new(), Vec::new());
-        for Made { model, typed, key } in &models {
+        for made in &models {
+            let Made { model, key, .. } = made;
             let name = &model.name;
             let Some(StarFiles { rows, misfits, filtered, left_out }) = files.remove(name) else { continue };
             let write = async |file: StarFile, extension| self.write((batch, run), name, file, extension).await;
             let table = StarTable {
-                columns: typed[0].outputs.iter().map(|(name, scalar)| named_type(name, scalar.kind())).collect(),
-                driving: driving(&extracted, model, key),
                 objects: write(rows, "parquet").await?,
                 misfits: write(misfits, "misfits.parquet").await?,
                 filtered: write(filtered, "filtered.parquet").await?,
@@ -158,6 +160,7 @@ impl Transform {
                     Some(keys) => Some(write(keys, "keys.parquet").await?),
                     None => None,
                 },
+                ..star_table(&extracted.tables, made)
             };
             let sum = |objects: &[Object], of: fn(&Object) -> u64| objects.iter().map(of).sum::<u64>();
             let (rows, misfits) = (sum(&table.objects, |o| o.rows), sum(&table.misfits, |o| o.rows));
@@ -201,7 +204,7 @@ impl Transform {
         let columns: Vec<_> = table.columns.iter().map(|column| column.name.clone()).collect();
         let models = extracted.models.iter().filter(|(_, model)| model.tables.iter().any(|table| table == name));
         let header = star::header(table, models.map(|(model, _)| model));
-        let named_key = crate::key(&extracted, model)?;
+        let named_key = crate::key(&extracted.tables, model).unwrap_or_default();
         let wanted = named_key.into_iter().map(|(source, name)| (source, key.get(&name).cloned().flatten()));
         let wanted: Vec<_> = wanted.collect();
         let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
@@ -214,6 +217,45 @@ impl Transform {
             }
         }
         Ok(None)
+    }
+
+    /// Runs every model on no rows of the source's tables: the star tables that come of it, and what does not
+    /// work.
+    ///
+    /// # Errors
+    /// None: what fails is a finding.
+    pub async fn check(
+        &self,
+        tables: &BTreeMap<String, Table>,
+        models: &BTreeSet<String>,
+    ) -> (BTreeMap<String, StarTable>, Vec<Finding>) {
+        let (mut stars, mut findings) = (BTreeMap::new(), Vec::new());
+        if let Err(error) = self.processed.store().check().await {
+            findings.push(Finding::error(About::Buckets, error));
+        }
+        for model in self.pack.models.values().filter(|model| models.contains(&model.name)) {
+            match self.dry_run(tables, model) {
+                Ok(star) => drop(stars.insert(model.name.clone(), star)),
+                Err(why) => findings.push(Finding::error(About::Models, format!("{}: {why}", model.file))),
+            }
+        }
+        (stars, findings)
+    }
+
+    fn dry_run(&self, tables: &BTreeMap<String, Table>, model: &Model) -> Result<StarTable, String> {
+        let kind = |table: &str, column: &str| {
+            let column = tables.get(table)?.columns.iter().find(|known| known.name == column)?;
+            Some(Type::of(&column.kind))
+        };
+        let typed = model.typed(kind).map_err(|error| error.to_string())?;
+        let made = Made { model, typed, key: key(tables, model)? };
+        for (select, typed) in model.selects.iter().zip(&made.typed) {
+            let (select, typed, key) = (select.clone(), typed.clone(), made.key.clone());
+            let star = Star { model: model.name.clone(), is_values: model.is_values, select, typed, key };
+            star::dry_run(&star, &self.pack.fixed)
+                .map_err(|fault| named(0, &model.name, "", None, fault).to_string())?;
+        }
+        Ok(star_table(tables, &made))
     }
 
     /// The models of this pack that the batch holds the rows for. One that came into the pack, or
@@ -234,7 +276,14 @@ impl Transform {
                 return Err(Error::Model { batch, file, why: format!("the batch has no table {missing}") });
             }
             match model.typed(kind) {
-                Ok(typed) => models.push(Made { model, typed, key: key(extracted, model)? }),
+                Ok(typed) => {
+                    let key = key(&extracted.tables, model).map_err(|why| Error::Model {
+                        batch: extracted.head.batch,
+                        file: model.file.clone(),
+                        why,
+                    })?;
+                    models.push(Made { model, typed, key });
+                }
                 Err(_) if extracted.head.pack != self.pack.hash => {}
                 Err(why) => {
                     let (batch, file) = (extracted.head.batch, model.file.clone());
@@ -370,33 +419,37 @@ impl Transform {
 }
 
 /// The columns of the driving table's key, there and in the star table; none for a set of values.
-fn key(extracted: &Extracted, model: &Model) -> Result<Vec<(String, String)>, Error> {
+fn key(tables: &BTreeMap<String, Table>, model: &Model) -> Result<Vec<(String, String)>, String> {
     if model.is_values {
         return Ok(Vec::new());
     }
-    let source = &extracted.tables[model.selects[0].driving()].key;
+    let source = &tables[model.selects[0].driving()].key;
     match model.key(source) {
         Ok(names) => Ok(source.iter().cloned().zip(names).collect()),
-        Err(column) => {
-            let why = format!("it does not return {column}, which is in the primary key of its driving table");
-            Err(Error::Model { batch: extracted.head.batch, file: model.file.clone(), why })
-        }
+        Err(column) => Err(format!("it does not return {column}, which is in the primary key of its driving table")),
     }
 }
 
-fn driving(extracted: &Extracted, model: &Model, key: &[(String, String)]) -> Option<Driving> {
+/// The star table of a model, without rows.
+fn star_table(tables: &BTreeMap<String, Table>, Made { model, typed, key }: &Made<'_>) -> StarTable {
     let name = model.selects[0].driving();
-    let table = &extracted.tables[name];
+    let table = &tables[name];
     let kind =
         |source: &str| table.columns.iter().find(|column| column.name == source).map(|column| column.kind.clone());
     let column =
         |(source, name): &(String, String)| Column { name: name.clone(), kind: kind(source).unwrap_or_default() };
-    let key: Vec<_> = key.iter().map(column).collect();
-    (!model.is_values).then(|| Driving { table: name.to_owned(), key, rows: table.rows })
-}
-
-fn named_type(name: &str, kind: Type) -> Column {
-    Column { name: name.into(), kind: kind.to_string() }
+    let key = key.iter().map(column).collect();
+    let returned = typed[0].outputs.iter();
+    StarTable {
+        columns: returned
+            .map(|(name, scalar)| Column { name: name.clone(), kind: scalar.kind().to_string() })
+            .collect(),
+        driving: (!model.is_values).then(|| Driving { table: name.to_owned(), key, rows: table.rows }),
+        objects: Vec::new(),
+        misfits: Vec::new(),
+        filtered: Vec::new(),
+        keys: None,
+    }
 }
 
 /// Says of which batch, table and object a fault is.

@@ -202,6 +202,30 @@ pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -
     Ok(Stars { rows: stars, misfits, filtered, left_out })
 }
 
+/// Makes the star rows of no rows.
+pub(crate) fn dry_run(star: &Star, fixed: &BTreeMap<String, FixedTable>) -> Result<(), Fault> {
+    let empty = |columns: &BTreeSet<String>| {
+        let columns = columns.iter().map(|name| Column::new_empty(name.as_str().into(), &DataType::String));
+        DataFrame::new(0, columns.collect())
+    };
+    let mut lookups = Lookups::default();
+    for (place, table) in star.select.tables.iter().enumerate().skip(1) {
+        match fixed.get(&table.name).filter(|_| table.fixed) {
+            Some(fixed) => lookups.add_fixed(&table.name, fixed)?,
+            None => {
+                let known = lookups.tables.remove(&table.name).map(|lookup| lookup.wanted).unwrap_or_default();
+                let wanted = &known | star.select.reads(place);
+                let kept = Some(empty(&wanted)?);
+                lookups
+                    .tables
+                    .insert(table.name.clone(), Lookup { files: Vec::new(), header: Vec::new(), wanted, kept });
+            }
+        }
+    }
+    let columns = star.select.reads(0).iter().cloned().chain([mark(&star.model)]).collect();
+    star_rows(star, &empty(&columns)?, &mut lookups).map(drop)
+}
+
 /// The rows of a piece that drive the model, numbered in their order, with those that they look
 /// up: every join is a LEFT JOIN here.
 fn join(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<DataFrame, Fault> {

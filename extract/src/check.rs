@@ -1,0 +1,155 @@
+//! What of the source will not work, before anything is read of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blackwater_shared::finding::{About, Finding};
+use blackwater_shared::manifest::Table;
+use blackwater_shared::model::Model;
+use blackwater_shared::postgres::{Doing, ident, idents, qualified};
+use deadpool_postgres::Transaction;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::{Extract, catalogue, snapshot};
+
+/// What a check of the source found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What will not work.
+    pub findings: Vec<Finding>,
+    /// The tables that can be read, without rows.
+    pub tables: BTreeMap<String, Table>,
+    /// The models that fit them.
+    pub models: BTreeSet<String>,
+    /// How much there is to read.
+    pub sizes: Vec<TableSize>,
+}
+
+/// How large a source table is. Each run looks at all of it, for nothing indexes what has changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableSize {
+    /// The table.
+    pub table: String,
+    /// Its rows, as the server estimates them; none if it has not counted yet.
+    pub rows: Option<u64>,
+    /// The bytes of its heaps.
+    pub bytes: u64,
+}
+
+/// (rows or -1, bytes) of all heaps of a table.
+const SIZE: &str = "
+    WITH RECURSIVE heap (oid) AS (
+        SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1 AND c.relname = $2
+        UNION SELECT i.inhrelid FROM heap JOIN pg_inherits i ON i.inhparent = heap.oid)
+    SELECT CASE WHEN bool_or(reltuples < 0) THEN -1 ELSE sum(reltuples)::bigint END, sum(pg_relation_size(oid))::bigint
+    FROM heap JOIN pg_class c USING (oid) WHERE relkind = 'r'";
+
+/// What a standby says of itself.
+const STANDBY: &str = "SELECT current_setting('hot_standby_feedback'), current_setting('max_standby_streaming_delay')
+    WHERE pg_is_in_recovery()";
+
+impl Extract {
+    /// Checks the source against the models, and reads no row of it.
+    ///
+    /// # Errors
+    /// None of what a check is for: if the source cannot be asked, that is a finding.
+    pub async fn check(&self) -> Checked {
+        let mut checked = Checked::default();
+        if let Err(error) = self.log.newest().await {
+            checked.findings.push(Finding::error(About::Buckets, error));
+        }
+        if let Err(error) = self.check_source(&mut checked).await {
+            checked.findings.push(Finding::error(About::Source, error));
+        }
+        checked
+    }
+
+    async fn check_source(&self, checked: &mut Checked) -> Result<(), Error> {
+        let mut clients = vec![self.source.connect().await?];
+        let errors = catalogue::check(&clients[0], &self.schema, &self.pack).await?;
+        let mut left_out = BTreeSet::new();
+        for error in &errors {
+            match error {
+                Error::NoTable { tables, .. } => left_out.extend(tables.iter().cloned()),
+                Error::Table { table, .. } => drop(left_out.insert(table.clone())),
+                _ => {}
+            }
+            checked.findings.push(Finding::error(About::Source, error));
+        }
+        let names: Vec<_> = self.pack.source_tables().into_iter().filter(|table| !left_out.contains(table)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &names).await? else {
+            checked.findings.push(Finding::error(
+                About::Source,
+                format!("another session holds a lock on one of {}. Try again when it is over", names.join(", ")),
+            ));
+            return Ok(());
+        };
+        let Some(tables) = catalogue::read(&snapshot.transaction, &self.schema, &names, &self.exclude).await? else {
+            return Ok(());
+        };
+        let whole = |model: &&Model| model.source_tables().all(|table| tables.contains_key(table));
+        for model in self.pack.models.values().filter(whole) {
+            match catalogue::check_model(model, &tables) {
+                Ok(()) => drop(checked.models.insert(model.name.clone())),
+                Err(error) => checked.findings.push(Finding::error(About::Models, error)),
+            }
+        }
+        checked.sizes = self.sizes(&snapshot.transaction, &names).await?;
+        if let Some(row) =
+            snapshot.transaction.query_opt(STANDBY, &[]).await.doing("ask the standby for its settings")?
+        {
+            let (feedback, delay): (String, String) = (row.get(0), row.get(1));
+            if feedback != "on" {
+                checked.findings.push(Finding::advice(
+                    About::Source,
+                    format!(
+                        "it is a standby with hot_standby_feedback = {feedback} and max_standby_streaming_delay = {delay}: \
+                         a run that takes longer may be ended by what the primary cleans up"
+                    ),
+                ));
+            }
+        }
+        checked.tables = tables.iter().map(|(name, table)| (name.clone(), table.in_manifest())).collect();
+        Ok(())
+    }
+
+    async fn sizes(&self, transaction: &Transaction<'_>, tables: &[String]) -> Result<Vec<TableSize>, Error> {
+        let mut sizes = Vec::new();
+        for table in tables {
+            let row = transaction
+                .query_one(SIZE, &[&self.schema, table])
+                .await
+                .doing("ask the source for the size of its tables")?;
+            let rows: Option<i64> = row.get(0);
+            let bytes: Option<i64> = row.get(1);
+            sizes.push(TableSize {
+                table: table.clone(),
+                rows: rows.and_then(|rows| rows.try_into().ok()),
+                bytes: bytes.unwrap_or(0) as u64,
+            });
+        }
+        Ok(sizes)
+    }
+
+    /// The statements that let a role read what the models read, and no more.
+    #[must_use]
+    pub fn grants(&self) -> String {
+        let address = self.source.address();
+        let (role, schema) = (ident(address.user()), ident(&self.schema));
+        let tables: Vec<_> = self.pack.source_tables().iter().map(|table| qualified(&self.schema, table)).collect();
+        format!(
+            "-- In database {database} of {address}, as the owner of the tables.\n\
+             CREATE ROLE {role} LOGIN;  -- and give it a password\n\
+             GRANT CONNECT ON DATABASE {name} TO {role};\n\
+             GRANT USAGE ON SCHEMA {schema} TO {role};\n\
+             GRANT SELECT ON {tables} TO {role};\n",
+            database = address.database(),
+            name = idents("", [address.database()]),
+            tables = tables.join(", "),
+        )
+    }
+}
