@@ -76,6 +76,8 @@ enum Command {
         #[arg(long)]
         grants: bool,
     },
+    /// Compare the warehouse with the source, row by row, and say what differs
+    Verify,
     /// Look at the rows that a star table refuses
     Quarantine {
         #[command(subcommand)]
@@ -178,6 +180,14 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             report(format, &check, text::check)?;
             let fails = check.findings.iter().any(|finding| finding.level == Level::Error);
             return Ok(ExitCode::from(if fails { 3 } else { 0 }));
+        }
+        Command::Verify => {
+            let Some(verification) = pipeline.verify().await? else {
+                anyhow::bail!("no batch is applied to the warehouse yet. Run `blackwater run`");
+            };
+            report(format, &verification, text::verify)?;
+            let differs = verification.tables.iter().any(|table| table.different > 0);
+            return Ok(ExitCode::from(if differs { 3 } else { 0 }));
         }
         Command::Quarantine { action } => quarantine::run(action, &pipeline, format).await?,
         Command::Demo => {}

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use blackwater_extract::{Outcome, TableSize};
-use blackwater_load::Entry;
-use blackwater_pipeline::{Batch, Check, Status};
+use blackwater_load::{Difference, Entry, Verdict, What};
+use blackwater_pipeline::{Batch, Check, Status, Verification};
 use blackwater_shared::finding::{About, Finding, Level};
 use serde_json::Value;
 
@@ -171,6 +171,51 @@ pub(crate) fn check(check: &Check) -> String {
         vec![table.table.clone(), size(table.bytes), count]
     };
     text + &table(&check.reads.iter().map(line).collect::<Vec<_>>())
+}
+
+pub(crate) fn verify(verification: &Verification) -> String {
+    let line = |verdict: &Verdict| {
+        let counts = [
+            (verdict.different, "different"),
+            (verdict.not_yet, "not yet"),
+            (verdict.held_back, "held back"),
+            (verdict.kept, "gone at the source, and kept"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        [verdict.table.clone(), format!("{} equal", verdict.equal)].into_iter().chain(counts).collect()
+    };
+    let mut text = table(&verification.tables.iter().map(line).collect::<Vec<Vec<_>>>());
+    for verdict in &verification.tables {
+        for Difference { key, what } in &verdict.differences {
+            let key: Vec<_> = key.iter().map(|(column, value)| format!("{column} = {value}")).collect();
+            let what = match what {
+                What::Missing => "the warehouse has not got it".to_owned(),
+                What::Extra => "the source has not got it".to_owned(),
+                What::NotLetThrough => "the model does not let it through, and the warehouse has it".to_owned(),
+                What::Refused { reason } => format!("it cannot be written, and is not in quarantine: {reason}"),
+                What::Columns { columns } => {
+                    let shown =
+                        |value: &Option<String>| value.as_ref().map_or("NULL".into(), |value| format!("{value:?}"));
+                    let of_each = columns.iter().map(|(column, source, star)| {
+                        format!("{column} is {} and should be {}", shown(star), shown(source))
+                    });
+                    of_each.collect::<Vec<_>>().join(", ")
+                }
+            };
+            let _ = writeln!(text, "{}, {}: {what}", verdict.table, key.join(", "));
+        }
+    }
+    let different: u64 = verification.tables.iter().map(|verdict| verdict.different).sum();
+    let _ = match different {
+        0 => writeln!(text, "the warehouse, at batch {}, agrees with the source", verification.batch),
+        _ => writeln!(
+            text,
+            "the warehouse, at batch {}, differs from the source in {}",
+            verification.batch,
+            rows(different)
+        ),
+    };
+    text
 }
 
 /// A key on one line.

@@ -104,6 +104,39 @@ impl Closure<'_> {
         ))
     }
 
+    /// The query for all driving rows of a SELECT with those that they look up, in the order of their keys:
+    /// the columns that `column` names by table and name, and in `changed` whether the row is to come with
+    /// the next batch.
+    pub(crate) fn joined(
+        &self,
+        model: &Model,
+        select: &Select,
+        column: impl Fn(usize, &str) -> String,
+        changed: &str,
+    ) -> String {
+        let all = self.models.iter().any(|(known, all)| known.name == model.name && *all);
+        let chain = Chain { select, all, prefix: "l".into(), driving: "t".into() };
+        let source = &self.sources[select.driving()];
+        let tables = select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
+        let columns: Vec<_> = tables
+            .flat_map(|(place, _)| select.reads(place).iter().map(move |name| (place, name)))
+            .map(|(place, name)| format!("{}.{} AS {}", chain.alias(place), ident(name), ident(&column(place, name))))
+            .collect();
+        let key: Vec<_> =
+            source.table.key.iter().map(|name| format!("t.{}::text COLLATE \"C\"", ident(name))).collect();
+        format!(
+            "SELECT {columns}, {reasons} AS {changed} FROM {table} AS t{joins} WHERE {heaps}{order} {key}",
+            columns = columns.join(", "),
+            reasons = any(&self.reasons(&chain)),
+            changed = ident(changed),
+            table = source.quoted(),
+            joins = self.joins(&chain, chain.joins().map(|(place, ..)| place).collect()),
+            heaps = source.heaps("t"),
+            order = if key.is_empty() { "" } else { " ORDER BY" },
+            key = key.join(", "),
+        )
+    }
+
     /// Whether rows of a table changed, or may be gone: one that is gone lowers the count, unless
     /// a changed one took its place.
     fn has_news(&self, table: &str) -> bool {

@@ -41,6 +41,18 @@ pub enum Error {
         /// What does not fit, and what to do.
         why: String,
     },
+    /// Another session is in the way of a comparison.
+    #[error("another session holds a lock on one of {tables}. Try again when it is over")]
+    Busy {
+        /// The tables.
+        tables: String,
+    },
+    /// A standby has not got as far as the warehouse.
+    #[error("this standby is behind the snapshot of batch {batch}. Try again when it has caught up")]
+    Behind {
+        /// The batch.
+        batch: u64,
+    },
     /// The server is too old.
     #[error("the source is Postgres {version}; Blackwater reads 13 and later")]
     TooOld {

@@ -12,6 +12,7 @@ mod error;
 mod plan;
 mod read;
 mod snapshot;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -32,9 +33,10 @@ use uuid::Uuid;
 pub use check::{Checked, TableSize};
 use closure::Closure;
 pub use error::Error;
-use plan::{Continuity, Reading};
+use plan::{Continuity, Plan, Reading};
 use read::{Destination, Look, SEEN, Source};
 use snapshot::bounds;
+pub use verify::Pieces;
 
 /// A log that says nothing for a day says that it is alive.
 const HEARTBEAT: TimeDelta = TimeDelta::days(1);
@@ -182,12 +184,7 @@ impl Extract {
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
-        let sources = tables.iter().map(|(name, table)| {
-            let reading = &plan.readings[name];
-            let known_rows = trusted.and_then(|newest| newest.tables.get(name)).map(|table| table.rows);
-            (name.clone(), Source { schema: &self.schema, name, table, reading, seen, xmin, known_rows })
-        });
-        let sources: BTreeMap<_, _> = sources.collect();
+        let sources = self.sources(&tables, &plan, trusted, xmin);
         let readers = &snapshot.readers;
         let looks = on_all(readers, sources.values(), async |reader, source| source.look(reader).await).await?;
         let models = self.pack.models.values().map(|model| (model, plan.anew.contains_key(&model.name)));
@@ -246,6 +243,23 @@ impl Extract {
             bytes: table.objects.iter().map(|object| object.bytes).sum(),
         });
         Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
+    }
+
+    /// The tables as a run reads them that follows the manifest `newest`, if that can be trusted.
+    fn sources<'a>(
+        &'a self,
+        tables: &'a BTreeMap<String, catalogue::Table>,
+        plan: &'a Plan,
+        newest: Option<&'a Extracted>,
+        xmin: u64,
+    ) -> BTreeMap<String, Source<'a>> {
+        let seen = newest.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
+        let source = |(name, table): (&'a String, &'a catalogue::Table)| {
+            let reading = &plan.readings[name];
+            let known_rows = newest.and_then(|newest| newest.tables.get(name)).map(|table| table.rows);
+            (name.clone(), Source { schema: &self.schema, name, table, reading, seen, xmin, known_rows })
+        };
+        tables.iter().map(source).collect()
     }
 
     /// The tables of which load wants to know the keys, and has not been told since it asked.

@@ -12,7 +12,7 @@ use deadpool_postgres::Transaction;
 
 use crate::catalogue::{self, Column, Star, Writing};
 use crate::error::Error;
-use crate::star::Target;
+use crate::star::{REASON, Target};
 use crate::{Counts, TableReport};
 
 /// A batch, and the transaction that applies it.
@@ -105,7 +105,12 @@ impl Batch<'_> {
     }
 
     /// How the batch writes to a star table, if it can.
-    fn target<'a>(&'a self, name: &'a str, model: &StarTable, star: Option<&'a Star>) -> Result<Target<'a>, Error> {
+    pub(crate) fn target<'a>(
+        &'a self,
+        name: &'a str,
+        model: &StarTable,
+        star: Option<&'a Star>,
+    ) -> Result<Target<'a>, Error> {
         let refuse = |why: String| Error::Table { batch: self.number, table: name.into(), why };
         let no_table = || format!("schema {} has no plain table of that name. Add it to schema.sql", self.schema);
         let star = star.ok_or_else(|| refuse(no_table()))?;
@@ -129,22 +134,19 @@ impl Batch<'_> {
         let StarTable { objects, misfits, filtered, keys, .. } = table;
         let mut counts = Counts::default();
         if !objects.is_empty() || !misfits.is_empty() {
-            let rows = target.rows().await?;
-            for object in objects {
-                rows.fill(object).await?;
-            }
+            let rows = target.rows(&[]).await?.fill(objects).await?;
             rows.judge().await?;
             counts.add(rows.write().await?);
-            target.keys(misfits, true).await?.quarantine().await?;
+            target.keys(&[REASON]).await?.fill(misfits).await?.quarantine().await?;
             target.end_entries(&rows).await?;
             target.let_through(&rows).await?;
             counts.quarantined = self.quarantined(target).await?;
         }
         if !filtered.is_empty() {
-            counts.deleted += target.filter(&target.keys(filtered, false).await?).await?;
+            counts.deleted += target.filter(&target.keys(&[]).await?.fill(filtered).await?).await?;
         }
         if let Some(keys) = keys {
-            counts.deleted += target.delete_all_but(&target.keys(keys, false).await?).await?;
+            counts.deleted += target.delete_all_but(&target.keys(&[]).await?.fill(keys).await?).await?;
         }
         Ok(counts)
     }

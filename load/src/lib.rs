@@ -11,6 +11,7 @@ mod error;
 mod ledger;
 mod quarantine;
 mod star;
+mod verify;
 mod view;
 
 use std::sync::atomic::AtomicU32;
@@ -29,6 +30,7 @@ use batch::Batch;
 pub use error::Error;
 use ledger::Newest;
 pub use quarantine::Entry;
+pub use verify::{Comparison, Difference, Piece, Verdict, What};
 
 /// How values are read, and how long a session waits for a lock.
 const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
@@ -132,7 +134,7 @@ impl Load {
     /// If there are no certificates to verify the warehouse with.
     pub fn new(config: &Config, pack: Pack, processed: Store) -> Result<Self, postgres::Error> {
         Ok(Self {
-            warehouse: config.warehouse.address.pool("blackwater load", 1)?,
+            warehouse: config.warehouse.address.pool("blackwater load", 2)?,
             schema: config.warehouse.schema.clone(),
             readers: config.warehouse.readers.clone(),
             log: Log::processed(processed, &pack.hash),

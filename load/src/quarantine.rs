@@ -107,7 +107,7 @@ impl Target<'_> {
         let batches = batch.transaction.query(&batches, &[&batch.schema, &self.name, &names]).await.doing(doing())?;
         let mut counts = Counts::default();
         for of_batch in batches.iter().map(|row| row.get::<_, i64>(0)) {
-            let stage = self.rows().await?.of_batch(of_batch as u64);
+            let stage = self.rows(&[]).await?.of_batch(of_batch as u64);
             let value = |column: &&Column| format!("(star_row->>{})::{}", literal(&column.name), column.stage_kind());
             let values: Vec<_> = self.columns.iter().map(value).collect();
             let sql = format!(
@@ -176,20 +176,8 @@ impl Target<'_> {
 impl Stage<'_> {
     /// Sends to quarantine what the star table would refuse.
     pub(crate) async fn judge(&self) -> Result<(), Error> {
+        self.fit().await?;
         let columns = &self.target.columns;
-        let misfits: Vec<_> = columns
-            .iter()
-            .filter_map(|column| {
-                let value = format!("t.{}", ident(&column.name));
-                let words = literal(&format!(" does not fit {}", column.kind));
-                let name = literal(&format!("{}: ", column.name));
-                let fits = column.fits(&value)?;
-                Some((format!("NOT ({fits})"), format!("{name} || left({value}::text, 100) || {words}")))
-            })
-            .collect();
-        if !misfits.is_empty() {
-            self.set_aside(&any(&misfits, "t.ctid", &format!("{} t", self.name))).await?;
-        }
         let full = self.full();
         let nulls: Vec<_> = (self.target.star.columns.iter())
             .filter(|column| column.not_null && (column.computed || columns.iter().any(|c| c.name == column.name)))
@@ -208,6 +196,26 @@ impl Stage<'_> {
         for reference in &self.target.star.references {
             // What refers to a row of the same table falls with it.
             while self.set_aside(&self.dangling(reference)).await? > 0 && reference.own {}
+        }
+        Ok(())
+    }
+
+    /// Sends to quarantine what would be cut to the length or the digits of its column.
+    pub(crate) async fn fit(&self) -> Result<(), Error> {
+        let misfits: Vec<_> = self
+            .target
+            .columns
+            .iter()
+            .filter_map(|column| {
+                let value = format!("t.{}", ident(&column.name));
+                let words = literal(&format!(" does not fit {}", column.kind));
+                let name = literal(&format!("{}: ", column.name));
+                let fits = column.fits(&value)?;
+                Some((format!("NOT ({fits})"), format!("{name} || left({value}::text, 100) || {words}")))
+            })
+            .collect();
+        if !misfits.is_empty() {
+            self.set_aside(&any(&misfits, "t.ctid", &format!("{} t", self.name))).await?;
         }
         Ok(())
     }
@@ -302,10 +310,11 @@ impl Stage<'_> {
             "WITH bad AS ({bad}),
              gone AS (
                  DELETE FROM {from} t USING bad WHERE t.ctid = bad.place
-                 RETURNING bad.place, {key} AS key, bad.why, bad.reference, json_object(ARRAY[{names}], ARRAY[{values}]) AS star_row)
+                 RETURNING bad.place, {key} AS key, {why} AS why, bad.reference, json_object(ARRAY[{names}], ARRAY[{values}]) AS star_row)
              INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
              SELECT $1, $2, key, $3, why, reference, star_row FROM gone ORDER BY place",
             key = target.key_of("t"),
+            why = self.why(),
             names = names.join(", "),
             values = values.join(", "),
         );

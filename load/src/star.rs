@@ -96,8 +96,8 @@ pub(crate) struct Stage<'a> {
     /// Its name, quoted.
     pub(crate) name: String,
     columns: Vec<&'a Column>,
-    /// Whether a last column says why a row does not fit.
-    has_reason: bool,
+    /// Further columns of text, after them.
+    extra: &'static [&'static str],
     /// The batch that brought the rows.
     pub(crate) of_batch: u64,
 }
@@ -106,6 +106,8 @@ pub(crate) struct Stage<'a> {
 pub(crate) const PLACE: &str = "\"blackwater:place\"";
 /// The column that says why a row does not fit.
 pub(crate) const REASON: &str = "\"blackwater:reason\"";
+/// The column that says, in a comparison, whether a row has changed.
+pub(crate) const CHANGED: &str = "\"blackwater:changed\"";
 
 impl<'a> Target<'a> {
     pub(crate) fn doing(&self, doing: &str) -> String {
@@ -123,6 +125,7 @@ impl<'a> Target<'a> {
     /// deleted, of a history the newest version of each. `$1` and `$2` are schema and table.
     pub(crate) fn live(&self) -> String {
         let deleted = if self.star.marks_deletions() { format!("s.{DELETED_AT} IS NULL") } else { "true".into() };
+        // Not every statement needs them, and one that does not name its parameters is refused.
         format!("{} WHERE {deleted} AND $1::text IS NOT NULL AND $2::text IS NOT NULL", self.newest())
     }
 
@@ -140,22 +143,18 @@ impl<'a> Target<'a> {
     }
 
     /// Makes a temporary table for rows.
-    pub(crate) async fn rows(&'a self) -> Result<Stage<'a>, Error> {
-        self.stage(self.columns.clone(), false).await
+    pub(crate) async fn rows(&'a self, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
+        self.stage(self.columns.clone(), extra).await
     }
 
-    /// Makes a temporary table for keys, and fills it.
-    pub(crate) async fn keys(&'a self, objects: &[Object], has_reason: bool) -> Result<Stage<'a>, Error> {
-        let stage = self.stage(self.key.clone(), has_reason).await?;
-        for object in objects {
-            stage.fill(object).await?;
-        }
-        Ok(stage)
+    /// Makes a temporary table for keys.
+    pub(crate) async fn keys(&'a self, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
+        self.stage(self.key.clone(), extra).await
     }
 
-    async fn stage(&'a self, columns: Vec<&'a Column>, has_reason: bool) -> Result<Stage<'a>, Error> {
+    async fn stage(&'a self, columns: Vec<&'a Column>, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
         let (name, of_batch) = (self.batch.temporary("stage"), self.batch.number);
-        let stage = Stage { target: self, name, columns, has_reason, of_batch };
+        let stage = Stage { target: self, name, columns, extra, of_batch };
         stage.create(&stage.name, |column| column.stage_kind()).await?;
         Ok(stage)
     }
@@ -178,40 +177,55 @@ impl Stage<'_> {
             .iter()
             .map(|column| format!("{} {}{}", ident(&column.name), kind(column), column.collation))
             .collect();
-        columns.extend(self.has_reason.then(|| format!("{REASON} text")));
+        columns.extend(self.extra.iter().map(|name| format!("{name} text")));
         let sql = format!("CREATE TEMPORARY TABLE {name} ({}) ON COMMIT DROP", columns.join(", "));
         let made = self.target.batch.transaction.batch_execute(&sql).await;
         Ok(made.doing(self.doing("make a temporary table for"))?)
     }
 
-    /// Its columns as the star table has them, after each alias's `place`: for a FROM clause.
+    /// Its rows with the columns as the star table has them, for a FROM clause.
     pub(crate) fn typed(&self) -> String {
-        let columns: Vec<_> = self
-            .columns
-            .iter()
-            .map(|column| match column.stage_kind() == column.kind {
-                true => ident(&column.name),
-                false => format!("{0}::{1} AS {0}", ident(&column.name), column.kind),
-            })
-            .collect();
+        let columns = self.columns.iter().map(|column| match column.stage_kind() == column.kind {
+            true => ident(&column.name),
+            false => format!("{0}::{1} AS {0}", ident(&column.name), column.kind),
+        });
+        let columns: Vec<_> = columns.chain(self.extra.iter().map(|name| (*name).to_owned())).collect();
         format!("(SELECT ctid AS {PLACE}, {} FROM {})", columns.join(", "), self.name)
+    }
+
+    /// Why a row `t` is set aside, for what is called so; in a comparison after a letter that says whether it has
+    /// changed.
+    pub(crate) fn why(&self) -> String {
+        match self.extra.contains(&CHANGED) {
+            true => format!("t.{CHANGED} || bad.why"),
+            false => "bad.why".into(),
+        }
     }
 
     pub(crate) fn columns(&self, prefix: &str) -> String {
         idents(prefix, self.columns.iter().map(|column| &column.name))
     }
 
-    /// Fills it from a Parquet object. What Postgres does not take for a value of its type goes to
-    /// quarantine.
-    pub(crate) async fn fill(&self, object: &Object) -> Result<(), Error> {
+    /// Fills it from Parquet objects.
+    pub(crate) async fn fill(self, objects: &[Object]) -> Result<Self, Error> {
+        let batch = self.target.batch;
+        for object in objects {
+            let path = batch.folder.join("rows.parquet");
+            batch.store.download(object, &path).await?;
+            self.fill_from(&path, &object.key).await?;
+        }
+        Ok(self)
+    }
+
+    /// Fills it from a Parquet file, that of the object `key`. What Postgres does not take for a value of its
+    /// type goes to quarantine.
+    pub(crate) async fn fill_from(&self, path: &Path, key: &str) -> Result<(), Error> {
         let Self { target, name, .. } = self;
         let batch = target.batch;
-        let path = batch.folder.join("rows.parquet");
-        batch.store.download(object, &path).await?;
         let transaction = batch.transaction;
         let execute = async |sql: &str| transaction.batch_execute(sql).await.doing(self.doing("copy rows of"));
         execute("SAVEPOINT copy").await?;
-        match self.copy(name, &path, object).await? {
+        match self.copy(name, path, key).await? {
             Ok(()) => return Ok(execute("RELEASE copy").await?),
             // A key that does not fit is the fault of the table.
             Err(error) if !postgres::is_of_data(&error) || self.columns.len() < target.columns.len() => {
@@ -222,22 +236,22 @@ impl Stage<'_> {
         // As text, so that Postgres can be asked for each value.
         let text = batch.temporary("text");
         self.create(&text, |_| "text").await?;
-        self.copy(&text, &path, object).await?.doing(self.doing("copy rows of"))?;
+        self.copy(&text, path, key).await?.doing(self.doing("copy rows of"))?;
         self.set_misfits_aside(&text).await?;
-        let cast: Vec<_> =
-            self.columns.iter().map(|column| format!("{}::{}", ident(&column.name), column.stage_kind())).collect();
+        let cast = self.columns.iter().map(|column| format!("{}::{}", ident(&column.name), column.stage_kind()));
+        let cast: Vec<_> = cast.chain(self.extra.iter().map(|name| (*name).to_owned())).collect();
         Ok(execute(&format!("INSERT INTO {name} SELECT {} FROM {text}; DROP TABLE {text}", cast.join(", "))).await?)
     }
 
-    async fn copy(&self, name: &str, path: &Path, object: &Object) -> Result<Result<(), tokio_postgres::Error>, Error> {
+    async fn copy(&self, name: &str, path: &Path, key: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
         let unreadable = |error: ParquetError| Error::Parquet {
             batch: self.target.batch.number,
-            object: object.key.clone(),
+            object: key.to_owned(),
             why: error.to_string(),
         };
         let file = StarFile::open(path).map_err(unreadable)?;
         let mut columns: Vec<_> = self.columns.iter().map(|column| ident(&column.name)).collect();
-        columns.extend(self.has_reason.then(|| REASON.to_owned()));
+        columns.extend(self.extra.iter().map(|name| (*name).to_owned()));
         let sql = format!("COPY {name} ({}) FROM STDIN (FORMAT csv)", columns.join(", "));
         let sink = match self.target.batch.transaction.copy_in(&sql).await {
             Ok(sink) => sink,

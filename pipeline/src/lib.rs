@@ -1,11 +1,14 @@
 //! The three stages one after another on one machine.
 
-use blackwater_extract::{Extract, Request, TableSize};
-use blackwater_load::{Entry, Load};
+use std::path::PathBuf;
+
+use blackwater_extract::{Extract, Pieces, Request, TableSize};
+use blackwater_load::{Entry, Load, Verdict};
 use blackwater_shared::config::Config;
 use blackwater_shared::finding::Finding;
 use blackwater_shared::log::Log;
 use blackwater_shared::manifest::{Extracted, Manifest, Transformed};
+use blackwater_shared::model::Model;
 use blackwater_shared::pack::{self, Pack};
 use blackwater_shared::store::{Client, Store};
 use blackwater_shared::{log, postgres};
@@ -26,6 +29,14 @@ pub enum Error {
     /// A log cannot be read.
     #[error(transparent)]
     Log(#[from] log::Error),
+    /// A temporary file failed.
+    #[error("cannot use the temporary file {}: {why}. TMPDIR names the folder for them", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        why: std::io::Error,
+    },
     /// Extract failed.
     #[error("extract")]
     Extract(#[from] blackwater_extract::Error),
@@ -72,6 +83,15 @@ pub struct Check {
     pub findings: Vec<Finding>,
     /// The tables of which every run looks at each row, to find what has changed.
     pub reads: Vec<TableSize>,
+}
+
+/// What a comparison of the warehouse with the source found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verification {
+    /// The newest batch of the warehouse.
+    pub batch: u64,
+    /// Each star table.
+    pub tables: Vec<Verdict>,
 }
 
 /// How far each stage is.
@@ -175,6 +195,40 @@ impl Pipeline {
         findings.extend(self.load.check(&stars).await);
         findings.sort_by_key(|finding| (finding.level, finding.about));
         Check { findings, reads: sizes }
+    }
+
+    /// Compares the warehouse with the source, whole row by whole row; `None` if no batch is applied.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub async fn verify(&self) -> Result<Option<Verification>, Error> {
+        self.load
+            .verify(async |warehouse| {
+                let batch = warehouse.batch();
+                let missing = || log::Error::Foreign {
+                    object: self.ingestion.place(batch),
+                    why: "the warehouse holds this batch, and its manifest is gone".into(),
+                };
+                let applied: Extracted = self.ingestion.read(batch).await?.ok_or_else(missing)?;
+                let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
+                let mut tables = Vec::new();
+                let mut each = async |model: &Model, pieces: &mut Pieces<'_>| {
+                    let source = pieces.tables;
+                    let star = self.transform.star(source, model)?;
+                    let then = applied.tables.get(model.selects[0].driving()).map_or(0, |table| table.rows);
+                    let mut next = async || {
+                        let Some((select, csv)) = pieces.next().await? else { return Ok::<_, Error>(None) };
+                        let piece = self.transform.compare(source, model, (select, &csv), folder.path())?;
+                        let blackwater_transform::Piece { rows, misfits, filtered } = piece;
+                        Ok(Some(blackwater_load::Piece { rows, misfits, filtered }))
+                    };
+                    tables.push(warehouse.table(&model.name, &star, then, &mut next).await?);
+                    Ok::<_, Error>(())
+                };
+                self.extract.verify(&applied, &mut each).await?;
+                Ok(Verification { batch, tables })
+            })
+            .await
     }
 
     /// The SQL that makes the roles of both databases and lets them do what they must, and no more.

@@ -16,6 +16,15 @@ use sqlparser::parser::{Parser, ParserError};
 use crate::pack::FixedTable;
 use crate::scalar::{Scalar, Scope, Type};
 
+/// In rows of several tables, the column that says whether a row has changed.
+pub const CHANGED: &str = "blackwater:changed";
+
+/// In rows of several tables, the name of a column: its table's place in the SELECT, and its own.
+#[must_use]
+pub fn column(table: usize, name: &str) -> String {
+    format!("{table}:{name}")
+}
+
 /// Why a model is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}:{line}: {why}")]

@@ -19,4 +19,5 @@ mod standby;
 mod tls;
 mod transactions;
 mod types;
+mod verify;
 mod wraparound;

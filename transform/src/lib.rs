@@ -9,7 +9,7 @@ mod scalar;
 mod star;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use blackwater_shared::PROGRAM;
 use blackwater_shared::finding::{About, Finding};
@@ -17,7 +17,7 @@ use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{
     Column, Driving, Extracted, FORMAT, Head, ModelState, StarTable, Table, Transformed, mark,
 };
-use blackwater_shared::model::{Model, Typed};
+use blackwater_shared::model::{Model, Select, Typed};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::scalar::Type;
 use blackwater_shared::store::{Object, Store, data_key};
@@ -70,12 +70,37 @@ pub struct TableReport {
     pub left_out: u64,
 }
 
+/// Star rows for a comparison, as Parquet files; none where there are no rows.
+#[derive(Debug)]
+pub struct Piece {
+    /// The star rows, and whether each has changed.
+    pub rows: Option<PathBuf>,
+    /// The keys of the rows in which a value does not fit, whether each has changed, and why.
+    pub misfits: Option<PathBuf>,
+    /// The keys of the rows that the model does not let through, and whether each has changed.
+    pub filtered: Option<PathBuf>,
+}
+
 /// What a batch was made of one model.
 struct Made<'a> {
     model: &'a Model,
     typed: Vec<Typed>,
     /// The driving table's key: each column there, and in the star table. None in a set of values.
     key: Vec<(String, String)>,
+}
+
+impl Made<'_> {
+    /// Its SELECTs.
+    fn stars(&self) -> impl Iterator<Item = Star> {
+        let star = |(select, typed): (&Select, &Typed)| Star {
+            model: self.model.name.clone(),
+            is_values: self.model.is_values,
+            select: select.clone(),
+            typed: typed.clone(),
+            key: self.key.clone(),
+        };
+        self.model.selects.iter().zip(&self.typed).map(star)
+    }
 }
 
 impl Transform {
@@ -243,19 +268,58 @@ impl Transform {
     }
 
     fn dry_run(&self, tables: &BTreeMap<String, Table>, model: &Model) -> Result<StarTable, String> {
+        let made = self.made(tables, model)?;
+        for star in made.stars() {
+            star::dry_run(&star, &self.pack.fixed)
+                .map_err(|fault| named(0, &model.name, "", None, fault).to_string())?;
+        }
+        Ok(star_table(tables, &made))
+    }
+
+    /// The star table of a model over the source's tables, without rows.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn star(&self, tables: &BTreeMap<String, Table>, model: &Model) -> Result<StarTable, Error> {
+        let made = self.made(tables, model).map_err(|why| Error::Model { batch: 0, file: model.file.clone(), why })?;
+        Ok(star_table(tables, &made))
+    }
+
+    /// Makes star rows of rows that the source has joined, for a comparison: the Parquet files in `folder`.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn compare(
+        &self,
+        tables: &BTreeMap<String, Table>,
+        model: &Model,
+        (select, csv): (usize, &[u8]),
+        folder: &Path,
+    ) -> Result<Piece, Error> {
+        let made = self.made(tables, model).map_err(|why| Error::Model { batch: 0, file: model.file.clone(), why })?;
+        let failed = |fault| named(0, &model.name, "", None, fault);
+        let path = folder.join("piece.csv");
+        std::fs::write(&path, csv).map_err(|why| Error::File { path: path.clone(), why })?;
+        let mut lookups = Lookups::default();
+        for table in model.selects[select].tables.iter().filter(|table| table.fixed) {
+            lookups.add_fixed(&table.name, &self.pack.fixed[&table.name]).map_err(failed)?;
+        }
+        let mut files = StarFiles::new(&folder.join("piece"));
+        if let Some(star) = made.stars().nth(select) {
+            let rows = star::joined_rows(&star, &path, &mut lookups).and_then(|stars| files.write(stars));
+            rows.map_err(failed)?;
+        }
+        let path = |file: StarFile| Ok::<_, Error>(file.finish().map_err(failed)?.map(|(path, _)| path));
+        Ok(Piece { rows: path(files.rows)?, misfits: path(files.misfits)?, filtered: path(files.filtered)? })
+    }
+
+    fn made<'a>(&self, tables: &BTreeMap<String, Table>, model: &'a Model) -> Result<Made<'a>, String> {
         let kind = |table: &str, column: &str| {
             let column = tables.get(table)?.columns.iter().find(|known| known.name == column)?;
             Some(Type::of(&column.kind))
         };
         let typed = model.typed(kind).map_err(|error| error.to_string())?;
-        let made = Made { model, typed, key: key(tables, model)? };
-        for (select, typed) in model.selects.iter().zip(&made.typed) {
-            let (select, typed, key) = (select.clone(), typed.clone(), made.key.clone());
-            let star = Star { model: model.name.clone(), is_values: model.is_values, select, typed, key };
-            star::dry_run(&star, &self.pack.fixed)
-                .map_err(|fault| named(0, &model.name, "", None, fault).to_string())?;
-        }
-        Ok(star_table(tables, &made))
+        Ok(Made { model, typed, key: key(tables, model)? })
     }
 
     /// The models of this pack that the batch holds the rows for. One that came into the pack, or
@@ -306,34 +370,31 @@ impl Transform {
             let driven = extracted.models.iter().filter(|(_, model)| model.tables.iter().any(|table| table == name));
             star::header(&read[name], driven.map(|(model, _)| model))
         };
-        let mut stars: BTreeMap<&str, Vec<Star>> = BTreeMap::new();
-        let mut wanted: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        let mut stars: BTreeMap<String, Vec<Star>> = BTreeMap::new();
+        let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut lookups = Lookups::default();
-        for Made { model, typed, key } in models {
-            for (select, typed) in model.selects.iter().zip(typed) {
-                for (place, table) in select.tables.iter().enumerate().skip(1) {
-                    match self.pack.fixed.get(&table.name).filter(|_| table.fixed) {
-                        Some(fixed) => {
-                            let added = lookups.add_fixed(&table.name, fixed);
-                            added.map_err(|fault| named(batch, &table.name, "", None, fault))?;
-                        }
-                        None => wanted.entry(&table.name).or_default().extend(select.reads(place).iter().cloned()),
+        for star in models.iter().flat_map(Made::stars) {
+            for (place, table) in star.select.tables.iter().enumerate().skip(1) {
+                match self.pack.fixed.get(&table.name).filter(|_| table.fixed) {
+                    Some(fixed) => {
+                        let added = lookups.add_fixed(&table.name, fixed);
+                        added.map_err(|fault| named(batch, &table.name, "", None, fault))?;
+                    }
+                    None => {
+                        wanted.entry(table.name.clone()).or_default().extend(star.select.reads(place).iter().cloned())
                     }
                 }
-                let driving = select.driving();
-                let (select, typed, key) = (select.clone(), typed.clone(), key.clone());
-                let star = Star { model: model.name.clone(), is_values: model.is_values, select, typed, key };
-                stars.entry(driving).or_default().push(star);
             }
+            stars.entry(star.select.driving().to_owned()).or_default().push(star);
         }
         for (number, (name, wanted)) in wanted.into_iter().enumerate() {
             let mut files = Vec::new();
-            for (part, object) in read[name].objects.iter().enumerate() {
+            for (part, object) in read[&name].objects.iter().enumerate() {
                 let file = folder.join(format!("lookup.{number}.{part}.csv"));
                 self.ingestion.store().download(object, &file).await?;
                 files.push(file);
             }
-            lookups.add(name.to_owned(), files, header(name), wanted);
+            lookups.add(name.clone(), files, header(&name), wanted);
         }
         let files = models
             .iter()
@@ -341,10 +402,10 @@ impl Transform {
             .map(|(number, made)| (made.model.name.clone(), StarFiles::new(&folder.join(number.to_string()))));
         let mut files: BTreeMap<_, _> = files.collect();
         for (name, mut stars) in stars {
-            let header = header(name);
+            let header = header(&name);
             let columns = stars.iter().flat_map(|star| star.select.reads(0).iter().cloned().chain([mark(&star.model)]));
             let columns: BTreeSet<_> = columns.collect();
-            for object in &read[name].objects {
+            for object in &read[&name].objects {
                 let csv = folder.join("piece.csv");
                 self.ingestion.store().download(object, &csv).await?;
                 let (header, columns) = (header.clone(), columns.clone());
@@ -360,7 +421,7 @@ impl Transform {
                     Ok((stars, files, lookups))
                 });
                 (stars, files, lookups) = match made.await {
-                    Ok(made) => made.map_err(|(star, fault)| named(batch, name, &object.key, star, fault))?,
+                    Ok(made) => made.map_err(|(star, fault)| named(batch, &name, &object.key, star, fault))?,
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 };
             }

@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use blackwater_shared::model::Table;
+use blackwater_shared::model::{Table, column};
 use blackwater_shared::scalar::{self, Comparison, Field, Scalar, TextFunction, Type};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use polars::chunked_array::cast::CastOptions;
 use polars::prelude::*;
-
-use crate::star::column;
 
 const EPOCH: NaiveDate = DateTime::UNIX_EPOCH.naive_utc().date();
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blackwater_shared::manifest::{Table, mark};
-use blackwater_shared::model::{Join, Select, Typed};
+use blackwater_shared::model::{CHANGED, Join, Select, Table as Joined, Typed, column};
 use blackwater_shared::pack::FixedTable;
 use polars::prelude::*;
 use polars_io::csv::read::CsvReadOptions;
@@ -56,11 +56,6 @@ pub(crate) struct Stars {
     filtered: DataFrame,
     /// The rows in which a value does not fit, of a set of values, where they have no key.
     left_out: u64,
-}
-
-/// The name of a column in a frame of several tables.
-pub(crate) fn column(table: usize, name: &str) -> String {
-    format!("{table}:{name}")
 }
 
 /// Reads the `wanted` columns of a CSV object as text; `header` is what it must begin with.
@@ -146,12 +141,36 @@ impl Lookups {
 
 /// What becomes of the rows of one piece.
 pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<Stars, Fault> {
-    let joined = join(star, piece, lookups)?;
+    let drives = piece.column(&mark(&star.model))?.str()?.equal("t");
+    let read = |name: &String| {
+        let name_in_frame = column(0, name).into();
+        Ok(piece.column(name)?.filter(&drives)?.with_name(name_in_frame))
+    };
+    let columns = star.select.reads(0).iter().map(read).collect::<Result<Vec<_>, Fault>>()?;
+    let rows = drives.sum().unwrap_or_default() as usize;
+    made(star, look_up(star, DataFrame::new(rows, columns)?, lookups, |_| true)?)
+}
+
+/// What becomes of rows that the source has joined: CSV with the columns of every table that the SELECT reads
+/// there, and whether the row has changed.
+pub(crate) fn joined_rows(star: &Star, csv: &Path, lookups: &mut Lookups) -> Result<Stars, Fault> {
+    let tables = star.select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
+    let columns = tables.flat_map(|(place, _)| star.select.reads(place).iter().map(move |name| column(place, name)));
+    let header: Vec<_> = columns.chain([CHANGED.to_owned()]).collect();
+    let rows = read_csv(csv, &header, &header.iter().cloned().collect())?;
+    made(star, look_up(star, rows, lookups, |table| table.fixed)?)
+}
+
+/// What becomes of rows with all that they look up.
+fn made(star: &Star, joined: DataFrame) -> Result<Stars, Fault> {
     let keys = star
         .key
         .iter()
         .map(|(source, name)| Ok(joined.column(&column(0, source))?.clone().with_name(name.as_str().into())));
-    let keys = DataFrame::new(joined.height(), keys.collect::<PolarsResult<_>>()?)?;
+    let mut keys = DataFrame::new(joined.height(), keys.collect::<PolarsResult<_>>()?)?;
+    if let Ok(changed) = joined.column(CHANGED) {
+        keys.with_column(changed.clone())?;
+    }
     let tables = &star.select.tables;
 
     let mut let_through = BooleanChunked::full("".into(), true, joined.height());
@@ -179,6 +198,9 @@ pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -
     let outputs = outputs
         .map(|(name, scalar)| Ok(evaluate(scalar, rows, &mut misfits)?.with_name(name.as_str().into()).into_column()));
     let mut stars = DataFrame::new(frame.height(), outputs.collect::<PolarsResult<_>>()?)?;
+    if let Ok(changed) = frame.column(CHANGED) {
+        stars.with_column(changed.clone())?;
+    }
     if !misfits.is_empty() {
         note(&frame, &misfits)?;
         stars = stars.filter(&misfits.fitting(frame.height()))?;
@@ -226,18 +248,16 @@ pub(crate) fn dry_run(star: &Star, fixed: &BTreeMap<String, FixedTable>) -> Resu
     star_rows(star, &empty(&columns)?, &mut lookups).map(drop)
 }
 
-/// The rows of a piece that drive the model, numbered in their order, with those that they look
-/// up: every join is a LEFT JOIN here.
-fn join(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<DataFrame, Fault> {
-    let drives = piece.column(&mark(&star.model))?.str()?.equal("t");
-    let read = |name: &String| {
-        let name_in_frame = column(0, name).into();
-        Ok(piece.column(name)?.filter(&drives)?.with_name(name_in_frame))
-    };
-    let columns = star.select.reads(0).iter().map(read).collect::<Result<Vec<_>, Fault>>()?;
-    let rows = drives.sum().unwrap_or_default() as usize;
-    let mut frame = DataFrame::new(rows, columns)?.with_row_index(ROW.into(), None)?;
-    for (place, table) in star.select.tables.iter().enumerate() {
+/// The rows, numbered in their order, with what they look up in those tables that are `wanted`: every join
+/// is a LEFT JOIN here.
+fn look_up(
+    star: &Star,
+    rows: DataFrame,
+    lookups: &mut Lookups,
+    wanted: impl Fn(&Joined) -> bool,
+) -> Result<DataFrame, Fault> {
+    let mut frame = rows.with_row_index(ROW.into(), None)?;
+    for (place, table) in star.select.tables.iter().enumerate().filter(|(_, table)| wanted(table)) {
         let Some(join) = &table.join else { continue };
         let mut lookup = lookups.rows(&table.name, join, &frame)?.select(star.select.reads(place).iter())?;
         let names: Vec<_> = lookup.get_column_names().iter().map(|name| column(place, name)).collect();
@@ -246,7 +266,7 @@ fn join(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -> Result<DataFra
         let theirs = join.on.iter().map(|on| column(place, &on.column));
         let args = JoinArgs::new(JoinType::Left).with_coalesce(JoinCoalesce::KeepColumns);
         frame = frame.join(&lookup, ours, theirs, args, None)?;
-        if frame.height() > rows {
+        if frame.height() > rows.height() {
             let why = polars_err!(ComputeError: "the join with {} found several rows for one", table.alias);
             return Err(why.into());
         }

@@ -1,0 +1,128 @@
+//! The source once more, for a comparison with the warehouse: in one snapshot, every driving row with
+//! those that it looks up, in the order of the keys.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use blackwater_shared::manifest::{Extracted, Table};
+use blackwater_shared::model::{CHANGED, Model, column};
+use blackwater_shared::postgres::Doing;
+use bytes::Bytes;
+use deadpool_postgres::Transaction;
+use futures_util::{Stream, StreamExt};
+
+use crate::closure::Closure;
+use crate::error::Error;
+use crate::plan::{Continuity, continuity, plan};
+use crate::snapshot::{self, bounds};
+use crate::{Extract, catalogue, on_all};
+
+/// Rows in a piece.
+const PIECE: u64 = 8192;
+
+/// What COPY sends.
+type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, tokio_postgres::Error>> + Send>>;
+
+/// The rows of one model, a piece at a time.
+pub struct Pieces<'a> {
+    transaction: &'a Transaction<'a>,
+    queries: std::vec::IntoIter<(usize, String)>,
+    select: usize,
+    header: Bytes,
+    lines: Option<Lines>,
+    model: &'a str,
+    /// The source's tables in this snapshot, without rows but with their number.
+    pub tables: &'a BTreeMap<String, Table>,
+}
+
+impl Pieces<'_> {
+    /// The next piece: the place of its SELECT in the model, and CSV with a header.
+    ///
+    /// # Errors
+    /// If the source cannot be read.
+    pub async fn next(&mut self) -> Result<Option<(usize, Vec<u8>)>, Error> {
+        let doing = || format!("read the rows for {}", self.model);
+        loop {
+            let lines = match &mut self.lines {
+                Some(lines) => lines,
+                None => {
+                    let Some((select, query)) = self.queries.next() else { return Ok(None) };
+                    let sql = format!("COPY ({query}) TO STDOUT (FORMAT csv, HEADER)");
+                    let mut lines = Box::pin(self.transaction.copy_out(&sql).await.doing(doing())?);
+                    self.header = lines.next().await.transpose().doing(doing())?.unwrap_or_default();
+                    self.select = select;
+                    self.lines.insert(lines)
+                }
+            };
+            let mut piece = self.header.to_vec();
+            let mut rows = 0;
+            while rows < PIECE {
+                let Some(line) = lines.next().await else {
+                    self.lines = None;
+                    break;
+                };
+                piece.extend_from_slice(&line.doing(doing())?);
+                rows += 1;
+            }
+            if rows > 0 {
+                return Ok(Some((self.select, piece)));
+            }
+        }
+    }
+}
+
+impl Extract {
+    /// Gives the rows of each of `models` to `each`. A row is marked as changed if it would come with the
+    /// batch after `applied`.
+    ///
+    /// # Errors
+    /// Those of the source, and of `each`.
+    pub async fn verify<E: From<Error>>(
+        &self,
+        applied: &Extracted,
+        each: &mut impl AsyncFnMut(&Model, &mut Pieces<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let names: Vec<_> = self.pack.source_tables().into_iter().collect();
+        let doing = async || self.source.connect().await.map_err(Error::from);
+        let mut clients = vec![doing().await?, doing().await?];
+        if let Some(error) = catalogue::check(&clients[0], &self.schema, &self.pack).await?.into_iter().next() {
+            return Err(error.into());
+        }
+        let busy = || Error::Busy { tables: names.join(", ") };
+        let snapshot = snapshot::open(&mut clients, &self.schema, &names).await?.ok_or_else(busy)?;
+        let tables = catalogue::read(&snapshot.transaction, &self.schema, &names, &self.exclude).await?;
+        let tables = tables.ok_or_else(busy)?;
+        self.models(&tables)?;
+        let broken = match continuity(&applied.source, &snapshot.server, snapshot.wal_before) {
+            Continuity::Same => None,
+            Continuity::Behind => return Err(Error::Behind { batch: applied.head.batch }.into()),
+            Continuity::Broken(why) => Some(why),
+        };
+        let plan = plan(Some(applied), broken.as_deref(), &snapshot.server, &tables, &self.pack, &[]);
+        let (xmin, _) = bounds(&snapshot.server.snapshot).unwrap_or_default();
+        let sources = self.sources(&tables, &plan, Some(applied).filter(|_| broken.is_none()), xmin);
+        let looks =
+            on_all(&snapshot.readers, sources.values(), async |reader, source| source.look(reader).await).await?;
+        let models = self.pack.models.values().map(|model| (model, plan.anew.contains_key(&model.name)));
+        let closure = Closure { sources: &sources, looks: &looks, models: models.collect() };
+        let with_rows = |(name, table): (&String, &catalogue::Table)| {
+            (name.clone(), Table { rows: looks[name].rows, ..table.in_manifest() })
+        };
+        let in_snapshot = tables.iter().map(with_rows).collect();
+        for model in self.pack.models.values() {
+            let query = |(place, select)| (place, closure.joined(model, select, column, CHANGED));
+            let queries: Vec<_> = model.selects.iter().enumerate().map(query).collect();
+            let mut pieces = Pieces {
+                transaction: &snapshot.transaction,
+                queries: queries.into_iter(),
+                select: 0,
+                header: Bytes::new(),
+                lines: None,
+                model: &model.name,
+                tables: &in_snapshot,
+            };
+            each(model, &mut pieces).await?;
+        }
+        Ok(())
+    }
+}
