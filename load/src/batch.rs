@@ -1,5 +1,6 @@
 //! One batch on its way into the warehouse.
 
+use std::cmp::Ordering as Compared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -80,25 +81,34 @@ impl Batch<'_> {
             }
         }
 
+        let mut applied = self.count(&targets, manifest).await?;
+        for (name, of_table) in counts.into_iter().filter(|(_, of_table)| *of_table != Counts::default()) {
+            applied.tables.push(TableReport { table: name.into(), counts: of_table });
+        }
+        Ok(applied)
+    }
+
+    /// Compares how many source rows the warehouse knows of with how many there are.
+    async fn count(&self, targets: &[Target<'_>], manifest: &Transformed) -> Result<Applied, Error> {
         let mut applied = Applied::default();
-        for target in &targets {
+        let counted = targets.iter().filter_map(|target| {
             let table = &manifest.tables[target.name];
-            if let Some(driving) = &table.driving
-                && let Some(held) = target.held().await?
-                && held != driving.rows
-            {
-                match held > driving.rows && table.keys.is_none() {
-                    true => drop(applied.wanted.insert(driving.table.clone())),
-                    false => applied.notices.push(format!(
-                        "{} holds {held} rows of {}, which has {}; something else wrote to it. Run `blackwater extract \
-                         --full {}`",
-                        target.name, driving.table, driving.rows, driving.table
-                    )),
-                }
-            }
-            let of_table = counts[target.name];
-            if of_table != Counts::default() {
-                applied.tables.push(TableReport { table: target.name.into(), counts: of_table });
+            Some((target.name, table, table.driving.as_ref()?, target.held()?))
+        });
+        let counted: Vec<_> = counted.collect();
+        let queries: Vec<_> = counted.iter().map(|(.., query)| format!("({query})")).collect();
+        let sql = format!("SELECT ARRAY[{}]::bigint[]", queries.join(", "));
+        let row = self.transaction.query_one(&sql, &[]).await.doing("count the rows of the star tables")?;
+        let held: Vec<i64> = row.get(0);
+        for ((name, table, driving, _), held) in counted.into_iter().zip(held) {
+            match (held as u64).cmp(&driving.rows) {
+                Compared::Equal => {}
+                Compared::Greater if table.keys.is_none() => drop(applied.wanted.insert(driving.table.clone())),
+                _ => applied.notices.push(format!(
+                    "{name} holds {held} rows of {}, which has {}; something else wrote to it. Run `blackwater extract \
+                     --full {}`",
+                    driving.table, driving.rows, driving.table
+                )),
             }
         }
         Ok(applied)
@@ -137,10 +147,10 @@ impl Batch<'_> {
             let rows = target.rows(&[]).await?.fill(objects).await?;
             rows.judge().await?;
             counts.add(rows.write().await?);
-            target.keys(&[REASON]).await?.fill(misfits).await?.quarantine().await?;
-            target.end_entries(&rows).await?;
-            target.let_through(&rows).await?;
-            counts.quarantined = self.quarantined(target).await?;
+            if !misfits.is_empty() {
+                target.keys(&[REASON]).await?.fill(misfits).await?.quarantine().await?;
+            }
+            counts.quarantined = target.settle(&rows).await?;
         }
         if !filtered.is_empty() {
             counts.deleted += target.filter(&target.keys(&[]).await?.fill(filtered).await?).await?;
@@ -149,15 +159,6 @@ impl Batch<'_> {
             counts.deleted += target.delete_all_but(&target.keys(&[]).await?.fill(keys).await?).await?;
         }
         Ok(counts)
-    }
-
-    /// The rows that this batch put into quarantine.
-    async fn quarantined(&self, target: &Target<'_>) -> Result<u64, Error> {
-        let sql =
-            "SELECT count(*) FROM blackwater.quarantine WHERE star_schema = $1 AND star_table = $2 AND batch = $3";
-        let number = self.number as i64;
-        let row = self.transaction.query_one(sql, &[&self.schema, &target.name, &number]).await;
-        Ok(row.doing("count the rows in quarantine")?.get::<_, i64>(0) as u64)
     }
 
     /// The star tables with rows in quarantine that could be tried again.

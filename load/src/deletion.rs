@@ -2,7 +2,7 @@
 //! keys, and the keys are asked for when counts differ: those that the warehouse holds are a superset
 //! of the source's, so equal counts mean equal sets.
 
-use blackwater_shared::postgres::{Doing, ident};
+use blackwater_shared::postgres::{Doing, ident, literal};
 
 use crate::catalogue::{DELETED_AT, Writing};
 use crate::error::Error;
@@ -57,21 +57,6 @@ impl Target<'_> {
         Ok(marked)
     }
 
-    /// Forgets that rows were not let through which are in the star table, or in quarantine, now.
-    pub(crate) async fn let_through(&self, rows: &Stage<'_>) -> Result<(), Error> {
-        let (batch, number) = (self.batch, self.batch.number as i64);
-        let sql = format!(
-            "DELETE FROM blackwater.filtered f WHERE f.star_schema = $1 AND f.star_table = $2 AND (
-                 f.key IN (SELECT {key} FROM {rows} t)
-                 OR f.key IN (SELECT q.key FROM blackwater.quarantine q
-                              WHERE q.star_schema = $1 AND q.star_table = $2 AND q.batch = $3))",
-            key = self.key_of("t"),
-            rows = rows.typed(),
-        );
-        let forgotten = batch.transaction.execute(&sql, &[&batch.schema, &self.name, &number]).await;
-        forgotten.doing(self.doing("note what is let through into")).map(drop).map_err(Into::into)
-    }
-
     /// Marks as deleted what is not among the source's `keys`: the number of rows.
     pub(crate) async fn delete_all_but(&self, keys: &Stage<'_>) -> Result<u64, Error> {
         let batch = self.batch;
@@ -88,31 +73,29 @@ impl Target<'_> {
         self.mark(keys, false).await
     }
 
-    /// The source rows that the warehouse knows of: in the star table, in quarantine, and those that
-    /// the model does not let through. `None` if deletions cannot be marked.
-    pub(crate) async fn held(&self) -> Result<Option<u64>, Error> {
+    /// The query for the number of source rows that the warehouse knows of: in the star table, in quarantine,
+    /// and those that the model does not let through. `None` if deletions cannot be marked.
+    pub(crate) fn held(&self) -> Option<String> {
         if !self.star.marks_deletions() {
-            return Ok(None);
+            return None;
         }
-        let batch = self.batch;
         let live = self.live();
         let equal: Vec<_> = self
             .key
             .iter()
             .map(|column| {
-                let name = blackwater_shared::postgres::literal(&column.name);
-                format!("s.{} = (q.key->>{name})::{}", ident(&column.name), column.stage_kind())
+                let value = format!("(q.key->>{})::{}", literal(&column.name), column.stage_kind());
+                format!("s.{} = {value}", ident(&column.name))
             })
             .collect();
-        let sql = format!(
+        let of_table = format!("star_schema = {} AND star_table = {}", literal(self.batch.schema), literal(self.name));
+        Some(format!(
             "SELECT (SELECT count(*) FROM {live}) + (
                  SELECT count(*) FROM (
-                     SELECT key FROM blackwater.quarantine WHERE star_schema = $1 AND star_table = $2
-                     UNION SELECT key FROM blackwater.filtered WHERE star_schema = $1 AND star_table = $2) q
+                     SELECT key FROM blackwater.quarantine WHERE {of_table}
+                     UNION SELECT key FROM blackwater.filtered WHERE {of_table}) q
                  WHERE NOT EXISTS (SELECT FROM {live} AND {equal}))",
             equal = equal.join(" AND "),
-        );
-        let row = batch.transaction.query_one(&sql, &[&batch.schema, &self.name]).await;
-        Ok(Some(row.doing(self.doing("count the rows of"))?.get::<_, i64>(0) as u64))
+        ))
     }
 }

@@ -147,29 +147,31 @@ impl Target<'_> {
         )
     }
 
-    /// Ends the entries of rows that came right, and those that a newer entry replaces. Those that
-    /// wait for a reference stay beside a newer one, if they differ: a history wants them all.
-    pub(crate) async fn end_entries(&self, right: &Stage<'_>) -> Result<(), Error> {
+    /// Settles what is known of the batch's keys: the rows that this batch put into quarantine. The entries
+    /// of those that came right end, and those that a newer entry replaces; what waits for a reference stays
+    /// beside a newer entry, if they differ: a history wants them all. None of the keys is filtered any more.
+    pub(crate) async fn settle(&self, right: &Stage<'_>) -> Result<u64, Error> {
         let sql = format!(
-            "DELETE FROM blackwater.quarantine q USING {right} t
-             WHERE q.star_schema = $1 AND q.star_table = $2 AND q.key = {key}",
+            "WITH came_right AS (
+                 DELETE FROM blackwater.quarantine q USING {right} t
+                 WHERE (q.star_schema, q.star_table) = ($1, $2) AND q.key = {key}),
+             new AS (SELECT * FROM blackwater.quarantine WHERE (star_schema, star_table, batch) = ($1, $2, $3)),
+             replaced AS (
+                 DELETE FROM blackwater.quarantine old USING new
+                 WHERE (old.star_schema, old.star_table) = ($1, $2) AND new.key = old.key AND old.batch < $3
+                   AND (old.reference IS NULL OR old.star_row::text = new.star_row::text AND old.batch = (
+                            SELECT max(batch) FROM blackwater.quarantine o
+                            WHERE (o.star_schema, o.star_table, o.key) = ($1, $2, old.key) AND o.batch < $3))),
+             let_through AS (
+                 DELETE FROM blackwater.filtered f WHERE (f.star_schema, f.star_table) = ($1, $2)
+                   AND (f.key IN (SELECT {key} FROM {right} t) OR f.key IN (SELECT key FROM new)))
+             SELECT count(*) FROM new",
             right = right.typed(),
             key = self.key_of("t"),
         );
-        let of_table: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&self.batch.schema, &self.name];
-        let doing = || self.doing("end the entries in quarantine of");
-        self.batch.transaction.execute(&sql, &of_table).await.doing(doing())?;
-        let replaced = "
-            DELETE FROM blackwater.quarantine old USING blackwater.quarantine new
-            WHERE (old.star_schema, old.star_table) = ($1, $2) AND (new.star_schema, new.star_table) = ($1, $2)
-              AND new.key = old.key AND new.batch = $3 AND old.batch < $3
-              AND (old.reference IS NULL OR old.star_row::text = new.star_row::text AND old.batch = (
-                       SELECT max(batch) FROM blackwater.quarantine o
-                       WHERE (o.star_schema, o.star_table, o.key) = ($1, $2, old.key) AND o.batch < $3))";
         let number = self.batch.number as i64;
-        let parameters = [of_table.as_slice(), &[&number]].concat();
-        self.batch.transaction.execute(replaced, &parameters).await.doing(doing())?;
-        Ok(())
+        let row = self.batch.transaction.query_one(&sql, &[&self.batch.schema, &self.name, &number]).await;
+        Ok(row.doing(self.doing("settle the quarantine of"))?.get::<_, i64>(0) as u64)
     }
 }
 
@@ -178,24 +180,27 @@ impl Stage<'_> {
     pub(crate) async fn judge(&self) -> Result<(), Error> {
         self.fit().await?;
         let columns = &self.target.columns;
-        let full = self.full();
-        let nulls: Vec<_> = (self.target.star.columns.iter())
+        let nulls = (self.target.star.columns.iter())
             .filter(|column| column.not_null && (column.computed || columns.iter().any(|c| c.name == column.name)))
             .map(|column| {
                 let words = format!("{} is NULL, and the column is NOT NULL", column.name);
-                (format!("t.{} IS NULL", ident(&column.name)), literal(&words))
-            })
-            .collect();
-        self.set_aside(&any(&nulls, &format!("t.{PLACE}"), &format!("{full} t"))).await?;
-        for (name, expression) in &self.target.star.checks {
-            let words = literal(&format!("the CHECK constraint {name} refuses it: {expression}"));
-            let refused = [(format!("NOT ({expression})"), words)];
-            self.set_aside(&any(&refused, PLACE, &format!("{full} t"))).await?;
+                (format!("{} IS NULL", ident(&column.name)), literal(&words))
+            });
+        let checks = self.target.star.checks.iter().map(|(name, expression)| {
+            let words = format!("the CHECK constraint {name} refuses it: {expression}");
+            (format!("NOT ({expression})"), literal(&words))
+        });
+        let refused: Vec<_> = nulls.chain(checks).collect();
+        if !refused.is_empty() {
+            self.set_aside(&any(&refused, PLACE, &format!("{} t", self.full()))).await?;
         }
         self.one_row_a_key().await?;
-        for reference in &self.target.star.references {
+        let references = &self.target.star.references;
+        if !references.is_empty() {
+            let dangling: Vec<_> = references.iter().map(|reference| self.dangling(reference)).collect();
+            let dangling = format!("SELECT DISTINCT ON (place) * FROM ({}) q", dangling.join(" UNION ALL "));
             // What refers to a row of the same table falls with it.
-            while self.set_aside(&self.dangling(reference)).await? > 0 && reference.own {}
+            while self.set_aside(&dangling).await? > 0 && references.iter().any(|reference| reference.own) {}
         }
         Ok(())
     }

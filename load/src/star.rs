@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::ArrowError;
-use blackwater_shared::postgres::{self, Doing, ident, idents};
+use blackwater_shared::postgres::{self, Doing, ident, idents, literal};
 use blackwater_shared::store::Object;
 use bytes::Bytes;
 use futures_util::{SinkExt, pin_mut};
@@ -122,11 +122,10 @@ impl<'a> Target<'a> {
     }
 
     /// The rows of the star table that stand for a row of the source, as `s`: all that are not
-    /// deleted, of a history the newest version of each. `$1` and `$2` are schema and table.
+    /// deleted, of a history the newest version of each.
     pub(crate) fn live(&self) -> String {
         let deleted = if self.star.marks_deletions() { format!("s.{DELETED_AT} IS NULL") } else { "true".into() };
-        // Not every statement needs them, and one that does not name its parameters is refused.
-        format!("{} WHERE {deleted} AND $1::text IS NOT NULL AND $2::text IS NOT NULL", self.newest())
+        format!("{} WHERE {deleted}", self.newest())
     }
 
     /// All rows of the star table as `s`, of a history the newest version of each.
@@ -135,8 +134,10 @@ impl<'a> Target<'a> {
             Writing::Upsert(_) => format!("{} AS s", self.quoted),
             Writing::History { record } => format!(
                 "{} AS s JOIN blackwater.version v
-                 ON v.star_schema = $1 AND v.star_table = $2 AND v.record = s.{} AND v.superseded IS NULL",
+                 ON v.star_schema = {} AND v.star_table = {} AND v.record = s.{} AND v.superseded IS NULL",
                 self.quoted,
+                literal(self.batch.schema),
+                literal(self.name),
                 ident(record)
             ),
         }

@@ -216,17 +216,24 @@ impl Comparison<'_> {
     /// The source rows that the star table knows of, and its rows in the order of their keys.
     async fn open(&self, name: &str, model: &StarTable, star: Option<&Star>) -> Result<(Option<u64>, Lines), Error> {
         let target = self.snapshot.target(name, model, star)?;
-        let held = target.held().await?;
-        let live = target.live().replace("$1", &literal(&self.load.schema)).replace("$2", &literal(name));
+        let held = match target.held() {
+            None => None,
+            Some(query) => {
+                let row =
+                    self.snapshot.transaction.query_one(&query, &[]).await.doing(target.doing("count the rows of"))?;
+                Some(row.get::<_, i64>(0) as u64)
+            }
+        };
         let keys = |after: &str| {
             let key = |column: &&Column| format!("s.{}::text{after}", ident(&column.name));
             target.key.iter().map(key).collect::<Vec<_>>().join(", ")
         };
         let columns: Vec<_> = target.columns.iter().map(|column| format!("s.{}", ident(&column.name))).collect();
         let sql = format!(
-            "COPY (SELECT {}, {} FROM {live} ORDER BY {}) TO STDOUT",
+            "COPY (SELECT {}, {} FROM {} ORDER BY {}) TO STDOUT",
             keys(""),
             columns.join(", "),
+            target.live(),
             keys(" COLLATE \"C\"")
         );
         let lines = self.snapshot.transaction.copy_out(&sql).await.doing(target.doing("read the rows of"))?;
