@@ -31,7 +31,7 @@ pub enum Error {
         why: String,
     },
     /// A model does not fit the types of the source's columns.
-    #[error(transparent)]
+    #[error("{0}. Put the model right, or the table; the next run goes on where the log ends")]
     Types(#[from] blackwater_shared::model::Error),
     /// A model does not fit the source.
     #[error("{file}: {why}")]
@@ -67,4 +67,11 @@ pub enum Error {
         /// The tables that models read.
         known: Vec<String>,
     },
+}
+
+impl Error {
+    /// Whether the same may succeed a moment later.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.is_transient())
+    }
 }

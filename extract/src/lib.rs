@@ -127,11 +127,16 @@ impl Extract {
         })
     }
 
-    /// One run: a batch if something changed, nothing otherwise.
+    /// One run: a batch if something changed, nothing otherwise. If the connection to the source is lost, it
+    /// begins again.
     ///
     /// # Errors
     /// Each says what failed; nothing is lost, the next run reads it.
     pub async fn run(&self, request: &Request) -> Result<Report, Error> {
+        postgres::retry(async || self.attempt(request).await, Error::is_transient).await
+    }
+
+    async fn attempt(&self, request: &Request) -> Result<Report, Error> {
         let known: Vec<_> = self.pack.source_tables().into_iter().collect();
         let full = match request {
             Request::Changes => Vec::new(),

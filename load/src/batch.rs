@@ -163,8 +163,7 @@ impl Batch<'_> {
 
     /// The star tables with rows in quarantine that could be tried again.
     async fn waiting(&self) -> Result<BTreeSet<String>, Error> {
-        let sql =
-            "SELECT DISTINCT star_table FROM blackwater.quarantine WHERE star_schema = $1 AND star_row IS NOT NULL";
+        let sql = "SELECT DISTINCT star_table FROM blackwater.quarantine WHERE star_schema = $1 AND NOT discarded AND star_row IS NOT NULL";
         let rows = self.transaction.query(sql, &[&self.schema]).await.doing("read the quarantine")?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }

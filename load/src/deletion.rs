@@ -90,11 +90,9 @@ impl Target<'_> {
             .collect();
         let of_table = format!("star_schema = {} AND star_table = {}", literal(self.batch.schema), literal(self.name));
         Some(format!(
-            "SELECT (SELECT count(*) FROM {live}) + (
-                 SELECT count(*) FROM (
-                     SELECT key FROM blackwater.quarantine WHERE {of_table}
-                     UNION SELECT key FROM blackwater.filtered WHERE {of_table}) q
-                 WHERE NOT EXISTS (SELECT FROM {live} AND {equal}))",
+            "SELECT (SELECT count(*) FROM {live}) + (SELECT count(*) FROM blackwater.filtered WHERE {of_table}) + (
+                 SELECT count(DISTINCT q.key) FROM blackwater.quarantine q
+                 WHERE {of_table} AND NOT EXISTS (SELECT FROM {live} AND {equal}))",
             equal = equal.join(" AND "),
         ))
     }

@@ -70,3 +70,10 @@ pub enum Error {
         why: std::io::Error,
     },
 }
+
+impl Error {
+    /// Whether the same may succeed a moment later.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.is_transient())
+    }
+}

@@ -56,7 +56,8 @@ const TABLES: &str = "
         batch       bigint NOT NULL,
         reason      text   NOT NULL,
         reference   jsonb,
-        star_row    json
+        star_row    json,
+        discarded   boolean NOT NULL DEFAULT false
     );
     CREATE INDEX ON blackwater.quarantine (star_schema, star_table, key);
     COMMENT ON TABLE blackwater.quarantine IS
@@ -68,7 +69,7 @@ const TABLES: &str = "
         PRIMARY KEY (star_schema, star_table, key)
     );
     COMMENT ON TABLE blackwater.filtered IS
-        'The source rows that a model does not let through, or that were discarded from quarantine';";
+        'The source rows that a model does not let through';";
 
 /// The newest line of the ledger for one star schema.
 #[derive(Clone, Debug)]

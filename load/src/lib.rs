@@ -35,7 +35,7 @@ pub use verify::{Comparison, Difference, Piece, Verdict, What};
 /// How values are read, and how long a session waits for a lock.
 const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; \
-    SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; \
+    SET LOCAL lock_timeout = '30s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; \
     SET LOCAL search_path = pg_catalog";
 
 /// Load with its clients, for any number of runs.
@@ -153,19 +153,25 @@ impl Load {
     }
 
     /// One run: every batch that the processed log has and the warehouse lacks, until a number is
-    /// missing. `schema_applied` says that `schema.sql` was run by hand.
+    /// missing. `schema_applied` says that `schema.sql` was run by hand. If the connection to the warehouse is
+    /// lost, or another session is in the way, it goes on after a moment.
     ///
     /// # Errors
     /// Each names the batch; those before it are applied, and the next run goes on from there.
     pub async fn run(&self, schema_applied: bool) -> Result<Report, Error> {
+        let mut report = Report::default();
+        postgres::retry(async || self.attempt(schema_applied, &mut report).await, Error::is_transient).await?;
+        Ok(report)
+    }
+
+    async fn attempt(&self, schema_applied: bool, report: &mut Report) -> Result<(), Error> {
         self.log.store().check().await?;
         let mut client = self.warehouse.connect().await?;
         let mut newest = self.newest(&client).await?;
         if let Some(newest) = &newest {
             self.same_log(newest).await?;
         }
-        let applied = newest.as_ref().map_or(0, |newest| newest.batch);
-        let mut report = Report { applied, ..Report::default() };
+        report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
             ledger::prepare(&mut client).await?;
             if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
@@ -176,10 +182,10 @@ impl Load {
         }
         self.leave_word(newest.as_ref()).await?;
         if let Some(newest) = newest {
-            report.quarantine = quarantine::entries(&client, &self.schema).await?.len() as u64;
+            report.quarantine = quarantine::count(&client, &self.schema).await?;
             report.wanted = newest.wanted;
         }
-        Ok(report)
+        Ok(())
     }
 
     async fn newest(&self, client: &Object) -> Result<Option<Newest>, Error> {
@@ -215,7 +221,7 @@ impl Load {
         let there = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1";
         let there = client.query(there, &[&self.schema]).await.doing("list the star tables")?;
         let there: Vec<String> = there.iter().map(|row| row.get(0)).collect();
-        let entries = quarantine::entries(&client, &self.schema).await?;
+        let entries = quarantine::entries(&client, &self.schema, false).await?;
         let mut rows = Vec::new();
         for table in self.pack.models.keys().filter(|table| there.contains(table)) {
             let sql = format!("SELECT count(*) FROM {}", qualified(&self.schema, table));
@@ -233,24 +239,18 @@ impl Load {
     pub async fn quarantine(&self) -> Result<Vec<Entry>, Error> {
         let client = self.warehouse.connect().await?;
         match ledger::exists(&client).await? {
-            true => quarantine::entries(&client, &self.schema).await,
+            true => quarantine::entries(&client, &self.schema, false).await,
             false => Ok(Vec::new()),
         }
     }
 
-    /// Takes a key out of quarantine for good: until its row changes at the source it counts as one
-    /// that the model does not let through. The number of entries that it had.
+    /// Takes a key out of quarantine until its row changes at the source: the number of entries that it had.
     ///
     /// # Errors
     /// If the warehouse cannot be written to.
     pub async fn discard(&self, table: &str, key: &serde_json::Value) -> Result<u64, Error> {
-        let mut client = self.warehouse.connect().await?;
-        let doing = || format!("discard a row of {table} from quarantine");
-        let transaction = client.transaction().await.doing(doing())?;
-        ledger::lock(&transaction, &self.schema).await?;
-        let discarded = quarantine::discard(&transaction, &self.schema, table, key).await?;
-        transaction.commit().await.doing(doing())?;
-        Ok(discarded)
+        let client = self.warehouse.connect().await?;
+        quarantine::discard(&client, &self.schema, table, key).await
     }
 
     /// Stops when the warehouse was fed by another log than the bucket holds.

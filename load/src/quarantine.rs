@@ -3,7 +3,6 @@
 
 use blackwater_shared::postgres::{self, Doing, ident, literal};
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Transaction;
 use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -35,12 +34,12 @@ pub struct Entry {
 const ENTRIES: &str = "
     SELECT q.star_table, q.key, q.batch, l.snapshot_at, q.reason, q.reference, q.star_row
     FROM blackwater.quarantine q JOIN blackwater.ledger l USING (star_schema, batch)
-    WHERE q.star_schema = $1
+    WHERE q.star_schema = $1 AND ($2 OR NOT q.discarded)
     ORDER BY q.star_table, q.batch, q.id";
 
-/// The rows that are set aside.
-pub(crate) async fn entries(client: &Client, star_schema: &str) -> Result<Vec<Entry>, Error> {
-    let rows = client.query(ENTRIES, &[&star_schema]).await.doing("read the quarantine")?;
+/// The rows that are set aside, with those that were discarded or without.
+pub(crate) async fn entries(client: &Client, star_schema: &str, discarded: bool) -> Result<Vec<Entry>, Error> {
+    let rows = client.query(ENTRIES, &[&star_schema, &discarded]).await.doing("read the quarantine")?;
     let entry = |row: &tokio_postgres::Row| Entry {
         table: row.get(0),
         key: row.get(1),
@@ -53,22 +52,19 @@ pub(crate) async fn entries(client: &Client, star_schema: &str) -> Result<Vec<En
     Ok(rows.iter().map(entry).collect())
 }
 
-/// Forgets the entries of a key, and keeps the key among those that are not let through.
-pub(crate) async fn discard(
-    transaction: &Transaction<'_>,
-    star_schema: &str,
-    table: &str,
-    key: &Value,
-) -> Result<u64, Error> {
-    let sql = "
-        WITH gone AS (
-            DELETE FROM blackwater.quarantine WHERE star_schema = $1 AND star_table = $2 AND key = $3 RETURNING key
-        ), kept AS (
-            INSERT INTO blackwater.filtered (star_schema, star_table, key) SELECT DISTINCT $1, $2, key FROM gone
-            ON CONFLICT DO NOTHING)
-        SELECT count(*) FROM gone";
-    let row = transaction.query_one(sql, &[&star_schema, &table, &key]).await;
-    Ok(row.doing(format!("discard a row of {table} from quarantine"))?.get::<_, i64>(0) as u64)
+/// How many rows are set aside.
+pub(crate) async fn count(client: &Client, star_schema: &str) -> Result<u64, Error> {
+    let sql = "SELECT count(*) FROM blackwater.quarantine WHERE star_schema = $1 AND NOT discarded";
+    let row = client.query_one(sql, &[&star_schema]).await.doing("count the rows in quarantine")?;
+    Ok(row.get::<_, i64>(0) as u64)
+}
+
+/// Leaves the rows of a key out from now on: they count as known, and are shown and tried no more.
+pub(crate) async fn discard(client: &Client, star_schema: &str, table: &str, key: &Value) -> Result<u64, Error> {
+    let sql = "UPDATE blackwater.quarantine SET discarded = true
+               WHERE star_schema = $1 AND star_table = $2 AND key = $3 AND NOT discarded";
+    let discarded = client.execute(sql, &[&star_schema, &table, &key]).await;
+    Ok(discarded.doing(format!("discard a row of {table} from quarantine"))?)
 }
 
 /// The function that asks Postgres whether a text is a value of a type: its words if it is not.
@@ -99,7 +95,7 @@ impl Target<'_> {
         ready.push(format!("q.reference->>'constraint' <> ALL (ARRAY[{}]::text[])", known.join(", ")));
         ready.extend(all.then(|| "true".to_owned()));
         let of_table = format!(
-            "q.star_schema = $1 AND q.star_table = $2 AND ARRAY(SELECT json_object_keys(q.star_row)) = $3 AND ({})",
+            "q.star_schema = $1 AND q.star_table = $2 AND NOT q.discarded AND ARRAY(SELECT json_object_keys(q.star_row)) = $3 AND ({})",
             ready.join(" OR ")
         );
         let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();

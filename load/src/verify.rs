@@ -138,7 +138,7 @@ impl Load {
         }
         let Some(newest) = ledger::newest(snapshot.client(), &self.schema).await? else { return Ok(None) };
         self.same_log(&newest).await?;
-        let entries = quarantine::entries(snapshot.client(), &self.schema).await?;
+        let entries = quarantine::entries(snapshot.client(), &self.schema, true).await?;
         let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
         let batch_on = |transaction| Batch {
             transaction,

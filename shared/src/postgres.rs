@@ -19,6 +19,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::NoTls;
 use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Why an address could not be used, a database not be reached, or a statement not be run.
@@ -53,6 +54,8 @@ pub enum Error {
         why: String,
         /// What to do next.
         advice: &'static str,
+        /// Whether it may succeed a moment later.
+        transient: bool,
     },
     /// A statement failed.
     #[error("cannot {doing}: {why}")]
@@ -61,7 +64,42 @@ pub enum Error {
         doing: String,
         /// The server's words.
         why: String,
+        /// Whether it may succeed a moment later.
+        transient: bool,
     },
+}
+
+impl Error {
+    /// Whether a statement may succeed a moment later: the connection was lost, or another session was in
+    /// the way. ([`Database::connect`] tries again by itself.)
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Query { transient: true, .. })
+    }
+}
+
+/// How long to wait before each new try.
+const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// Does what can be done again from its beginning, a few times, while it fails for something that may
+/// pass.
+///
+/// # Errors
+/// The last one.
+pub async fn retry<T, E: std::fmt::Display>(
+    mut work: impl AsyncFnMut() -> Result<T, E>,
+    is_transient: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for wait in WAITS {
+        match work().await {
+            Err(error) if is_transient(&error) => {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(wait).await;
+            }
+            done => return done,
+        }
+    }
+    work().await
 }
 
 /// Names what was being done when a statement failed.
@@ -75,7 +113,11 @@ pub trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
     fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
-        self.map_err(|error| Error::Query { doing: doing.into(), why: explain(&error) })
+        self.map_err(|error| Error::Query {
+            doing: doing.into(),
+            why: explain(&error),
+            transient: is_transient(&error),
+        })
     }
 }
 
@@ -159,6 +201,11 @@ impl Address {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(Duration::from_secs(10));
         }
+        // A peer that is gone without a word is noticed within a minute.
+        config
+            .keepalives_idle(Duration::from_secs(30))
+            .keepalives_interval(Duration::from_secs(10))
+            .keepalives_retries(3);
         config.ssl_mode(match tls {
             Tls::Disable => SslMode::Disable,
             Tls::Prefer => SslMode::Prefer,
@@ -196,6 +243,7 @@ impl Address {
             database: self.to_string(),
             why: error.to_string(),
             advice: "This is a fault in Blackwater; please report it.",
+            transient: false,
         })?;
         Ok(Database { pool, address: self.clone() })
     }
@@ -334,14 +382,19 @@ impl Database {
     /// is dropped, or it would go back to the pool with them open; `Transaction` does so.
     ///
     /// # Errors
-    /// [`Error::Connect`] with the server's own words.
+    /// [`Error::Connect`] with the server's own words, if it does not let this role in within a moment.
     pub async fn connect(&self) -> Result<deadpool_postgres::Object, Error> {
+        let passes = |error: &Error| matches!(error, Error::Connect { transient: true, .. });
+        retry(async || self.try_connect().await, passes).await
+    }
+
+    async fn try_connect(&self) -> Result<deadpool_postgres::Object, Error> {
         self.pool.get().await.map_err(|error| {
-            let why = match &error {
-                deadpool_postgres::PoolError::Backend(error) => explain(error),
-                other => other.to_string(),
+            let (why, transient) = match &error {
+                deadpool_postgres::PoolError::Backend(error) => (explain(error), is_transient(error)),
+                other => (other.to_string(), false),
             };
-            Error::Connect { database: self.address.to_string(), advice: self.advice(&why), why }
+            Error::Connect { database: self.address.to_string(), advice: self.advice(&why), why, transient }
         })
     }
 
@@ -356,6 +409,28 @@ impl Database {
             "Check warehouse.url: host, port, database, user and password"
         }
     }
+}
+
+/// Whether a connection was lost, or refused for the moment, or another session was in the way.
+fn is_transient(error: &tokio_postgres::Error) -> bool {
+    let lost = || {
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        error.is_closed() || cause.is_some_and(|cause| cause.kind() != std::io::ErrorKind::InvalidInput)
+    };
+    error.as_db_error().map_or_else(lost, |error| {
+        let code = error.code();
+        [
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::TOO_MANY_CONNECTIONS,
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+            SqlState::CANNOT_CONNECT_NOW,
+        ]
+        .contains(code)
+            || code.code().starts_with("08")
+    })
 }
 
 /// Whether a statement failed for a value or a constraint, and not for the statement itself.

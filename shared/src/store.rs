@@ -3,6 +3,7 @@
 use std::path::Path;
 
 pub use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{Credentials, Region};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
@@ -15,6 +16,9 @@ use tokio::io::AsyncWriteExt;
 /// S3 takes no part of a multipart upload below 5 MiB but the last.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const PART: usize = 8 << 20;
+
+/// How often a request is sent until it succeeds.
+const TRIES: u32 = 5;
 
 /// The SDK retries requests, but not a body that breaks off while it is read.
 const RETRIES: u32 = 2;
@@ -31,14 +35,12 @@ pub enum Error {
         setting: &'static str,
     },
     /// A request failed.
-    #[error("cannot {action} {bucket}/{key}: {why}")]
+    #[error("cannot {action} {place}: {why}")]
     Request {
         /// What was being done.
         action: &'static str,
-        /// The bucket.
-        bucket: String,
-        /// The object.
-        key: String,
+        /// The bucket, or bucket and key.
+        place: String,
         /// The cause, with S3's code where there is one.
         why: String,
     },
@@ -78,6 +80,9 @@ pub async fn client(endpoint: Option<&str>, credentials: Option<(&str, &str)>) -
             .credentials_provider(Credentials::new(key, secret, None, None, "blackwater"))
             .region(Region::new("us-east-1"));
     }
+    // With its back-off, for S3's 500 and 503:
+    // https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+    let loader = loader.retry_config(RetryConfig::standard().with_max_attempts(TRIES));
     let mut config = aws_sdk_s3::config::Builder::from(&loader.load().await);
     if let Some(endpoint) = endpoint {
         config = config.endpoint_url(endpoint).force_path_style(true);
@@ -246,14 +251,14 @@ impl Store {
     }
 
     fn request(&self, action: &'static str, key: &str, why: String) -> Error {
-        Error::Request { action, bucket: self.bucket.clone(), key: key.into(), why }
+        let place = if key.is_empty() { self.bucket.clone() } else { format!("{}/{key}", self.bucket) };
+        Error::Request { action, place, why }
     }
 
     /// The error of a failed request; a missing bucket is told from a missing key.
-    fn failed<E, R>(&self, action: &'static str, key: &str, error: &SdkError<E, R>) -> Error
+    fn failed<E>(&self, action: &'static str, key: &str, error: &SdkError<E>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
-        R: std::fmt::Debug,
     {
         if error.code() == Some("NoSuchBucket") {
             return Error::NoBucket { bucket: self.bucket.clone(), setting: self.setting };
@@ -261,7 +266,11 @@ impl Store {
         let why = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{message} ({code})"),
             (Some(code), None) => code.to_owned(),
-            _ => innermost(error),
+            // An answer to HEAD has no words.
+            _ => match error.raw_response() {
+                Some(answer) => format!("the answer is {}", answer.status()),
+                None => innermost(error),
+            },
         };
         self.request(action, key, why)
     }

@@ -173,6 +173,11 @@ async fn what_of_the_warehouse_will_not_work() {
         ),
         (
             "staff_id        integer PRIMARY KEY",
+            "key serial PRIMARY KEY, staff_id integer NOT NULL UNIQUE, UNIQUE (email_address)",
+            "error, warehouse: dim_staff: the model returns two unique keys, (email_address) and (staff_id). Keep one",
+        ),
+        (
+            "staff_id        integer PRIMARY KEY",
             "staff_id smallint PRIMARY KEY",
             "error, warehouse: dim_staff: the key staff_id is integer at the source, and the column is smallint",
         ),

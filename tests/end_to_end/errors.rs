@@ -271,3 +271,76 @@ async fn a_warehouse_that_is_made_anew_is_filled_anew() {
     let report = world.run_and_agree().await;
     assert_eq!(report["load"]["applied"], 2, "{report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_dropped_at_the_source_stops_extract_until_it_is_back() {
+    let world = World::totesys().await;
+    world.run().await;
+    world
+        .source
+        .batch_execute(
+            "UPDATE address SET city = 'before' WHERE address_id = 1; ALTER TABLE design RENAME file_name TO kept;
+             UPDATE address SET city = 'after' WHERE address_id = 2",
+        )
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let run = world.blackwater(&["run"]).await;
+        run.says(1, &["extract", "dim_design.sql:5", "no column file_name", "the next run goes on where the log ends"]);
+    }
+    assert_eq!(world.manifests().len(), 1);
+    world.source.batch_execute("ALTER TABLE design RENAME kept TO file_name").await.unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_gets_another_type_at_the_source_stops_load_until_the_model_casts_it() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.source.batch_execute("ALTER TABLE sales_order ALTER units_sold TYPE text").await.unwrap();
+    let run = world.blackwater(&["run"]).await;
+    run.says(
+        1,
+        &["load: batch 2", "fact_sales_order", "units_sold as text", "the column is integer", "CAST it in the model"],
+    );
+    world.source.batch_execute("UPDATE sales_order SET units_sold = 'many' WHERE sales_order_id = 3").await.unwrap();
+    assert_eq!(world.blackwater(&["run"]).await.code, Some(1));
+    assert_eq!(world.manifests().len(), 3, "extract goes on, and what it read waits");
+    let model = world.pack().join("fact_sales_order.sql");
+    let text = std::fs::read_to_string(&model).unwrap();
+    std::fs::write(&model, text.replace("    units_sold,", "    CAST(units_sold AS INTEGER) AS units_sold,")).unwrap();
+    world.run().await;
+    assert_eq!(world.quarantine().await.len(), 1);
+    world.source.batch_execute("UPDATE sales_order SET units_sold = '3' WHERE sales_order_id = 3").await.unwrap();
+    world
+        .source
+        .batch_execute("ALTER TABLE sales_order ALTER units_sold TYPE integer USING units_sold::integer")
+        .await
+        .unwrap();
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_where_a_manifest_should_be() {
+    let world = World::totesys().await;
+    world.run_and_agree().await;
+    let packs = world.buckets().join(BUCKETS[1]).join("batches");
+    let pack = std::fs::read_dir(packs).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+    let manifest = world.manifests().remove(0).to_string();
+    let (ingestion, processed) = ("batches/000000000002.json", format!("batches/{pack}/000000000002.json"));
+    for (command, bucket, key, text) in [
+        ("extract", BUCKETS[0], ingestion, "\u{0}\u{1}"),
+        ("transform", BUCKETS[0], ingestion, "{}"),
+        ("extract", BUCKETS[0], ingestion, &manifest),
+        ("load", BUCKETS[1], &processed, "{\"format\": 1}"),
+        ("load", BUCKETS[1], &processed, ""),
+    ] {
+        world.overwrite(bucket, key, text);
+        world.source.batch_execute("UPDATE design SET file_name = file_name || 'x'").await.unwrap();
+        let place = format!("{bucket}/{key}");
+        world.blackwater(&[command]).await.says(1, &[&place, "is not the manifest of its batch", "older versions"]);
+        std::fs::remove_file(world.buckets().join(bucket).join(key)).unwrap();
+        world.forget_checksums();
+    }
+    world.run_and_agree().await;
+}

@@ -90,3 +90,58 @@ async fn a_run_whose_connection_to_the_buckets_breaks_anywhere_knows_that_it_wro
     }
     assert!(broken > 40, "the sweep met only {broken} messages");
 }
+
+/// Breaks each `step`th message of a run to one of the databases.
+async fn breaks(database: &str, step: usize) {
+    let world = World::totesys().await;
+    let switch = Arc::new(KillSwitch::default());
+    let proxy = Proxy::start(world.server.port(), Arc::clone(&switch)).await;
+    let there = |name: &str| {
+        let port = if name == database { proxy.address.port() } else { world.server.port() };
+        world.server.url(name).replace(&world.server.port().to_string(), &port.to_string())
+    };
+    world.configure(&there("source"), &there("warehouse"), "directory = \"buckets\"");
+    let mut broken = 0;
+    for at in (1..).step_by(step) {
+        let change = format!("UPDATE design SET file_name = 'cut {at}' WHERE design_id = 1 + {at} % 20");
+        world.source.batch_execute(&change).await.unwrap();
+        switch.cut_at(at);
+        let report = world.run().await;
+        let met = switch.passed() >= at;
+        switch.hold_at(0);
+        assert_eq!(report["load"]["applied"], broken + 1, "broken at message {at}: {report}");
+        world.agree().await;
+        if !met {
+            break;
+        }
+        broken += 1;
+    }
+    assert!(broken > 10, "the sweep met only {broken} messages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_connection_to_the_source_breaks_goes_on() {
+    breaks("source", 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_connection_to_the_warehouse_breaks_goes_on() {
+    breaks("warehouse", 9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buckets_that_are_busy_for_a_while_hold_up_nothing() {
+    let switch = Arc::new(KillSwitch::default());
+    let (world, _server) = with_buckets_behind(&switch).await;
+    for requests in [1, 3, 4] {
+        switch.refuse(requests);
+        world.source.batch_execute(&format!("UPDATE design SET file_name = 'busy {requests}'")).await.unwrap();
+        world.run_and_agree().await;
+    }
+    // There is a bound.
+    switch.refuse(1000);
+    world.source.batch_execute("UPDATE design SET file_name = 'too busy'").await.unwrap();
+    world.blackwater(&["run"]).await.says(1, &["cannot reach test-processed", "503"]);
+    switch.refuse(0);
+    world.run_and_agree().await;
+}

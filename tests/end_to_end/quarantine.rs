@@ -344,6 +344,10 @@ async fn the_quarantine_is_listed_shown_and_discarded() {
     world.blackwater(&["quarantine", "discard", "fact_sales_order", "sales_order_id=6"]).await.report();
     assert_eq!(world.quarantine().await, [""; 0]);
     // It stays out, and is missed nowhere.
+    let verdict = world.blackwater(&["verify"]).await.report();
+    let facts =
+        verdict["tables"].as_array().unwrap().iter().find(|table| table["table"] == "fact_sales_order").unwrap();
+    assert_eq!(facts["held_back"], 1, "{verdict}");
     world.source.batch_execute("UPDATE design SET file_name = 'x'").await.unwrap();
     let report = world.run().await;
     assert_eq!(

@@ -12,12 +12,18 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
+const REFUSAL: &str = "HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Type: application/xml\r\n\r\n\
+    <?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.\
+    </Message></Error>";
+
 /// At which message to hold back or cut, and the word that it is time.
 #[derive(Debug, Default)]
 pub struct KillSwitch {
     passed: AtomicU64,
     at: AtomicU64,
     cuts: AtomicBool,
+    refusals: AtomicU64,
     now: Notify,
 }
 
@@ -40,6 +46,17 @@ impl KillSwitch {
     pub fn cut_at(&self, at: u64) {
         self.hold_at(at);
         self.cuts.store(true, Ordering::SeqCst);
+    }
+
+    /// Has the next `requests` of HTTP answered with 503, as S3 does when it has too much to do.
+    pub fn refuse(&self, requests: u64) {
+        self.refusals.store(requests, Ordering::SeqCst);
+    }
+
+    /// Whether a request is refused.
+    fn refuses(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
     }
 
     /// Messages that came since it was armed.
@@ -79,7 +96,13 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            while let Ok((program, _)) = listener.accept().await {
+            while let Ok((mut program, _)) = listener.accept().await {
+                if switch.refuses() {
+                    // After the request, or the program would not read the answer.
+                    let _ = program.read(&mut vec![0; 1 << 16]).await;
+                    let _ = program.write_all(REFUSAL.as_bytes()).await;
+                    continue;
+                }
                 let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
                 let (from_program, to_program) = program.into_split();
                 let (from_server, to_server) = server.into_split();
