@@ -5,7 +5,7 @@
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
-demo: ## See it work on this machine: private servers, sample data, two batches
+demo: ## See it work on this machine: private servers, sample data, both sides compared
 	cargo run --locked --bin blackwater -- demo
 
 build: ## Build the program: target/debug/blackwater

@@ -42,6 +42,14 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     print("\nOnce more, with nothing changed\n")?;
     print(&text::run(&pipeline.run().await?))?;
 
+    print("\nWhat does not fit is set aside, and the rest goes on\n")?;
+    print(&text::quarantine(&pipeline.quarantine(None, &[]).await?))?;
+    print("\nThe warehouse beside the source, whole row by whole row\n")?;
+    let verification = pipeline.verify().await?.context("no batch is applied")?;
+    print(&text::verify(&verification))?;
+    let different: u64 = verification.tables.iter().map(|table| table.different).sum();
+    anyhow::ensure!(different == 0, "the two sides differ; please report this");
+
     let warehouse = connect(&server.url("warehouse")).await?;
     let left = ask(&source, totesys::file("question.source.sql")).await?;
     let right = ask(&warehouse, totesys::file("question.warehouse.sql")).await?;

@@ -83,7 +83,7 @@ enum Command {
         #[command(subcommand)]
         action: Quarantine,
     },
-    /// See it work: private servers, sample data, two batches, one question asked on both sides
+    /// See it work: private servers, sample data, changes of every kind, both sides compared
     Demo,
 }
 

@@ -52,10 +52,13 @@ pub(crate) fn extract(report: &blackwater_extract::Report) -> String {
         (Outcome::Batch, Some(batch)) => {
             let _ = writeln!(text, "extract: batch {batch}");
             let line = |table: &blackwater_extract::TableReport| {
-                let how = table.full.as_ref().map(|why| format!("in full: {why}")).unwrap_or_default();
+                let full = table.full.as_ref().map(|why| format!("in full: {why}"));
+                let keys = table.keys.then(|| "and all keys".to_owned());
+                let how = full.into_iter().chain(keys).collect::<Vec<_>>().join(", ");
                 vec![table.table.clone(), rows(table.rows), format!("of {}", table.source_rows), size(table.bytes), how]
             };
-            text.push_str(&self::table(&report.tables.iter().map(line).collect::<Vec<_>>()));
+            let told = report.tables.iter().filter(|table| table.rows > 0 || table.keys);
+            text.push_str(&self::table(&told.map(line).collect::<Vec<_>>()));
         }
         (Outcome::Lost, Some(batch)) => {
             let _ = writeln!(text, "extract: another run wrote batch {batch} first");

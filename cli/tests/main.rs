@@ -15,7 +15,19 @@ fn help_names_every_command() {
     let output = blackwater(&["--help"]);
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for command in ["run", "extract", "transform", "load", "status", "demo", "--config", "--format"] {
+    for command in [
+        "run",
+        "extract",
+        "transform",
+        "load",
+        "status",
+        "check",
+        "verify",
+        "quarantine",
+        "demo",
+        "--config",
+        "--format",
+    ] {
         assert!(help.contains(command), "{command}: {help}");
     }
 }

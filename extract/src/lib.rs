@@ -106,6 +106,8 @@ pub struct TableReport {
     pub rows: u64,
     /// Their bytes as CSV.
     pub bytes: u64,
+    /// Whether the batch has the keys of all rows, to find those that are gone.
+    pub keys: bool,
 }
 
 impl Extract {
@@ -246,6 +248,7 @@ impl Extract {
             source_rows: table.rows,
             rows: table.objects.iter().map(|object| object.rows).sum(),
             bytes: table.objects.iter().map(|object| object.bytes).sum(),
+            keys: table.keys_sent == Some(batch),
         });
         Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
     }
