@@ -1,6 +1,7 @@
 //! What the warehouse's own catalogue says of the star tables: it is the contract, and nothing of
 //! it is repeated in a configuration.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::manifest::StarTable;
@@ -72,21 +73,22 @@ pub(crate) enum Writing<'a> {
 impl Column {
     /// The type in which values of the column are held before they are judged: one without the
     /// length or the digits to which Postgres would cut them silently.
-    pub(crate) fn stage_kind(&self) -> &str {
-        match self.bound() {
-            Some((Bound::Text, _)) => "text",
-            Some((Bound::Bits, _)) => "bit varying",
-            Some((Bound::Numeric, _)) => "numeric",
-            Some((Bound::Time, _)) => self.unbound(),
-            None => &self.kind,
-        }
+    pub(crate) fn stage_kind(&self) -> Cow<'_, str> {
+        let Some((bound, _)) = self.bound() else { return Cow::Borrowed(&self.kind) };
+        let element = match bound {
+            Bound::Text => "text",
+            Bound::Bits => "bit varying",
+            Bound::Numeric => "numeric",
+            Bound::Time => unbound(self.element()),
+        };
+        if self.is_array() { format!("{element}[]").into() } else { element.into() }
     }
 
     /// The condition that the value `value` of that type fits the column as it is.
     pub(crate) fn fits(&self, value: &str) -> Option<String> {
         let (bound, numbers) = self.bound()?;
         let number = |place: usize| numbers.get(place).copied().unwrap_or(0);
-        Some(match bound {
+        let fits = |value: &str| match bound {
             Bound::Text => format!("char_length({value}) <= {}", number(0)),
             Bound::Bits if self.kind.starts_with("bit(") => format!("length({value}) = {}", number(0)),
             Bound::Bits => format!("length({value}) <= {}", number(0)),
@@ -95,17 +97,20 @@ impl Column {
                 scale = number(1),
                 whole = number(0) - number(1)
             ),
-            Bound::Time => format!("{value} = {value}::{}", self.kind),
+            Bound::Time => format!("{value} = {value}::{}", self.element()),
+        };
+        Some(match self.is_array() {
+            true => format!("NOT EXISTS (SELECT FROM unnest({value}) AS e (v) WHERE NOT ({}))", fits("e.v")),
+            false => fits(value),
         })
     }
 
-    /// What its type cuts values to.
+    /// What its type, or that of its elements, cuts values to.
     fn bound(&self) -> Option<(Bound, Vec<i32>)> {
-        let (base, rest) = self.kind.split_once('(')?;
-        let (numbers, after) = rest.split_once(')')?;
+        let (base, rest) = self.element().split_once('(')?;
+        let (numbers, _) = rest.split_once(')')?;
         let numbers = numbers.split(',').map(|number| number.parse().ok()).collect::<Option<Vec<i32>>>()?;
         match base {
-            _ if after.ends_with("[]") => None,
             "character varying" | "character" => Some((Bound::Text, numbers)),
             "bit" | "bit varying" => Some((Bound::Bits, numbers)),
             "numeric" => Some((Bound::Numeric, numbers)),
@@ -114,9 +119,13 @@ impl Column {
         }
     }
 
-    /// Its type's name without length or digits.
-    fn unbound(&self) -> &str {
-        unbound(&self.kind)
+    fn is_array(&self) -> bool {
+        self.kind.ends_with("[]")
+    }
+
+    /// Its type, or that of its elements.
+    fn element(&self) -> &str {
+        self.kind.strip_suffix("[]").unwrap_or(&self.kind)
     }
 }
 
@@ -128,8 +137,11 @@ enum Bound {
     Time,
 }
 
-/// A type's name without length or digits.
+/// A type's name without length or digits; that of an array as it is.
 fn unbound(kind: &str) -> &str {
+    if kind.ends_with("[]") {
+        return kind;
+    }
     let times =
         ["timestamp with time zone", "timestamp without time zone", "time with time zone", "time without time zone"];
     let of_time = |name: &&str| {
@@ -199,7 +211,7 @@ impl Star {
                 Some(column) if column.computed => {
                     problems.push(format!("the model returns {name}, which the table computes. Leave it out"));
                 }
-                Some(column) if !takes(unbound(&returned.kind), column.unbound()) => problems.push(format!(
+                Some(column) if !takes(unbound(&returned.kind), unbound(&column.kind)) => problems.push(format!(
                     "the model returns {name} as {}, and the column is {}. CAST it in the model, or give the column \
                      that type in schema.sql",
                     returned.kind, column.kind
@@ -220,7 +232,7 @@ impl Star {
             ));
         }
         if let Some(column) = self.column(DELETED_AT)
-            && (column.not_null || column.unbound() != "timestamp with time zone")
+            && (column.not_null || unbound(&column.kind) != "timestamp with time zone")
         {
             problems.push(format!("{DELETED_AT} marks deletions: it must be timestamptz and may be NULL"));
         }
@@ -245,7 +257,7 @@ impl Star {
         }
         for key in model.driving.iter().flat_map(|driving| &driving.key) {
             if let Some(column) = self.column(&key.name)
-                && !holds(unbound(&key.kind), column.unbound())
+                && !holds(unbound(&key.kind), unbound(&column.kind))
             {
                 problems.push(format!(
                     "the key {} is {} at the source, and the column is {}. Give the column that type in schema.sql",

@@ -63,9 +63,9 @@ impl Target<'_> {
         for table in ["quarantine", "filtered"] {
             let sql = format!(
                 "DELETE FROM blackwater.{table} q WHERE q.star_schema = $1 AND q.star_table = $2
-                 AND q.key NOT IN (SELECT {} FROM {} t)",
+                 AND NOT EXISTS (SELECT FROM {} t WHERE {} = q.key)",
+                keys.typed(),
                 self.key_of("t"),
-                keys.typed()
             );
             let gone = batch.transaction.execute(&sql, &[&batch.schema, &self.name]).await;
             gone.doing(self.doing("compare the keys of"))?;

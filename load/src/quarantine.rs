@@ -131,7 +131,7 @@ impl Target<'_> {
     /// Whether what an entry `q` lacked is there.
     fn is_there(&self, reference: &Reference) -> String {
         let equal = |(column, their): (&String, &String)| {
-            let kind = self.star.column(column).map_or("text", Column::stage_kind);
+            let kind = self.star.column(column).map_or("text".into(), Column::stage_kind);
             format!("r.{} = (q.star_row->>{})::{kind}", ident(their), literal(column))
         };
         let equal: Vec<_> = reference.columns.iter().zip(&reference.their_columns).map(equal).collect();
@@ -159,8 +159,9 @@ impl Target<'_> {
                             SELECT max(batch) FROM blackwater.quarantine o
                             WHERE (o.star_schema, o.star_table, o.key) = ($1, $2, old.key) AND o.batch < $3))),
              let_through AS (
-                 DELETE FROM blackwater.filtered f WHERE (f.star_schema, f.star_table) = ($1, $2)
-                   AND (f.key IN (SELECT {key} FROM {right} t) OR f.key IN (SELECT key FROM new)))
+                 DELETE FROM blackwater.filtered f
+                 USING (SELECT {key} AS key FROM {right} t UNION ALL SELECT key FROM new) k
+                 WHERE (f.star_schema, f.star_table) = ($1, $2) AND f.key = k.key)
              SELECT count(*) FROM new",
             right = right.typed(),
             key = self.key_of("t"),
@@ -330,7 +331,7 @@ impl Stage<'_> {
         let doing = || self.target.doing("find what does not fit in");
         self.target.batch.transaction.batch_execute(MISFIT).await.doing(doing())?;
         let misfit =
-            |column: &&Column| format!("pg_temp.misfit(t.{}, {})", ident(&column.name), literal(column.stage_kind()));
+            |column: &&Column| format!("pg_temp.misfit(t.{}, {})", ident(&column.name), literal(&column.stage_kind()));
         let typed = self.target.columns.iter().filter(|column| column.stage_kind() != "text");
         let misfits: Vec<_> = typed
             .map(|column| {

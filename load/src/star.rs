@@ -1,6 +1,7 @@
 //! The rows of one star table: Parquet, a piece at a time, into a temporary table by COPY, and
 //! from there, once they are judged, by one upsert that leaves what is equal untouched.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::fs::File;
 use std::path::Path;
@@ -156,7 +157,7 @@ impl<'a> Target<'a> {
     async fn stage(&'a self, columns: Vec<&'a Column>, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
         let (name, of_batch) = (self.batch.temporary("stage"), self.batch.number);
         let stage = Stage { target: self, name, columns, extra, of_batch };
-        stage.create(&stage.name, |column| column.stage_kind()).await?;
+        stage.create(&stage.name, Column::stage_kind).await?;
         Ok(stage)
     }
 }
@@ -172,7 +173,7 @@ impl Stage<'_> {
         self.target.doing(doing)
     }
 
-    async fn create(&self, name: &str, kind: impl Fn(&Column) -> &str) -> Result<(), Error> {
+    async fn create(&self, name: &str, kind: impl Fn(&Column) -> Cow<'_, str>) -> Result<(), Error> {
         let mut columns: Vec<_> = self
             .columns
             .iter()
@@ -236,7 +237,7 @@ impl Stage<'_> {
         }
         // As text, so that Postgres can be asked for each value.
         let text = batch.temporary("text");
-        self.create(&text, |_| "text").await?;
+        self.create(&text, |_| "text".into()).await?;
         self.copy(&text, path, key).await?.doing(self.doing("copy rows of"))?;
         self.set_misfits_aside(&text).await?;
         let cast = self.columns.iter().map(|column| format!("{}::{}", ident(&column.name), column.stage_kind()));
