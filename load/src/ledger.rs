@@ -8,8 +8,8 @@ use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::Counts;
 use crate::error::Error;
+use crate::{Counts, SESSION};
 
 /// The format of Blackwater's own tables in the warehouse.
 const FORMAT: i32 = 1;
@@ -96,6 +96,7 @@ pub(crate) async fn lock(transaction: &Transaction<'_>, star_schema: &str) -> Re
 pub(crate) async fn prepare(client: &mut Object) -> Result<(), Error> {
     if !exists(client).await? {
         let transaction = client.transaction().await.doing(PREPARE)?;
+        transaction.batch_execute(SESSION).await.doing(PREPARE)?;
         lock(&transaction, "").await?;
         make(&transaction).await?;
         transaction.commit().await.doing(PREPARE)?;

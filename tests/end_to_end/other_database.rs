@@ -373,6 +373,44 @@ async fn another_database_goes_through_and_stays_in_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_databases_are_set_to_changes_nothing() {
+    let world = library().await;
+    for (setting, value) in [
+        ("TimeZone", "Asia/Kathmandu"),
+        ("DateStyle", "SQL, DMY"),
+        ("IntervalStyle", "iso_8601"),
+        ("bytea_output", "escape"),
+        ("extra_float_digits", "-15"),
+        ("search_path", "pg_temp"),
+        ("row_security", "off"),
+        ("xmloption", "document"),
+        ("default_transaction_isolation", "serializable"),
+        ("lock_timeout", "1"),
+        ("idle_in_transaction_session_timeout", "500"),
+    ] {
+        for (session, database) in [(&world.source, "source"), (&world.warehouse, "warehouse")] {
+            session.batch_execute(&format!("ALTER DATABASE {database} SET {setting} = '{value}'")).await.unwrap();
+        }
+    }
+    world.run_and_agree().await;
+    world.source.batch_execute(r#"UPDATE "Lost Property" SET body = 'x'; DELETE FROM "Loan""#).await.unwrap();
+    // The days that loans named stay.
+    let left = "SELECT opened AS day FROM \"Branch\"";
+    world.run().await;
+    for (table, query) in ORACLE.iter().filter(|(table, _)| *table != "dim_day") {
+        world.agree_on(table, query).await;
+    }
+    world
+        .agree_on(
+            "(SELECT day FROM dim_day WHERE day IN (SELECT opened FROM dim_branch)) d",
+            &format!("SELECT DISTINCT day FROM ({left}) b"),
+        )
+        .await;
+    let verdict = world.blackwater(&["verify"]).await;
+    assert_eq!(verdict.code, Some(0), "{verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_holds_what_changed_and_what_it_looks_up_and_no_more() {
     let world = library().await;
     world.run_and_agree().await;

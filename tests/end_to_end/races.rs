@@ -48,7 +48,8 @@ async fn loads_that_wait_for_each_other_to_make_the_ledger_find_it_made() {
     let lock = "pg_advisory_lock(hashtextextended('blackwater ', 0))";
     world.warehouse.batch_execute(&format!("SELECT {lock}")).await.unwrap();
     let programs: Vec<_> = (0..4).map(|_| world.spawn(&["load"])).collect();
-    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    let waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+                   WHERE locktype = 'advisory' AND NOT granted AND application_name = 'blackwater load'";
     while world.in_warehouse(waiting).await != Some("4".into()) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -59,4 +60,22 @@ async fn loads_that_wait_for_each_other_to_make_the_ledger_find_it_made() {
     }
     world.agree().await;
     assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.ledger").await, Some("1".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_meets_a_lock_goes_on_when_it_is_gone() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.source.batch_execute("UPDATE design SET file_name = 'x'").await.unwrap();
+    let other = world.server.url("warehouse");
+    let (other, connection) = tokio_postgres::connect(&other, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    other.batch_execute("BEGIN; LOCK TABLE dim_design").await.unwrap();
+    let program = world.spawn(&["run"]);
+    // Longer than a statement waits for a lock.
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+    other.batch_execute("COMMIT").await.unwrap();
+    let output = program.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    world.agree().await;
 }

@@ -85,7 +85,15 @@ async fn a_table_that_is_being_truncated_makes_the_run_give_way() {
     world.run().await;
     let writer = world.session().await;
     writer.batch_execute("BEGIN; TRUNCATE design CASCADE").await.unwrap();
-    let report = world.run().await;
+    let run = world.run();
+    // Whoever looks for the reason of a wait sees who waits.
+    let waits = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'blackwater extract' AND wait_event_type = 'Lock'";
+        while world.in_warehouse(waiting).await == Some("0".into()) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let (report, ()) = tokio::join!(run, waits);
     assert_eq!(report["extract"]["outcome"], "gave_way");
     assert!(report["extract"]["notices"][0].as_str().unwrap().contains("lock"), "{report}");
     writer.batch_execute("ROLLBACK").await.unwrap();

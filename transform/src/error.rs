@@ -27,6 +27,14 @@ pub enum Error {
         /// What is missing, and what to do.
         why: String,
     },
+    /// A model does not fit the source as it is now.
+    #[error("{file}: {why}")]
+    Source {
+        /// The model's file.
+        file: String,
+        /// What does not fit.
+        why: String,
+    },
     /// polars failed.
     #[error("batch {batch}: cannot make {table}: {why}")]
     Polars {

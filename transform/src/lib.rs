@@ -281,7 +281,7 @@ impl Transform {
     /// # Errors
     /// What does not fit.
     pub fn star(&self, tables: &BTreeMap<String, Table>, model: &Model) -> Result<StarTable, Error> {
-        let made = self.made(tables, model).map_err(|why| Error::Model { batch: 0, file: model.file.clone(), why })?;
+        let made = self.made(tables, model).map_err(|why| Error::Source { file: model.file.clone(), why })?;
         Ok(star_table(tables, &made))
     }
 
@@ -296,8 +296,9 @@ impl Transform {
         (select, csv): (usize, &[u8]),
         folder: &Path,
     ) -> Result<Piece, Error> {
-        let made = self.made(tables, model).map_err(|why| Error::Model { batch: 0, file: model.file.clone(), why })?;
-        let failed = |fault| named(0, &model.name, "", None, fault);
+        let refuse = |why| Error::Source { file: model.file.clone(), why };
+        let made = self.made(tables, model).map_err(refuse)?;
+        let failed = |fault| refuse(explain(fault, "the rows of the source"));
         let path = folder.join("piece.csv");
         std::fs::write(&path, csv).map_err(|why| Error::File { path: path.clone(), why })?;
         let mut lookups = Lookups::default();
@@ -515,11 +516,12 @@ fn star_table(tables: &BTreeMap<String, Table>, Made { model, typed, key }: &Mad
 
 /// Says of which batch, table and object a fault is.
 fn named(batch: u64, table: &str, object: &str, star: Option<String>, fault: Fault) -> Error {
-    let why = match fault {
-        Fault::Header(found) => {
-            format!("the header of {object} is {found}, which is not what the manifest says")
-        }
+    Error::Polars { batch, table: star.unwrap_or_else(|| table.into()), why: explain(fault, object) }
+}
+
+fn explain(fault: Fault, object: &str) -> String {
+    match fault {
+        Fault::Header(found) => format!("the header of {object} is {found}, which is not what the manifest says"),
         Fault::Polars(error) => error.to_string(),
-    };
-    Error::Polars { batch, table: star.unwrap_or_else(|| table.into()), why }
+    }
 }
