@@ -100,8 +100,18 @@ impl Target<'_> {
         );
         let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
         let batches = format!("SELECT DISTINCT q.batch FROM blackwater.quarantine q WHERE {of_table} ORDER BY 1");
-        let batches = batch.transaction.query(&batches, &[&batch.schema, &self.name, &names]).await.doing(doing())?;
+        // A column may have got a type since that a row, as it was, does not fit.
+        let savepoint = || batch.transaction.batch_execute("SAVEPOINT release");
+        let undo = || batch.transaction.batch_execute("ROLLBACK TO release");
         let mut counts = Counts::default();
+        savepoint().await.doing(doing())?;
+        let batches = match batch.transaction.query(&batches, &[&batch.schema, &self.name, &names]).await {
+            Err(error) if postgres::is_of_data(&error) => {
+                undo().await.doing(doing())?;
+                return Ok(counts);
+            }
+            done => done.doing(doing())?,
+        };
         for of_batch in batches.iter().map(|row| row.get::<_, i64>(0)) {
             let stage = self.rows(&[]).await?.of_batch(of_batch as u64);
             let value = |column: &&Column| format!("(star_row->>{})::{}", literal(&column.name), column.stage_kind());
@@ -112,11 +122,10 @@ impl Target<'_> {
                 stage.name,
                 values.join(", ")
             );
-            batch.transaction.batch_execute("SAVEPOINT release").await.doing(doing())?;
+            savepoint().await.doing(doing())?;
             match batch.transaction.execute(&sql, &[&batch.schema, &self.name, &names, &of_batch]).await {
-                // A column has got a type that the row, as it was, does not fit.
                 Err(error) if postgres::is_of_data(&error) => {
-                    batch.transaction.batch_execute("ROLLBACK TO release").await.doing(doing())?;
+                    undo().await.doing(doing())?;
                     continue;
                 }
                 done => done.doing(doing())?,
