@@ -54,7 +54,9 @@ async fn every_change_arrives_and_no_other_row_is_touched() {
     let before = "SELECT string_agg(design_id::text || ' ' || xmin::text || ' ' || ctid::text, ',' ORDER BY design_id)
                   FROM dim_design WHERE design_id NOT IN (5, 21)";
     let untouched = world.in_warehouse(before).await;
-    world.source.batch_execute(totesys::file("changes.sql")).await.unwrap();
+    // Those before anything is deleted.
+    let changes = totesys::file("changes.sql").split("-- 10. ").next().unwrap();
+    world.source.batch_execute(changes).await.unwrap();
     let report = world.run_and_agree().await;
     let load = &report["load"]["batches"][0]["tables"];
     let counts: Vec<_> = load
