@@ -84,6 +84,25 @@ impl Column {
         if self.is_array() { format!("{element}[]").into() } else { element.into() }
     }
 
+    /// The value `value`, of this type or [`Column::stage_kind`], as the key of a row is written: in one way,
+    /// however it is padded or how many zeros it has.
+    pub(crate) fn key_text(&self, value: &str) -> String {
+        match unbound(&self.kind) {
+            "character" => format!("rtrim({value}::text, ' ')"),
+            "numeric" => format!("trim_scale({value}::numeric)::text"),
+            _ => format!("{value}::text"),
+        }
+    }
+
+    /// The type in which a text is compared with the column.
+    pub(crate) fn compared_kind(&self) -> Cow<'_, str> {
+        match unbound(&self.kind) {
+            // Padded, as its values are.
+            "character" => Cow::Borrowed(&self.kind),
+            _ => self.stage_kind(),
+        }
+    }
+
     /// The condition that the value `value` of that type fits the column as it is.
     pub(crate) fn fits(&self, value: &str) -> Option<String> {
         let (bound, numbers) = self.bound()?;
@@ -257,7 +276,7 @@ impl Star {
         }
         for key in model.driving.iter().flat_map(|driving| &driving.key) {
             if let Some(column) = self.column(&key.name)
-                && !holds(unbound(&key.kind), unbound(&column.kind))
+                && !holds(&key.kind, &column.kind)
             {
                 problems.push(format!(
                     "the key {} is {} at the source, and the column is {}. Give the column that type in schema.sql",
@@ -322,24 +341,27 @@ fn takes(model: &str, column: &str) -> bool {
     match (model, column) {
         _ if model == column => true,
         ("any type", _) => true,
+        // They would not be printed as Postgres does.
+        ("boolean" | "timestamp", _) => column == "timestamp without time zone" && model == "timestamp",
         (_, "numeric") => bits(model).is_some(),
         (_, "boolean" | "date" | "interval") => false,
         ("time", "time without time zone") => true,
-        ("timestamp", "timestamp without time zone") => true,
         ("timestamptz", "timestamp with time zone") => true,
         _ if column.starts_with("time") => false,
         _ => bits(column).is_none() || bits(model).is_some(),
     }
 }
 
-/// Whether a column can hold every key of a source's type.
+/// Whether a column can hold every key of a source's type, and prints it in the same way.
 fn holds(source: &str, column: &str) -> bool {
-    match (bits(source), bits(column)) {
-        _ if source == column || matches!(column, "text" | "character varying") => true,
+    match (unbound(source), unbound(column)) {
+        ("boolean" | "timestamp without time zone" | "numeric", _) if source != column => {
+            unbound(source) == column && column != "boolean"
+        }
+        (source, column) if source == column || matches!(column, "text" | "character varying") => true,
         // A type that the source defines.
-        _ if source.contains('.') => true,
-        (Some(source), Some(column)) => source <= column,
-        _ => source == "text" && column == "character varying",
+        (source, _) if source.contains('.') => true,
+        (source, column) => matches!((bits(source), bits(column)), (Some(source), Some(column)) if source <= column),
     }
 }
 
@@ -459,7 +481,7 @@ const CONSTRAINTS: &str = "
             JOIN pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.number),
            o.confrelid = o.conrelid
     FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = ANY($2) AND o.contype IN ('c', 'f')
+    WHERE n.nspname = $1 AND c.relname = ANY($2) AND o.contype IN ('c', 'f') AND o.conparentid = 0
     ORDER BY 1, 2";
 
 /// (table, whether it is the primary key, its columns, whether the warehouse generates one).

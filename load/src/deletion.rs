@@ -84,7 +84,7 @@ impl Target<'_> {
             .key
             .iter()
             .map(|column| {
-                let value = format!("(q.key->>{})::{}", literal(&column.name), column.stage_kind());
+                let value = format!("(q.key->>{})::{}", literal(&column.name), column.compared_kind());
                 format!("s.{} = {value}", ident(&column.name))
             })
             .collect();

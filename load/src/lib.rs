@@ -182,7 +182,7 @@ impl Load {
         }
         self.leave_word(newest.as_ref()).await?;
         if let Some(newest) = newest {
-            report.quarantine = quarantine::count(&client, &self.schema).await?;
+            report.quarantine = quarantine::by_table(&client, &self.schema).await?.values().sum();
             report.wanted = newest.wanted;
         }
         Ok(())
@@ -221,13 +221,12 @@ impl Load {
         let there = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1";
         let there = client.query(there, &[&self.schema]).await.doing("list the star tables")?;
         let there: Vec<String> = there.iter().map(|row| row.get(0)).collect();
-        let entries = quarantine::entries(&client, &self.schema, false).await?;
+        let quarantined = quarantine::by_table(&client, &self.schema).await?;
         let mut rows = Vec::new();
         for table in self.pack.models.keys().filter(|table| there.contains(table)) {
             let sql = format!("SELECT count(*) FROM {}", qualified(&self.schema, table));
             let count: i64 = client.query_one(&sql, &[]).await.doing(format!("count the rows of {table}"))?.get(0);
-            let quarantined = entries.iter().filter(|entry| entry.table == *table).count();
-            rows.push((table.clone(), count as u64, quarantined as u64));
+            rows.push((table.clone(), count as u64, quarantined.get(table).copied().unwrap_or(0)));
         }
         Ok(Some(State { batch: newest.batch, applied_at: newest.applied_at, rows }))
     }

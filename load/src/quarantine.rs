@@ -1,6 +1,8 @@
 //! The quarantine: rows that a star table would refuse. They are found by sets, before the upsert,
 //! and wait in `blackwater.quarantine` until their key comes right or is gone.
 
+use std::collections::BTreeMap;
+
 use blackwater_shared::postgres::{self, Doing, ident, literal};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -52,11 +54,12 @@ pub(crate) async fn entries(client: &Client, star_schema: &str, discarded: bool)
     Ok(rows.iter().map(entry).collect())
 }
 
-/// How many rows are set aside.
-pub(crate) async fn count(client: &Client, star_schema: &str) -> Result<u64, Error> {
-    let sql = "SELECT count(*) FROM blackwater.quarantine WHERE star_schema = $1 AND NOT discarded";
-    let row = client.query_one(sql, &[&star_schema]).await.doing("count the rows in quarantine")?;
-    Ok(row.get::<_, i64>(0) as u64)
+/// How many rows of each star table are set aside.
+pub(crate) async fn by_table(client: &Client, star_schema: &str) -> Result<BTreeMap<String, u64>, Error> {
+    let sql = "SELECT star_table, count(*) FROM blackwater.quarantine
+               WHERE star_schema = $1 AND NOT discarded GROUP BY star_table";
+    let rows = client.query(sql, &[&star_schema]).await.doing("count the rows in quarantine")?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
 }
 
 /// Leaves the rows of a key out from now on: they count as known, and are shown and tried no more.
@@ -80,7 +83,8 @@ const MISFIT: &str = "
 impl Target<'_> {
     /// The key of a row as the quarantine has it.
     pub(crate) fn key_of(&self, row: &str) -> String {
-        let part = |column: &&Column| format!("{}, {row}.{}::text", literal(&column.name), ident(&column.name));
+        let text = |column: &Column| column.key_text(&format!("{row}.{}", ident(&column.name)));
+        let part = |column: &&Column| format!("{}, {}", literal(&column.name), text(column));
         let parts: Vec<_> = self.key.iter().map(part).collect();
         format!("jsonb_build_object({})", parts.join(", "))
     }
@@ -102,7 +106,8 @@ impl Target<'_> {
         let batches = format!("SELECT DISTINCT q.batch FROM blackwater.quarantine q WHERE {of_table} ORDER BY 1");
         // A column may have got a type since that a row, as it was, does not fit.
         let savepoint = || batch.transaction.batch_execute("SAVEPOINT release");
-        let undo = || batch.transaction.batch_execute("ROLLBACK TO release");
+        let undo = || batch.transaction.batch_execute("ROLLBACK TO release; RELEASE release");
+        let keep = || batch.transaction.batch_execute("RELEASE release");
         let mut counts = Counts::default();
         savepoint().await.doing(doing())?;
         let batches = match batch.transaction.query(&batches, &[&batch.schema, &self.name, &names]).await {
@@ -112,6 +117,7 @@ impl Target<'_> {
             }
             done => done.doing(doing())?,
         };
+        keep().await.doing(doing())?;
         for of_batch in batches.iter().map(|row| row.get::<_, i64>(0)) {
             let stage = self.rows(&[]).await?.of_batch(of_batch as u64);
             let value = |column: &&Column| format!("(star_row->>{})::{}", literal(&column.name), column.stage_kind());
@@ -130,8 +136,17 @@ impl Target<'_> {
                 }
                 done => done.doing(doing())?,
             };
+            keep().await.doing(doing())?;
             stage.judge().await?;
             let written = stage.write().await?;
+            // Were they released later, they would overwrite what is newer.
+            let older = format!(
+                "DELETE FROM blackwater.quarantine q USING {} t
+                 WHERE (q.star_schema, q.star_table) = ($1, $2) AND q.key = {} AND q.batch < $3",
+                stage.typed(),
+                self.key_of("t")
+            );
+            batch.transaction.execute(&older, &[&batch.schema, &self.name, &of_batch]).await.doing(doing())?;
             counts.add(Counts { released: written.rows(), ..written });
         }
         Ok(counts)
@@ -140,7 +155,7 @@ impl Target<'_> {
     /// Whether what an entry `q` lacked is there.
     fn is_there(&self, reference: &Reference) -> String {
         let equal = |(column, their): (&String, &String)| {
-            let kind = self.star.column(column).map_or("text".into(), Column::stage_kind);
+            let kind = self.star.column(column).map_or("text".into(), Column::compared_kind);
             format!("r.{} = (q.star_row->>{})::{kind}", ident(their), literal(column))
         };
         let equal: Vec<_> = reference.columns.iter().zip(&reference.their_columns).map(equal).collect();
@@ -154,13 +169,19 @@ impl Target<'_> {
 
     /// Settles what is known of the batch's keys: the rows that this batch put into quarantine. The entries
     /// of those that came right end, and those that a newer entry replaces; what waits for a reference stays
-    /// beside a newer entry, if they differ: a history wants them all. None of the keys is filtered any more.
+    /// beside a newer entry, if they differ: a history wants them all. What was discarded stays so while it is the
+    /// same. None of the keys is filtered any more.
     pub(crate) async fn settle(&self, right: &Stage<'_>) -> Result<u64, Error> {
         let sql = format!(
             "WITH came_right AS (
                  DELETE FROM blackwater.quarantine q USING {right} t
                  WHERE (q.star_schema, q.star_table) = ($1, $2) AND q.key = {key}),
              new AS (SELECT * FROM blackwater.quarantine WHERE (star_schema, star_table, batch) = ($1, $2, $3)),
+             still_discarded AS (
+                 UPDATE blackwater.quarantine n SET discarded = true FROM blackwater.quarantine old
+                 WHERE (n.star_schema, n.star_table, n.batch) = ($1, $2, $3) AND old.discarded AND old.batch < $3
+                   AND (old.star_schema, old.star_table, old.key, old.reason) = ($1, $2, n.key, n.reason)
+                   AND old.star_row::text IS NOT DISTINCT FROM n.star_row::text),
              replaced AS (
                  DELETE FROM blackwater.quarantine old USING new
                  WHERE (old.star_schema, old.star_table) = ($1, $2) AND new.key = old.key AND old.batch < $3

@@ -134,7 +134,9 @@ impl Load {
         let snapshot = snapshot.start().await.doing(doing).map_err(Error::from)?;
         let scratch = other.transaction().await.doing(doing).map_err(Error::from)?;
         for transaction in [&snapshot, &scratch] {
-            transaction.batch_execute(SESSION).await.doing(doing).map_err(Error::from)?;
+            // One waits while the other works.
+            let session = format!("{SESSION}; SET LOCAL idle_in_transaction_session_timeout = 0");
+            transaction.batch_execute(&session).await.doing(doing).map_err(Error::from)?;
         }
         let Some(newest) = ledger::newest(snapshot.client(), &self.schema).await? else { return Ok(None) };
         self.same_log(&newest).await?;
@@ -181,7 +183,7 @@ impl Comparison<'_> {
         let (held, mut lines) = self.open(name, model, star).await?;
         let mut merge = Merge {
             target: &target,
-            entries: self.entries.iter().filter(|entry| entry.table == name).collect(),
+            entries: entries_of(&target, &self.entries),
             verdict: Verdict { table: name.to_owned(), ..Verdict::default() },
             extra: Vec::new(),
             extra_rows: 0,
@@ -225,7 +227,7 @@ impl Comparison<'_> {
             }
         };
         let keys = |after: &str| {
-            let key = |column: &&Column| format!("s.{}::text{after}", ident(&column.name));
+            let key = |column: &&Column| column.key_text(&format!("s.{}", ident(&column.name))) + after;
             target.key.iter().map(key).collect::<Vec<_>>().join(", ")
         };
         let columns: Vec<_> = target.columns.iter().map(|column| format!("s.{}", ident(&column.name))).collect();
@@ -242,7 +244,11 @@ impl Comparison<'_> {
 
     /// The source's rows of a piece, as the warehouse would have them, in the order of their keys.
     async fn rows(&self, target: &Target<'_>, piece: Piece) -> Result<Vec<Row>, Error> {
-        let key: Vec<_> = target.key.iter().map(|column| format!("t.{}::text", ident(&column.name))).collect();
+        let key: Vec<_> = target
+            .key
+            .iter()
+            .map(|column| column.key_text(&format!("t.{}::{}", ident(&column.name), column.kind)))
+            .collect();
         let (key, keys) = (key.join(", "), target.key.len());
         let mut rows = Vec::new();
         if let Some(path) = piece.rows {
@@ -255,11 +261,7 @@ impl Comparison<'_> {
             let texts = each(&|column| format!("t.{}::text", ident(&column.name)));
             let typed = each(&|column| format!("t.{}::{}", ident(&column.name), column.kind));
             let query = format!(
-                "SELECT {typed_key}, {CHANGED}, json_object(ARRAY[{names}], ARRAY[{texts}]), {typed} FROM {stage} t",
-                typed_key = (target.key.iter())
-                    .map(|column| format!("t.{}::{}::text", ident(&column.name), column.kind))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                "SELECT {key}, {CHANGED}, json_object(ARRAY[{names}], ARRAY[{texts}]), {typed} FROM {stage} t",
                 names = names.join(", "),
                 stage = stage.name,
             );
@@ -337,7 +339,8 @@ impl Comparison<'_> {
             }
         }
         stage.fit().await?;
-        let key: Vec<_> = target.key.iter().map(|column| format!("t.{}::text", ident(&column.name))).collect();
+        let key: Vec<_> =
+            target.key.iter().map(|column| column.key_text(&format!("t.{}", ident(&column.name)))).collect();
         let query = format!(
             "SELECT {key}, t.{CHANGED}, NOT EXISTS (
                  SELECT FROM {star} s WHERE {same_key} AND NOT (ROW({ours})::record *<> ROW({theirs})::record))
@@ -360,9 +363,9 @@ impl Comparison<'_> {
             }
         }
         verdict.equal = equal.len() as u64;
+        let entries = entries_of(target, &self.entries);
         for (key, changed) in missing {
-            let is_held =
-                self.entries.iter().any(|entry| entry.table == target.name && is_key(target, &entry.key, &key));
+            let is_held = entries.contains_key(&key.iter().map(String::as_str).collect::<Vec<_>>());
             match (changed, is_held) {
                 (true, _) => verdict.not_yet += 1,
                 (false, true) => verdict.held_back += 1,
@@ -379,8 +382,14 @@ fn row(mut line: Vec<Option<String>>, outcome: Outcome) -> Row {
     Row { key: line.into_iter().map(Option::unwrap_or_default).collect(), changed, outcome }
 }
 
-fn is_key(target: &Target<'_>, entry: &Value, key: &[String]) -> bool {
-    target.key.iter().zip(key).all(|(column, value)| entry[&column.name].as_str() == Some(value))
+/// The entries of a star table by key. A set of values may have a key that is NULL.
+fn entries_of<'a>(target: &Target<'_>, entries: &'a [Entry]) -> BTreeMap<Vec<&'a str>, Vec<&'a Entry>> {
+    let mut by_key: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.table == target.name) {
+        let key = target.key.iter().map(|column| entry.key[&column.name].as_str().unwrap_or_default());
+        by_key.entry(key.collect::<Vec<_>>()).or_default().push(entry);
+    }
+    by_key
 }
 
 /// The rows of a star table: key and values of each.
@@ -431,7 +440,8 @@ fn fields(line: &[u8]) -> Vec<Option<String>> {
 /// Both sides of one table on their way past each other.
 struct Merge<'a> {
     target: &'a Target<'a>,
-    entries: Vec<&'a Entry>,
+    /// What is in quarantine, by key.
+    entries: BTreeMap<Vec<&'a str>, Vec<&'a Entry>>,
     verdict: Verdict,
     /// The first keys that only the warehouse has, and how many there are.
     extra: Vec<Vec<String>>,
@@ -459,6 +469,7 @@ impl Merge<'_> {
                     differing.map(|(column, (source, star))| (column.name.clone(), source.clone(), star.clone()));
                 What::Columns { columns: shown.collect() }
             }
+            Outcome::Filtered if !self.target.star.marks_deletions() => return self.verdict.kept += 1,
             Outcome::Filtered => What::NotLetThrough,
             Outcome::Refused { reason, .. } => What::Refused { reason: reason.clone() },
         };
@@ -486,7 +497,8 @@ impl Merge<'_> {
 
     /// Whether the row is in quarantine as it is.
     fn is_held(&self, row: &Row) -> bool {
-        let mut entries = self.entries.iter().filter(|entry| is_key(self.target, &entry.key, &row.key));
+        let key: Vec<_> = row.key.iter().map(String::as_str).collect();
+        let mut entries = self.entries.get(&key).into_iter().flatten();
         match &row.outcome {
             Outcome::Filtered => false,
             Outcome::Written { star_row, .. } => {

@@ -345,7 +345,10 @@ async fn the_quarantine_is_listed_shown_and_discarded() {
         .says(1, &["no row of fact_sales_order with 7", "quarantine list"]);
     world.blackwater(&["quarantine", "discard", "fact_sales_order", "sales_order_id=6"]).await.report();
     assert_eq!(world.quarantine().await, [""; 0]);
-    // It stays out, and is missed nowhere.
+    // It stays out, also when it is read again, and is missed nowhere.
+    world.blackwater(&["extract", "--full", "sales_order"]).await.report();
+    world.run().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
     let verdict = world.blackwater(&["verify"]).await.report();
     let facts =
         verdict["tables"].as_array().unwrap().iter().find(|table| table["table"] == "fact_sales_order").unwrap();
@@ -370,4 +373,80 @@ async fn the_quarantine_is_listed_shown_and_discarded() {
     world.source.batch_execute("DELETE FROM sales_order WHERE sales_order_id = 6").await.unwrap();
     world.run_and_agree().await;
     assert_eq!(world.quarantine().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_waited_does_not_overwrite_what_came_after_it() {
+    let world = orders().await;
+    world.run_and_agree().await;
+    // Both wait, for different areas; the one that the newer waits for comes first.
+    for (customer, area) in [(1, 70), (1, 80)] {
+        world.source.batch_execute(&format!("UPDATE customer SET area = {area} WHERE id = {customer}")).await.unwrap();
+        world.run().await;
+    }
+    world.source.batch_execute("INSERT INTO area VALUES (80, 'eighty')").await.unwrap();
+    world.run_and_agree().await;
+    world.source.batch_execute("INSERT INTO area VALUES (70, 'seventy')").await.unwrap();
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_the_same_however_it_is_padded() {
+    let source = "CREATE TABLE g (code char(5) PRIMARY KEY, name text);
+        CREATE TABLE t (code char(5) PRIMARY KEY, n numeric(5,2) UNIQUE, g char(5), name text);
+        INSERT INTO g VALUES ('x', 'one');
+        INSERT INTO t VALUES ('ab', 1.5, 'x', NULL), ('abcde', 2, 'y', 'b'), ('c', 3, 'x', 'c'), ('d', 4, 'x', 'd')";
+    let schema =
+        "CREATE TABLE IF NOT EXISTS dim_g (code char(5) PRIMARY KEY, name text NOT NULL, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS dim_t (code char(5) PRIMARY KEY, n numeric(5,2), g char(5) REFERENCES dim_g,
+            name text NOT NULL, deleted_at timestamptz)";
+    let pack = [
+        ("schema.sql", schema),
+        ("dim_g.sql", "SELECT code, name FROM g"),
+        ("dim_t.sql", "SELECT code, n, g, name FROM t"),
+    ];
+    let oracle = [
+        ("dim_g WHERE deleted_at IS NULL", "SELECT code, name FROM g"),
+        ("dim_t WHERE deleted_at IS NULL", "SELECT code, n, g, name FROM t"),
+    ];
+    let world = World::of(source, &pack, &oracle).await;
+    world.run().await;
+    assert_eq!(
+        world.quarantine().await,
+        ["dim_t code=ab: name is NULL, and the column is NOT NULL", "dim_t code=abcde: g = y is not in public.dim_g"]
+    );
+    let agrees = async || assert_eq!(world.blackwater(&["verify"]).await.code, Some(0));
+    agrees().await;
+    // What is refused stays where it is when keys are compared.
+    world.source.batch_execute("DELETE FROM t WHERE code = 'd'").await.unwrap();
+    let report = world.run().await;
+    assert_eq!((report["load"]["quarantine"].as_u64(), report["keys"].is_null()), (Some(2), true), "{report}");
+    agrees().await;
+    world
+        .source
+        .batch_execute("UPDATE t SET name = 'a' WHERE code = 'ab'; INSERT INTO g VALUES ('y', 'two')")
+        .await
+        .unwrap();
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+    agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reference_may_lead_to_a_table_with_partitions() {
+    let world = orders().await;
+    let schema = world.pack().join("schema.sql");
+    let text = std::fs::read_to_string(&schema).unwrap();
+    let outside = "CREATE TABLE IF NOT EXISTS scale (amount numeric PRIMARY KEY) PARTITION BY RANGE (amount);
+        CREATE TABLE IF NOT EXISTS scale1 PARTITION OF scale FOR VALUES FROM (0) TO (2);
+        CREATE TABLE IF NOT EXISTS scale2 PARTITION OF scale FOR VALUES FROM (2) TO (9);
+        INSERT INTO scale VALUES (1), (2) ON CONFLICT DO NOTHING";
+    std::fs::write(
+        &schema,
+        format!("{outside}; {}", text.replace("amount numeric,", "amount numeric REFERENCES scale,")),
+    )
+    .unwrap();
+    world.run().await;
+    assert_eq!(world.quarantine().await, ["fact_order id=12: amount = 3 is not in public.scale"]);
 }
