@@ -145,8 +145,7 @@ impl Batch<'_> {
         let mut counts = Counts::default();
         if !objects.is_empty() || !misfits.is_empty() {
             let rows = target.rows(&[]).await?.fill(objects).await?;
-            rows.judge().await?;
-            counts.add(rows.write().await?);
+            counts.add(rows.land().await?);
             if !misfits.is_empty() {
                 target.keys(&[REASON]).await?.fill(misfits).await?.quarantine().await?;
             }

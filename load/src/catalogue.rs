@@ -39,6 +39,8 @@ pub(crate) struct Column {
     pub(crate) name: String,
     /// Its type, as Postgres prints it.
     pub(crate) kind: String,
+    /// The type under a domain; of others, the same.
+    base: String,
     pub(crate) not_null: bool,
     /// What it is when nothing is given: an expression of SQL.
     pub(crate) default: Option<String>,
@@ -109,7 +111,7 @@ impl Column {
         let number = |place: usize| numbers.get(place).copied().unwrap_or(0);
         let fits = |value: &str| match bound {
             Bound::Text => format!("char_length({value}) <= {}", number(0)),
-            Bound::Bits if self.kind.starts_with("bit(") => format!("length({value}) = {}", number(0)),
+            Bound::Bits if self.base.starts_with("bit(") => format!("length({value}) = {}", number(0)),
             Bound::Bits => format!("length({value}) <= {}", number(0)),
             Bound::Numeric => format!(
                 "{value} = 'NaN' OR {value} = round({value}, {scale}) AND abs({value}) < '1e{whole}'::numeric",
@@ -139,12 +141,12 @@ impl Column {
     }
 
     fn is_array(&self) -> bool {
-        self.kind.ends_with("[]")
+        self.base.ends_with("[]")
     }
 
     /// Its type, or that of its elements.
     fn element(&self) -> &str {
-        self.kind.strip_suffix("[]").unwrap_or(&self.kind)
+        self.base.strip_suffix("[]").unwrap_or(&self.base)
     }
 }
 
@@ -382,6 +384,7 @@ pub(crate) async fn read(
             default: row.get(4),
             computed: row.get(5),
             numbered: row.get(6),
+            base: row.get(8),
             collation: collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default(),
         });
     }
@@ -442,12 +445,16 @@ fn sorted<'a>(tables: &[&'a str], references: &[(String, String)]) -> Vec<&'a st
 }
 
 /// (table, column, type, whether NOT NULL, its default or what computes it, whether it is computed,
-/// whether a sequence fills it, its collation).
+/// whether a sequence fills it, its collation, the type under a domain).
 const COLUMNS: &str = "
     SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
            pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '',
            a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false),
-           CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END
+           CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
+           (WITH RECURSIVE part (oid, digits) AS (
+                SELECT a.atttypid, a.atttypmod
+                UNION ALL SELECT d.typbasetype, d.typtypmod FROM part JOIN pg_type d ON d.oid = part.oid AND d.typtype = 'd')
+            SELECT format_type(part.oid, part.digits) FROM part JOIN pg_type b ON b.oid = part.oid AND b.typtype <> 'd')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type t ON t.oid = a.atttypid

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::Counts;
-use crate::catalogue::{Column, Reference};
+use crate::catalogue::{Column, Reference, Star};
 use crate::error::Error;
 use crate::star::{PLACE, REASON, Stage, Target};
 
@@ -137,8 +137,7 @@ impl Target<'_> {
                 done => done.doing(doing())?,
             };
             keep().await.doing(doing())?;
-            stage.judge().await?;
-            let written = stage.write().await?;
+            let written = stage.land().await?;
             // Were they released later, they would overwrite what is newer.
             let older = format!(
                 "DELETE FROM blackwater.quarantine q USING {} t
@@ -327,6 +326,43 @@ impl Stage<'_> {
             given.join(", "),
             self.name
         )
+    }
+
+    /// Tries to write each row, to a table that is made like the star table, and sets aside those that it
+    /// refuses, with Postgres' words.
+    pub(crate) async fn try_each(&self) -> Result<(), Error> {
+        let Target { quoted: star, batch, star: Star { columns, .. }, .. } = self.target;
+        let like = batch.temporary("like");
+        let numbered = columns.iter().filter(|column| column.numbered).map(|column| {
+            let name = ident(&column.name);
+            format!("ALTER TABLE {like} ALTER {name} DROP DEFAULT, ALTER {name} DROP NOT NULL;")
+        });
+        let insert = format!(
+            "INSERT INTO {like} ({names}) SELECT {names} FROM {} WHERE ctid = place",
+            self.name,
+            names = self.columns("")
+        );
+        let sql = format!(
+            "CREATE TEMPORARY TABLE {like} (LIKE {star} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS)
+                 ON COMMIT DROP;
+             {numbered}
+             CREATE OR REPLACE FUNCTION pg_temp.refusal(place tid) RETURNS text LANGUAGE plpgsql AS $refusal$
+             BEGIN
+                 {insert};
+                 RETURN NULL;
+             EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+                 RETURN SQLERRM;
+             END $refusal$",
+            numbered = numbered.collect::<String>(),
+        );
+        let made = batch.transaction.batch_execute(&sql).await;
+        made.doing(self.target.doing("try each row of"))?;
+        let refused = format!(
+            "SELECT ctid AS place, why, NULL::jsonb AS reference
+             FROM (SELECT ctid, pg_temp.refusal(ctid) AS why FROM {} OFFSET 0) t WHERE why IS NOT NULL",
+            self.name
+        );
+        self.set_aside(&refused).await.map(drop)
     }
 
     /// Moves the rows that a query names as (place, why, reference) to quarantine: their number.

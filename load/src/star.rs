@@ -275,8 +275,28 @@ impl Stage<'_> {
         }
     }
 
-    /// Writes its rows to the star table.
-    pub(crate) async fn write(&self) -> Result<Counts, Error> {
+    /// Writes its rows to the star table, less those that it would refuse, which go to quarantine.
+    pub(crate) async fn land(&self) -> Result<Counts, Error> {
+        let execute = async |sql: &str| {
+            let done = self.target.batch.transaction.batch_execute(sql).await;
+            done.doing(self.doing("write the rows of"))
+        };
+        execute("SAVEPOINT land").await?;
+        let landed = match self.judge_and_write().await {
+            Err(Error::Postgres(error)) if error.is_of_data() => {
+                // What sets do not find: a column that the warehouse computes, a function in a constraint.
+                execute("ROLLBACK TO land").await?;
+                self.try_each().await?;
+                self.judge_and_write().await?
+            }
+            landed => landed?,
+        };
+        execute("RELEASE land").await?;
+        Ok(landed)
+    }
+
+    async fn judge_and_write(&self) -> Result<Counts, Error> {
+        self.judge().await?;
         match self.target.writing {
             Writing::Upsert(key) => self.upsert(key).await,
             Writing::History { record } => self.add_versions(record).await,

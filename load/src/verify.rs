@@ -265,7 +265,7 @@ impl Comparison<'_> {
                 names = names.join(", "),
                 stage = stage.name,
             );
-            for mut line in self.read(target, &query).await? {
+            for mut line in self.read_fitting(&stage, &query).await? {
                 let values = line.split_off(keys + 2);
                 let star_row = line.pop().flatten().unwrap_or_default();
                 rows.push(row(line, Outcome::Written { values, star_row }));
@@ -312,6 +312,25 @@ impl Comparison<'_> {
     async fn drop(&self, stage: &Stage<'_>) -> Result<(), Error> {
         let dropped = self.scratch.transaction.batch_execute(&format!("DROP TABLE {}", stage.name)).await;
         Ok(dropped.doing("drop a temporary table")?)
+    }
+
+    /// All rows of a query over a stage, as text, less those that the star table's types refuse.
+    async fn read_fitting(&self, stage: &Stage<'_>, query: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
+        let execute = async |sql: &str| {
+            let done = self.scratch.transaction.batch_execute(sql).await;
+            done.doing(stage.target.doing("print the rows of"))
+        };
+        execute("SAVEPOINT read").await?;
+        let read = match self.read(stage.target, query).await {
+            Err(Error::Postgres(error)) if error.is_of_data() => {
+                execute("ROLLBACK TO read").await?;
+                stage.try_each().await?;
+                self.read(stage.target, query).await?
+            }
+            read => read?,
+        };
+        execute("RELEASE read").await?;
+        Ok(read)
     }
 
     /// All rows of a query, as text.

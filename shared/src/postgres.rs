@@ -66,10 +66,18 @@ pub enum Error {
         why: String,
         /// Whether it may succeed a moment later.
         transient: bool,
+        /// Whether a value or a constraint was the reason.
+        of_data: bool,
     },
 }
 
 impl Error {
+    /// Whether a statement failed for a value or a constraint, and not for the statement itself.
+    #[must_use]
+    pub fn is_of_data(&self) -> bool {
+        matches!(self, Self::Query { of_data: true, .. })
+    }
+
     /// Whether a statement may succeed a moment later: the connection was lost, or another session was in
     /// the way. ([`Database::connect`] tries again by itself.)
     #[must_use]
@@ -117,6 +125,7 @@ impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
             doing: doing.into(),
             why: explain(&error),
             transient: is_transient(&error),
+            of_data: is_of_data(&error),
         })
     }
 }
