@@ -37,6 +37,8 @@ pub(crate) struct Applied {
     pub(crate) tables: Vec<TableReport>,
     /// The source tables of which the warehouse holds more rows than there were.
     pub(crate) wanted: BTreeSet<String>,
+    /// The source rows of the star tables where the warehouse knows of as many.
+    pub(crate) agreed: BTreeMap<String, u64>,
     pub(crate) notices: Vec<String>,
 }
 
@@ -46,9 +48,14 @@ impl Batch<'_> {
         format!("pg_temp.{what}_{}", self.temporaries.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Applies the star tables, those first that others refer to. `schema_is_new` says that the
-    /// tables may take now what they refused before.
-    pub(crate) async fn apply(&self, manifest: &Transformed, schema_is_new: bool) -> Result<Applied, Error> {
+    /// Applies the star tables, those first that others refer to. `agreed` are the source rows of the star tables
+    /// where the warehouse knew of as many after the batch before; `None` says that the tables are not as they
+    /// were, and may take now what they refused before.
+    pub(crate) async fn apply(
+        &self,
+        manifest: &Transformed,
+        agreed: Option<BTreeMap<String, u64>>,
+    ) -> Result<Applied, Error> {
         let names: Vec<_> = manifest.tables.keys().map(String::as_str).collect();
         let stars = catalogue::read(self.transaction, self.schema, &names).await?;
         let order = catalogue::in_order(self.transaction, self.schema, &names).await?;
@@ -60,7 +67,7 @@ impl Batch<'_> {
         for target in &targets {
             let mut of_table = Counts::default();
             if waiting.contains(target.name) {
-                of_table.add(target.release(schema_is_new).await?);
+                of_table.add(target.release(agreed.is_none()).await?);
             }
             of_table.add(self.table(target, &manifest.tables[target.name]).await?);
             counts.insert(target.name, of_table);
@@ -81,7 +88,14 @@ impl Batch<'_> {
             }
         }
 
-        let mut applied = self.count(&targets, manifest).await?;
+        // What the batch has nothing for, and what has as many rows as before, is as it was.
+        let mut agreed = agreed.unwrap_or_default();
+        agreed.retain(|name, rows| {
+            let table = manifest.tables.get(name);
+            let is_untouched = counts.get(name.as_str()) == Some(&Counts::default());
+            is_untouched && table.is_some_and(|t| t.is_empty() && t.driving.as_ref().is_some_and(|d| d.rows == *rows))
+        });
+        let mut applied = self.count(&targets, manifest, agreed).await?;
         for (name, of_table) in counts.into_iter().filter(|(_, of_table)| *of_table != Counts::default()) {
             applied.tables.push(TableReport { table: name.into(), counts: of_table });
         }
@@ -89,9 +103,14 @@ impl Batch<'_> {
     }
 
     /// Compares how many source rows the warehouse knows of with how many there are.
-    async fn count(&self, targets: &[Target<'_>], manifest: &Transformed) -> Result<Applied, Error> {
-        let mut applied = Applied::default();
-        let counted = targets.iter().filter_map(|target| {
+    async fn count(
+        &self,
+        targets: &[Target<'_>],
+        manifest: &Transformed,
+        agreed: BTreeMap<String, u64>,
+    ) -> Result<Applied, Error> {
+        let mut applied = Applied { agreed, ..Applied::default() };
+        let counted = targets.iter().filter(|target| !applied.agreed.contains_key(target.name)).filter_map(|target| {
             let table = &manifest.tables[target.name];
             Some((target.name, table, table.driving.as_ref()?, target.held()?))
         });
@@ -102,7 +121,7 @@ impl Batch<'_> {
         let held: Vec<i64> = row.get(0);
         for ((name, table, driving, _), held) in counted.into_iter().zip(held) {
             match (held as u64).cmp(&driving.rows) {
-                Compared::Equal => {}
+                Compared::Equal => drop(applied.agreed.insert(name.to_owned(), driving.rows)),
                 Compared::Greater if table.keys.is_none() => drop(applied.wanted.insert(driving.table.clone())),
                 _ => applied.notices.push(format!(
                     "{name} holds {held} rows of {}, which has {}; something else wrote to it. Run `blackwater extract \

@@ -1,11 +1,14 @@
 //! Blackwater's own tables in the warehouse. The ledger says which batches of which log are in which
 //! star schema; `version`, which batch brought each version of a history. They are in the warehouse, so that a batch and the note that it is applied are one transaction.
 
+use std::collections::BTreeMap;
+
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::postgres::Doing;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Client;
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -35,6 +38,7 @@ const TABLES: &str = "
         rows_released  bigint      NOT NULL,
         rows_quarantined bigint    NOT NULL,
         wanted         text[]      NOT NULL,
+        agreed         jsonb       NOT NULL,
         PRIMARY KEY (star_schema, batch)
     );
     COMMENT ON TABLE blackwater.ledger IS 'The batches that are applied to each star schema';
@@ -81,6 +85,8 @@ pub(crate) struct Newest {
     pub(crate) applied_at: DateTime<Utc>,
     /// The source tables of which the warehouse holds more rows than there were.
     pub(crate) wanted: Vec<String>,
+    /// The source rows of the star tables where the warehouse knows of as many.
+    pub(crate) agreed: BTreeMap<String, u64>,
 }
 
 /// Takes the lock that keeps two loads of one star schema apart until the transaction ends.
@@ -139,7 +145,7 @@ pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
 }
 
-const NEWEST: &str = "SELECT batch, log, extracted, schema_hash, applied_at, wanted FROM blackwater.ledger
+const NEWEST: &str = "SELECT batch, log, extracted, schema_hash, applied_at, wanted, agreed FROM blackwater.ledger
     WHERE star_schema = $1 ORDER BY batch DESC LIMIT 1";
 
 /// The newest batch applied.
@@ -152,6 +158,7 @@ pub(crate) async fn newest(client: &Client, star_schema: &str) -> Result<Option<
         schema_hash: row.get(3),
         applied_at: row.get(4),
         wanted: row.get(5),
+        agreed: row.get::<_, Json<_>>(6).0,
     }))
 }
 
@@ -163,14 +170,15 @@ pub(crate) async fn note(
     schema_hash: &str,
     counts: Counts,
     wanted: &[String],
+    agreed: &BTreeMap<String, u64>,
 ) -> Result<(), Error> {
     let head = &manifest.head;
     transaction
         .execute(
             "INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
                  snapshot_at, rows_inserted, rows_updated, rows_unchanged, rows_deleted, rows_released,
-                 rows_quarantined, wanted)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+                 rows_quarantined, wanted, agreed)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             &[
                 &star_schema,
                 &(head.batch as i64),
@@ -187,6 +195,7 @@ pub(crate) async fn note(
                 &(counts.released as i64),
                 &(counts.quarantined as i64),
                 &wanted,
+                &Json(agreed),
             ],
         )
         .await

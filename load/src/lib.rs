@@ -298,7 +298,7 @@ impl Load {
             return Err(self.other_log(manifest, newest));
         }
         let schema_hash = self.schema_hash();
-        let schema_is_new = newest.is_none_or(|newest| newest.schema_hash != schema_hash);
+        let schema_is_new = newest.as_ref().is_none_or(|newest| newest.schema_hash != schema_hash);
         if schema_is_new {
             self.schema(&transaction, schema_applied).await?;
         }
@@ -312,12 +312,12 @@ impl Load {
             folder: folder.path(),
             temporaries: AtomicU32::new(0),
         }
-        .apply(manifest, schema_is_new)
+        .apply(manifest, newest.filter(|_| !schema_is_new).map(|newest| newest.agreed))
         .await?;
         let mut all = Counts::default();
         applied.tables.iter().for_each(|table| all.add(table.counts));
         let wanted: Vec<_> = applied.wanted.into_iter().collect();
-        ledger::note(&transaction, &self.schema, manifest, &schema_hash, all, &wanted).await?;
+        ledger::note(&transaction, &self.schema, manifest, &schema_hash, all, &wanted, &applied.agreed).await?;
         transaction.commit().await.doing(doing())?;
         let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
         tracing::info!(batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");

@@ -161,6 +161,15 @@ pub struct StarTable {
     pub keys: Option<Vec<Object>>,
 }
 
+impl StarTable {
+    /// Whether the batch has nothing for it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { objects, misfits, filtered, keys, .. } = self;
+        objects.is_empty() && misfits.is_empty() && filtered.is_empty() && keys.is_none()
+    }
+}
+
 /// The driving table of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Driving {
