@@ -13,7 +13,7 @@ use blackwater_shared::manifest::mark;
 use blackwater_shared::model::{Join, Model, On, Select};
 use blackwater_shared::postgres::{ident, idents};
 
-use crate::read::{Look, Source};
+use crate::read::{Look, Query, Source};
 
 /// Whether a row is in the batch only because a model looks it up.
 const NEEDED: &str = "blackwater:needed";
@@ -53,7 +53,7 @@ impl Chain<'_> {
 impl Closure<'_> {
     /// The query for the rows of a table that the batch holds: its columns, and a mark for each
     /// model that it drives. `None` if there can be none.
-    pub(crate) fn rows(&self, table: &str) -> Option<String> {
+    pub(crate) fn rows(&self, table: &str) -> Option<Query> {
         let source = &self.sources[table];
         let (mut joins, mut marks, mut needed) = (String::new(), Vec::new(), Vec::new());
         let mut chains = 0;
@@ -86,11 +86,11 @@ impl Closure<'_> {
             return None;
         }
         let columns = || source.table.columns.iter().map(|column| &column.name);
+        let names: Vec<_> = (0..marks.len()).map(|number| ident(&format!("blackwater:{number}"))).collect();
         let marked: String =
-            marks.iter().map(|(mark, drives)| format!(", {} AS {}", any(drives), ident(mark))).collect();
-        let names: Vec<_> = marks.iter().map(|(mark, _)| ident(mark)).collect();
+            marks.iter().zip(&names).map(|((_, drives), name)| format!(", {} AS {name}", any(drives))).collect();
         let shown: String = names.iter().map(|name| format!(", {name}")).collect();
-        Some(format!(
+        let sql = format!(
             "SELECT {columns}{shown} FROM (
                  SELECT {of_table}{marked}, {needed} AS {extra} FROM {table} AS t{joins} WHERE {heaps} OFFSET 0
              ) AS t WHERE {any}",
@@ -101,7 +101,8 @@ impl Closure<'_> {
             table = source.quoted(),
             heaps = source.heaps("t"),
             any = any(&names.into_iter().chain([ident(NEEDED)]).collect::<Vec<_>>()),
-        ))
+        );
+        Some(Query { sql, names: columns().cloned().chain(marks.into_iter().map(|(mark, _)| mark)).collect() })
     }
 
     /// The query for all driving rows of a SELECT with those that they look up, in the order of their keys:
@@ -113,28 +114,29 @@ impl Closure<'_> {
         select: &Select,
         column: impl Fn(usize, &str) -> String,
         changed: &str,
-    ) -> String {
+    ) -> Query {
         let all = self.models.iter().any(|(known, all)| known.name == model.name && *all);
         let chain = Chain { select, all, prefix: "l".into(), driving: "t".into() };
         let source = &self.sources[select.driving()];
         let tables = select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
-        let columns: Vec<_> = tables
-            .flat_map(|(place, _)| select.reads(place).iter().map(move |name| (place, name)))
-            .map(|(place, name)| format!("{}.{} AS {}", chain.alias(place), ident(name), ident(&column(place, name))))
-            .collect();
+        let columns: Vec<_> =
+            tables.flat_map(|(place, _)| select.reads(place).iter().map(move |name| (place, name))).collect();
+        let values: Vec<_> =
+            columns.iter().map(|(place, name)| format!("{}.{}", chain.alias(*place), ident(name))).collect();
         let key: Vec<_> =
             source.table.key.iter().map(|name| format!("t.{}::text COLLATE \"C\"", ident(name))).collect();
-        format!(
-            "SELECT {columns}, {reasons} AS {changed} FROM {table} AS t{joins} WHERE {heaps}{order} {key}",
-            columns = columns.join(", "),
+        let sql = format!(
+            "SELECT {values}, {reasons} FROM {table} AS t{joins} WHERE {heaps}{order} {key}",
+            values = values.join(", "),
             reasons = any(&self.reasons(&chain)),
-            changed = ident(changed),
             table = source.quoted(),
             joins = self.joins(&chain, chain.joins().map(|(place, ..)| place).collect()),
             heaps = source.heaps("t"),
             order = if key.is_empty() { "" } else { " ORDER BY" },
             key = key.join(", "),
-        )
+        );
+        let names = columns.into_iter().map(|(place, name)| column(place, name));
+        Query { sql, names: names.chain([changed.to_owned()]).collect() }
     }
 
     /// Whether rows of a table changed, or may be gone: one that is gone lowers the count, unless

@@ -38,6 +38,25 @@ pub(crate) struct Destination<'a> {
     pub(crate) object_bytes: u64,
 }
 
+/// A query for COPY, and the names of what it returns: Postgres cuts those of a query at 63 bytes.
+pub(crate) struct Query {
+    pub(crate) sql: String,
+    pub(crate) names: Vec<String>,
+}
+
+impl Query {
+    /// The statement that sends its rows as CSV, without a header.
+    pub(crate) fn copy(&self) -> String {
+        format!("COPY ({}) TO STDOUT (FORMAT csv)", self.sql)
+    }
+
+    /// The header for them.
+    pub(crate) fn header(&self) -> String {
+        let quoted: Vec<_> = self.names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+        quoted.join(",") + "\n"
+    }
+}
+
 /// What a look at a table found.
 #[derive(Debug, Default)]
 pub(crate) struct Look {
@@ -75,33 +94,27 @@ impl Source<'_> {
     /// Copies what `query` returns to the bucket, as objects with this extension.
     pub(crate) async fn copy(
         &self,
-        query: &str,
+        query: &Query,
         transaction: &Transaction<'_>,
         to: &Destination<'_>,
         extension: &str,
     ) -> Result<Vec<Object>, Error> {
         let doing = || format!("copy the rows of {}", self.name);
-        let sql = format!("COPY ({query}) TO STDOUT (FORMAT csv, HEADER)");
-        let lines = transaction.copy_out(&sql).await.doing(doing())?;
+        let lines = transaction.copy_out(&query.copy()).await.doing(doing())?;
         pin_mut!(lines);
         let mut objects = Vec::new();
-        let mut header = None;
         let mut upload = None;
         let mut rows = 0;
-        // The server sends the header and every row in a message of its own:
+        // The server sends every row in a message of its own:
         // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
         while let Some(line) = lines.next().await {
             let line = line.doing(doing())?;
-            let Some(header) = &header else {
-                header = Some(line);
-                continue;
-            };
             let current = match &mut upload {
                 Some(current) => current,
                 None => {
                     let key = data_key(to.batch, to.run, self.name, objects.len(), extension);
                     let current = upload.insert(to.store.upload(key));
-                    current.write(header).await?;
+                    current.write(query.header().as_bytes()).await?;
                     current
                 }
             };
@@ -121,8 +134,10 @@ impl Source<'_> {
     }
 
     /// The query for the keys of all its rows.
-    pub(crate) fn keys(&self) -> String {
-        format!("SELECT {} FROM {} AS t WHERE {}", idents("t.", &self.table.key), self.quoted(), self.heaps("t"))
+    pub(crate) fn keys(&self) -> Query {
+        let key = &self.table.key;
+        let sql = format!("SELECT {} FROM {} AS t WHERE {}", idents("t.", key), self.quoted(), self.heaps("t"));
+        Query { sql, names: key.clone() }
     }
 
     /// The condition that a row changed. COPY takes no parameters: the numbers are written out.

@@ -14,10 +14,11 @@ use futures_util::{Stream, StreamExt};
 use crate::closure::Closure;
 use crate::error::Error;
 use crate::plan::{Continuity, continuity, plan};
+use crate::read::Query;
 use crate::snapshot::{self, bounds};
 use crate::{Extract, catalogue, on_all};
 
-/// Rows in a piece.
+/// Rows in a piece, at most.
 const PIECE: u64 = 8192;
 
 /// What COPY sends.
@@ -26,10 +27,12 @@ type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, tokio_postgres::Error>> + S
 /// The rows of one model, a piece at a time.
 pub struct Pieces<'a> {
     transaction: &'a Transaction<'a>,
-    queries: std::vec::IntoIter<(usize, String)>,
+    queries: std::vec::IntoIter<(usize, Query)>,
     select: usize,
-    header: Bytes,
+    header: String,
     lines: Option<Lines>,
+    /// Bytes in a piece, more or less.
+    bytes: u64,
     model: &'a str,
     /// The source's tables in this snapshot, without rows but with their number.
     pub tables: &'a BTreeMap<String, Table>,
@@ -47,16 +50,14 @@ impl Pieces<'_> {
                 Some(lines) => lines,
                 None => {
                     let Some((select, query)) = self.queries.next() else { return Ok(None) };
-                    let sql = format!("COPY ({query}) TO STDOUT (FORMAT csv, HEADER)");
-                    let mut lines = Box::pin(self.transaction.copy_out(&sql).await.doing(doing())?);
-                    self.header = lines.next().await.transpose().doing(doing())?.unwrap_or_default();
-                    self.select = select;
-                    self.lines.insert(lines)
+                    let lines = self.transaction.copy_out(&query.copy()).await.doing(doing())?;
+                    (self.select, self.header) = (select, query.header());
+                    self.lines.insert(Box::pin(lines))
                 }
             };
-            let mut piece = self.header.to_vec();
+            let mut piece = self.header.clone().into_bytes();
             let mut rows = 0;
-            while rows < PIECE {
+            while rows < PIECE && (piece.len() as u64) < self.bytes {
                 let Some(line) = lines.next().await else {
                     self.lines = None;
                     break;
@@ -116,8 +117,9 @@ impl Extract {
                 transaction: &snapshot.transaction,
                 queries: queries.into_iter(),
                 select: 0,
-                header: Bytes::new(),
+                header: String::new(),
                 lines: None,
+                bytes: self.object_bytes,
                 model: &model.name,
                 tables: &in_snapshot,
             };

@@ -44,8 +44,27 @@ pub(crate) struct Applied {
 
 impl Batch<'_> {
     /// A name for a temporary table, quoted.
-    pub(crate) fn temporary(&self, what: &str) -> String {
-        format!("pg_temp.{what}_{}", self.temporaries.fetch_add(1, Ordering::Relaxed))
+    pub(crate) fn temporary(&self) -> String {
+        format!("pg_temp.stage_{}", self.temporaries.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Does `work`; undoes it if a value or a constraint is at fault: `None`.
+    pub(crate) async fn attempt<T>(
+        &self,
+        doing: String,
+        work: impl AsyncFnOnce() -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let execute = async |sql: &str| self.transaction.batch_execute(sql).await.doing(doing.as_str());
+        execute("SAVEPOINT attempt").await?;
+        let done = match work().await {
+            Err(Error::Postgres(error)) if error.is_of_data() => {
+                execute("ROLLBACK TO attempt").await?;
+                None
+            }
+            done => Some(done?),
+        };
+        execute("RELEASE attempt").await?;
+        Ok(done)
     }
 
     /// Applies the star tables, those first that others refer to. `agreed` are the source rows of the star tables
@@ -143,7 +162,7 @@ impl Batch<'_> {
         let refuse = |why: String| Error::Table { batch: self.number, table: name.into(), why };
         let no_table = || format!("schema {} has no plain table of that name. Add it to schema.sql", self.schema);
         let star = star.ok_or_else(|| refuse(no_table()))?;
-        if let Some(problem) = star.problems(model).into_iter().next() {
+        if let Some(problem) = star.problems(name, model).into_iter().next() {
             return Err(refuse(problem));
         }
         let returned: Vec<_> = model.columns.iter().map(|column| column.name.as_str()).collect();
@@ -155,7 +174,9 @@ impl Batch<'_> {
             (None, Writing::History { .. }) => Vec::new(),
         };
         let key: Vec<&Column> = key.iter().filter_map(|name| star.column(name)).collect();
-        Ok(Target { batch: self, name, quoted: qualified(self.schema, name), star, writing, columns, key })
+        let foreign = model.driving.iter().flat_map(|driving| &driving.key).filter(|key| key.kind.contains('.'));
+        let foreign = foreign.map(|key| key.name.clone()).collect();
+        Ok(Target { batch: self, name, quoted: qualified(self.schema, name), star, writing, columns, key, foreign })
     }
 
     /// Writes the batch's rows of one star table.

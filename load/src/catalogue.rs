@@ -9,9 +9,16 @@ use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
 
 use crate::error::Error;
+use crate::view;
 
 /// The column in which deletions are marked.
 pub(crate) const DELETED_AT: &str = "deleted_at";
+
+/// How the type of the extension citext is printed, after its schema.
+const CITEXT: &str = ".citext";
+
+/// The bytes of the longest name.
+const NAME: usize = 63;
 
 /// A star table.
 #[derive(Default)]
@@ -20,6 +27,8 @@ pub(crate) struct Star {
     pub(crate) columns: Vec<Column>,
     /// Its CHECK constraints: name and expression.
     pub(crate) checks: Vec<(String, String)>,
+    /// The CHECK constraints that speak of the row as a whole or of a system column.
+    unjudged: Vec<String>,
     /// Its foreign keys.
     pub(crate) references: Vec<Reference>,
     /// The primary key's columns.
@@ -50,6 +59,8 @@ pub(crate) struct Column {
     pub(crate) numbered: bool,
     /// `COLLATE …`, where it is not its type's own.
     pub(crate) collation: String,
+    /// Whether its collation takes texts for equal that differ.
+    is_loose: bool,
 }
 
 /// A foreign key.
@@ -140,6 +151,10 @@ impl Column {
         }
     }
 
+    fn ignores_case(&self) -> bool {
+        self.base.ends_with(CITEXT)
+    }
+
     fn is_array(&self) -> bool {
         self.base.ends_with("[]")
     }
@@ -217,9 +232,12 @@ impl Star {
         }
     }
 
-    /// What of a model the table cannot take: each says what to do.
-    pub(crate) fn problems(&self, model: &StarTable) -> Vec<String> {
-        let mut problems = Vec::new();
+    /// What of a model the table `name` cannot take: each says what to do.
+    pub(crate) fn problems(&self, name: &str, model: &StarTable) -> Vec<String> {
+        let mut problems: Vec<_> = self.unjudged.iter().map(|constraint| format!(
+            "the CHECK constraint {constraint} speaks of the row as a whole or of a system column, so a row cannot be \
+             judged before it is there. Let it name columns"
+        )).collect();
         for returned in &model.columns {
             let name = &returned.name;
             match self.column(name) {
@@ -260,6 +278,10 @@ impl Star {
         let names: Vec<_> = model.columns.iter().map(|column| &column.name).collect();
         match (self.writing(&names), &model.driving) {
             (Err(why), _) => problems.push(why),
+            (Ok(Writing::History { .. }), _) if view::name(name).len() > NAME => problems.push(format!(
+                "the name of its view, {}, would be longer than {NAME} bytes. Give the table a shorter one",
+                view::name(name)
+            )),
             (Ok(Writing::History { .. }), None) => {
                 problems.push("a set of values (UNION or DISTINCT) has no history. Give it a key in schema.sql".into());
             }
@@ -277,9 +299,14 @@ impl Star {
             _ => {}
         }
         for key in model.driving.iter().flat_map(|driving| &driving.key) {
-            if let Some(column) = self.column(&key.name)
-                && !holds(&key.kind, &column.kind)
-            {
+            let Some(column) = self.column(&key.name) else { continue };
+            if column.is_loose || column.ignores_case() && !key.kind.ends_with(CITEXT) {
+                problems.push(format!(
+                    "the key {} takes values for the same that differ, so one source row could overwrite another. Give \
+                     the column a deterministic collation, and the type text instead of citext",
+                    key.name
+                ));
+            } else if !holds(&key.kind, &column.kind) {
                 problems.push(format!(
                     "the key {} is {} at the source, and the column is {}. Give the column that type in schema.sql",
                     key.name, key.kind, column.kind
@@ -385,6 +412,7 @@ pub(crate) async fn read(
             computed: row.get(5),
             numbered: row.get(6),
             base: row.get(8),
+            is_loose: row.get(9),
             collation: collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default(),
         });
     }
@@ -406,6 +434,7 @@ pub(crate) async fn read(
         let Some(star) = stars.get_mut(row.get::<_, &str>(0)) else { continue };
         let constraint: String = row.get(1);
         match row.get::<_, Option<String>>(2) {
+            Some(_) if row.get(7) => star.unjudged.push(constraint),
             Some(expression) => star.checks.push((constraint, expression)),
             None => star.references.push(Reference {
                 constraint,
@@ -426,9 +455,35 @@ pub(crate) async fn in_order<'a>(
     schema: &str,
     tables: &[&'a str],
 ) -> Result<Vec<&'a str>, Error> {
+    Ok(sorted(tables, &references(transaction, schema, tables).await?))
+}
+
+/// The tables whose foreign keys lead back to them by way of others.
+pub(crate) async fn in_circles<'a>(
+    transaction: &Transaction<'_>,
+    schema: &str,
+    tables: &[&'a str],
+) -> Result<Vec<&'a str>, Error> {
+    let references = references(transaction, schema, tables).await?;
+    let leads_back = |table: &&&str| {
+        let (mut reached, mut next) = (BTreeSet::new(), vec![**table]);
+        while let Some(from) = next.pop() {
+            let to = references.iter().filter(|(one, other)| one == from && other != from);
+            next.extend(to.map(|(_, other)| other.as_str()).filter(|other| reached.insert(*other)));
+        }
+        reached.contains(**table)
+    };
+    Ok(tables.iter().filter(leads_back).copied().collect())
+}
+
+/// (table, the one that it refers to).
+async fn references(
+    transaction: &Transaction<'_>,
+    schema: &str,
+    tables: &[&str],
+) -> Result<Vec<(String, String)>, Error> {
     let rows = transaction.query(REFERENCES, &[&schema, &tables]).await.doing("read the warehouse's foreign keys")?;
-    let references: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    Ok(sorted(tables, &references))
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 fn sorted<'a>(tables: &[&'a str], references: &[(String, String)]) -> Vec<&'a str> {
@@ -445,7 +500,8 @@ fn sorted<'a>(tables: &[&'a str], references: &[(String, String)]) -> Vec<&'a st
 }
 
 /// (table, column, type, whether NOT NULL, its default or what computes it, whether it is computed,
-/// whether a sequence fills it, its collation, the type under a domain).
+/// whether a sequence fills it, its collation, the type under a domain, whether its collation takes texts for equal
+/// that differ).
 const COLUMNS: &str = "
     SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
            pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '',
@@ -454,7 +510,8 @@ const COLUMNS: &str = "
            (WITH RECURSIVE part (oid, digits) AS (
                 SELECT a.atttypid, a.atttypmod
                 UNION ALL SELECT d.typbasetype, d.typtypmod FROM part JOIN pg_type d ON d.oid = part.oid AND d.typtype = 'd')
-            SELECT format_type(part.oid, part.digits) FROM part JOIN pg_type b ON b.oid = part.oid AND b.typtype <> 'd')
+            SELECT format_type(part.oid, part.digits) FROM part JOIN pg_type b ON b.oid = part.oid AND b.typtype <> 'd'),
+           EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type t ON t.oid = a.atttypid
@@ -478,7 +535,7 @@ const INDEXES: &str = "
     ORDER BY 1, i.indexrelid";
 
 /// (table, constraint, the expression of a CHECK; of a foreign key: its columns, the other table,
-/// the columns there, whether it is the same table).
+/// the columns there, whether it is the same table; whether a CHECK needs more than columns).
 const CONSTRAINTS: &str = "
     SELECT c.relname::text, o.conname::text, CASE o.contype WHEN 'c' THEN pg_get_expr(o.conbin, o.conrelid) END,
            (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(o.conkey) WITH ORDINALITY AS k (number, place)
@@ -486,7 +543,7 @@ const CONSTRAINTS: &str = "
            CASE o.contype WHEN 'f' THEN o.confrelid::regclass::text END,
            (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(o.confkey) WITH ORDINALITY AS k (number, place)
             JOIN pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.number),
-           o.confrelid = o.conrelid
+           o.confrelid = o.conrelid, coalesce(0 >= ANY (o.conkey), false)
     FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = ANY($2) AND o.contype IN ('c', 'f') AND o.conparentid = 0
     ORDER BY 1, 2";

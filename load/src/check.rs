@@ -57,7 +57,7 @@ impl Load {
                 findings.push(Finding::error(About::Warehouse, what));
                 continue;
             };
-            let problems = star.problems(model).into_iter();
+            let problems = star.problems(name, model).into_iter();
             findings.extend(problems.map(|why| Finding::error(About::Warehouse, format!("{name}: {why}"))));
             if !star.is_writable {
                 let what =
@@ -66,6 +66,15 @@ impl Load {
             }
             let advice = star.advice(model).into_iter();
             findings.extend(advice.map(|why| Finding::advice(About::Warehouse, format!("{name}: {why}"))));
+        }
+        let circle = catalogue::in_circles(&transaction, &self.schema, &names).await?;
+        if !circle.is_empty() {
+            let what = format!(
+                "the foreign keys of {} lead in a circle: they must be DEFERRABLE INITIALLY DEFERRED, and rows that need \
+                 each other stay in quarantine once one of them was refused",
+                circle.join(", ")
+            );
+            findings.push(Finding::advice(About::Warehouse, what));
         }
         // The transaction is rolled back with its end.
         Ok(())

@@ -4,7 +4,7 @@
 
 use blackwater_shared::postgres::{Doing, ident, literal};
 
-use crate::catalogue::{DELETED_AT, Writing};
+use crate::catalogue::DELETED_AT;
 use crate::error::Error;
 use crate::star::{Stage, Target};
 
@@ -15,25 +15,16 @@ impl Target<'_> {
             return Ok(0);
         }
         let exists = if are_in { "EXISTS" } else { "NOT EXISTS" };
-        let (newest, is_newest) = match self.writing {
-            Writing::Upsert(_) => ("", String::from("$2::text IS NOT NULL AND $3::text IS NOT NULL")),
-            Writing::History { record } => (
-                "FROM blackwater.version v",
-                format!(
-                    "v.star_schema = $2 AND v.star_table = $3 AND v.record = s.{} AND v.superseded IS NULL",
-                    ident(record)
-                ),
-            ),
-        };
+        let newest = self.is_newest().map(|condition| format!("FROM blackwater.version v WHERE {condition} AND"));
         let sql = format!(
-            "UPDATE {star} s SET {DELETED_AT} = $1 {newest} WHERE s.{DELETED_AT} IS NULL AND {is_newest}
+            "UPDATE {star} s SET {DELETED_AT} = $1 {newest} s.{DELETED_AT} IS NULL
              AND {exists} (SELECT FROM {keys} t WHERE {same})",
             star = self.quoted,
+            newest = newest.as_deref().unwrap_or("WHERE"),
             keys = keys.typed(),
-            same = self.same_key("s", "t"),
+            same = self.has_key(),
         );
-        let batch = self.batch;
-        let marked = batch.transaction.execute(&sql, &[&batch.at, &batch.schema, &self.name]).await;
+        let marked = self.batch.transaction.execute(&sql, &[&self.batch.at]).await;
         Ok(marked.doing(self.doing("mark the deleted rows of"))?)
     }
 
@@ -84,8 +75,12 @@ impl Target<'_> {
             .key
             .iter()
             .map(|column| {
-                let value = format!("(q.key->>{})::{}", literal(&column.name), column.compared_kind());
-                format!("s.{} = {value}", ident(&column.name))
+                let (ours, theirs) =
+                    (format!("s.{}", ident(&column.name)), format!("q.key->>{}", literal(&column.name)));
+                match self.foreign.contains(&column.name) {
+                    true => format!("{} = {theirs}", column.key_text(&ours)),
+                    false => format!("{ours} = ({theirs})::{}", column.compared_kind()),
+                }
             })
             .collect();
         let of_table = format!("star_schema = {} AND star_table = {}", literal(self.batch.schema), literal(self.name));

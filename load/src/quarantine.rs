@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use crate::Counts;
 use crate::catalogue::{Column, Reference, Star};
 use crate::error::Error;
-use crate::star::{PLACE, REASON, Stage, Target};
+use crate::star::{BATCH, PLACE, REASON, Stage, Target};
 
 /// A row that is set aside.
 #[derive(Clone, Debug, Serialize)]
@@ -95,6 +95,8 @@ impl Target<'_> {
         let batch = self.batch;
         let doing = || self.doing("release rows of the quarantine into");
         let mut ready: Vec<_> = self.star.references.iter().map(|reference| self.is_there(reference)).collect();
+        let own = self.star.references.iter().filter(|reference| reference.own);
+        ready.extend(own.map(|reference| self.waits_too(reference)));
         let known: Vec<_> = self.star.references.iter().map(|reference| literal(&reference.constraint)).collect();
         ready.push(format!("q.reference->>'constraint' <> ALL (ARRAY[{}]::text[])", known.join(", ")));
         ready.extend(all.then(|| "true".to_owned()));
@@ -103,52 +105,70 @@ impl Target<'_> {
             ready.join(" OR ")
         );
         let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
-        let batches = format!("SELECT DISTINCT q.batch FROM blackwater.quarantine q WHERE {of_table} ORDER BY 1");
+        // Those of a key one after another; all rows that could need each other at once.
+        let rounds = format!(
+            "SELECT array_agg(id) FROM (
+                 SELECT q.id, dense_rank() OVER (PARTITION BY q.key ORDER BY q.batch) AS round
+                 FROM blackwater.quarantine q WHERE {of_table}) r
+             GROUP BY round ORDER BY round"
+        );
         // A column may have got a type since that a row, as it was, does not fit.
-        let savepoint = || batch.transaction.batch_execute("SAVEPOINT release");
-        let undo = || batch.transaction.batch_execute("ROLLBACK TO release; RELEASE release");
-        let keep = || batch.transaction.batch_execute("RELEASE release");
+        let rounds = batch.attempt(doing(), async || {
+            Ok(batch.transaction.query(&rounds, &[&batch.schema, &self.name, &names]).await.doing(doing())?)
+        });
+        let rounds = rounds.await?.unwrap_or_default();
         let mut counts = Counts::default();
-        savepoint().await.doing(doing())?;
-        let batches = match batch.transaction.query(&batches, &[&batch.schema, &self.name, &names]).await {
-            Err(error) if postgres::is_of_data(&error) => {
-                undo().await.doing(doing())?;
-                return Ok(counts);
-            }
-            done => done.doing(doing())?,
-        };
-        keep().await.doing(doing())?;
-        for of_batch in batches.iter().map(|row| row.get::<_, i64>(0)) {
-            let stage = self.rows(&[]).await?.of_batch(of_batch as u64);
-            let value = |column: &&Column| format!("(star_row->>{})::{}", literal(&column.name), column.stage_kind());
-            let values: Vec<_> = self.columns.iter().map(value).collect();
-            let sql = format!(
-                "WITH gone AS (DELETE FROM blackwater.quarantine q WHERE {of_table} AND q.batch = $4 RETURNING q.star_row)
-                 INSERT INTO {} SELECT {} FROM gone",
-                stage.name,
-                values.join(", ")
-            );
-            savepoint().await.doing(doing())?;
-            match batch.transaction.execute(&sql, &[&batch.schema, &self.name, &names, &of_batch]).await {
-                Err(error) if postgres::is_of_data(&error) => {
-                    undo().await.doing(doing())?;
-                    continue;
-                }
-                done => done.doing(doing())?,
+        if rounds.is_empty() {
+            return Ok(counts);
+        }
+        let stage = self.rows(&[BATCH]).await?;
+        let value = |column: &&Column| format!("(star_row->>{})::{}", literal(&column.name), column.stage_kind());
+        let values: Vec<_> = self.columns.iter().map(value).collect();
+        let take = format!(
+            "WITH gone AS (DELETE FROM blackwater.quarantine WHERE id = ANY($1) RETURNING star_row, batch)
+             INSERT INTO {} SELECT {}, batch::text FROM gone",
+            stage.name,
+            values.join(", ")
+        );
+        // Were they released later, they would overwrite what is newer.
+        let end_older = format!(
+            "DELETE FROM blackwater.quarantine q USING {} t
+             WHERE (q.star_schema, q.star_table) = ($1, $2) AND q.key = {} AND q.batch < {}",
+            stage.typed(),
+            self.key_of("t"),
+            stage.batch()
+        );
+        for ids in rounds.iter().map(|row| row.get::<_, Vec<i64>>(0)) {
+            stage.clear().await?;
+            let take = async |ids: &[i64]| {
+                let taken = async || Ok(batch.transaction.execute(&take, &[&ids]).await.doing(doing())?);
+                batch.attempt(doing(), taken).await
             };
-            keep().await.doing(doing())?;
+            if take(&ids).await?.is_none() {
+                for id in &ids {
+                    take(&[*id]).await?;
+                }
+            }
             let written = stage.land().await?;
-            // Were they released later, they would overwrite what is newer.
-            let older = format!(
-                "DELETE FROM blackwater.quarantine q USING {} t
-                 WHERE (q.star_schema, q.star_table) = ($1, $2) AND q.key = {} AND q.batch < $3",
-                stage.typed(),
-                self.key_of("t")
-            );
-            batch.transaction.execute(&older, &[&batch.schema, &self.name, &of_batch]).await.doing(doing())?;
+            batch.transaction.execute(&end_older, &[&batch.schema, &self.name]).await.doing(doing())?;
             counts.add(Counts { released: written.rows(), ..written });
         }
         Ok(counts)
+    }
+
+    /// Whether the row that an entry `q` lacked waits too, in the same table: they may need each other.
+    fn waits_too(&self, reference: &Reference) -> String {
+        let equal = |(column, their): (&String, &String)| {
+            format!("o.star_row->>{} = q.star_row->>{}", literal(their), literal(column))
+        };
+        let equal: Vec<_> = reference.columns.iter().zip(&reference.their_columns).map(equal).collect();
+        format!(
+            "q.reference->>'constraint' = {} AND EXISTS (
+                 SELECT FROM blackwater.quarantine o
+                 WHERE (o.star_schema, o.star_table) = ($1, $2) AND o.reference IS NOT NULL AND NOT o.discarded AND {})",
+            literal(&reference.constraint),
+            equal.join(" AND ")
+        )
     }
 
     /// Whether what an entry `q` lacked is there.
@@ -332,7 +352,7 @@ impl Stage<'_> {
     /// refuses, with Postgres' words.
     pub(crate) async fn try_each(&self) -> Result<(), Error> {
         let Target { quoted: star, batch, star: Star { columns, .. }, .. } = self.target;
-        let like = batch.temporary("like");
+        let like = format!("{}_like", self.name);
         let numbered = columns.iter().filter(|column| column.numbered).map(|column| {
             let name = ident(&column.name);
             format!("ALTER TABLE {like} ALTER {name} DROP DEFAULT, ALTER {name} DROP NOT NULL;")
@@ -343,7 +363,7 @@ impl Stage<'_> {
             names = self.columns("")
         );
         let sql = format!(
-            "CREATE TEMPORARY TABLE {like} (LIKE {star} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS)
+            "CREATE TEMPORARY TABLE IF NOT EXISTS {like} (LIKE {star} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS)
                  ON COMMIT DROP;
              {numbered}
              CREATE OR REPLACE FUNCTION pg_temp.refusal(place tid) RETURNS text LANGUAGE plpgsql AS $refusal$
@@ -378,16 +398,16 @@ impl Stage<'_> {
             "WITH bad AS ({bad}),
              gone AS (
                  DELETE FROM {from} t USING bad WHERE t.ctid = bad.place
-                 RETURNING bad.place, {key} AS key, {why} AS why, bad.reference, json_object(ARRAY[{names}], ARRAY[{values}]) AS star_row)
+                 RETURNING bad.place, {key} AS key, {of_batch} AS batch, {why} AS why, bad.reference, json_object(ARRAY[{names}], ARRAY[{values}]) AS star_row)
              INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
-             SELECT $1, $2, key, $3, why, reference, star_row FROM gone ORDER BY place",
+             SELECT $1, $2, key, batch, why, reference, star_row FROM gone ORDER BY place",
             key = target.key_of("t"),
+            of_batch = self.batch(),
             why = self.why(),
             names = names.join(", "),
             values = values.join(", "),
         );
-        let (batch, number) = (target.batch, self.of_batch as i64);
-        let moved = batch.transaction.execute(&sql, &[&batch.schema, &target.name, &number]).await;
+        let moved = target.batch.transaction.execute(&sql, &[&target.batch.schema, &target.name]).await;
         Ok(moved.doing(target.doing("set aside rows of"))?)
     }
 
@@ -396,15 +416,20 @@ impl Stage<'_> {
     pub(crate) async fn set_misfits_aside(&self, text: &str) -> Result<(), Error> {
         let doing = || self.target.doing("find what does not fit in");
         self.target.batch.transaction.batch_execute(MISFIT).await.doing(doing())?;
-        let misfit =
-            |column: &&Column| format!("pg_temp.misfit(t.{}, {})", ident(&column.name), literal(&column.stage_kind()));
-        let typed = self.target.columns.iter().filter(|column| column.stage_kind() != "text");
-        let misfits: Vec<_> = typed
-            .map(|column| {
-                let misfit = misfit(column);
-                (format!("{misfit} IS NOT NULL"), format!("{} || {misfit}", literal(&format!("{}: ", column.name))))
-            })
-            .collect();
+        let mut misfits = Vec::new();
+        for column in self.target.columns.iter().filter(|column| column.stage_kind() != "text") {
+            let (name, kind) = (ident(&column.name), column.stage_kind());
+            // To ask for each value takes long.
+            let all = format!("SELECT count({name}::{kind}) FROM {text}");
+            let transaction = self.target.batch.transaction;
+            let attempt =
+                self.target.batch.attempt(doing(), async || Ok(transaction.batch_execute(&all).await.doing(doing())?));
+            if attempt.await?.is_none() {
+                let misfit = format!("pg_temp.misfit(t.{name}, {})", literal(&kind));
+                let words = literal(&format!("{}: ", column.name));
+                misfits.push((format!("{misfit} IS NOT NULL"), format!("{words} || {misfit}")));
+            }
+        }
         self.move_aside(text, &any(&misfits, "t.ctid", &format!("{text} t"))).await.map(drop)
     }
 
@@ -413,12 +438,12 @@ impl Stage<'_> {
         let target = self.target;
         let sql = format!(
             "INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason)
-             SELECT $1, $2, {}, $3, t.{REASON} FROM {} t",
+             SELECT $1, $2, {}, {}, t.{REASON} FROM {} t",
             target.key_of("t"),
+            self.batch(),
             self.name
         );
-        let (batch, number) = (target.batch, self.of_batch as i64);
-        let written = batch.transaction.execute(&sql, &[&batch.schema, &target.name, &number]).await;
+        let written = target.batch.transaction.execute(&sql, &[&target.batch.schema, &target.name]).await;
         written.doing(target.doing("set aside rows of")).map(drop).map_err(Into::into)
     }
 }

@@ -2,6 +2,7 @@
 //! from there, once they are judged, by one upsert that leaves what is equal untouched.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::ArrowError;
-use blackwater_shared::postgres::{self, Doing, ident, idents, literal};
+use blackwater_shared::postgres::{Doing, ident, idents, literal};
 use blackwater_shared::store::Object;
 use bytes::Bytes;
 use futures_util::{SinkExt, pin_mut};
@@ -89,6 +90,8 @@ pub(crate) struct Target<'a> {
     pub(crate) columns: Vec<&'a Column>,
     /// Those that tell the source's rows apart; of a set of values its own key.
     pub(crate) key: Vec<&'a Column>,
+    /// The columns of the key that are of a type which the source defines: a key may be none of the type here.
+    pub(crate) foreign: BTreeSet<String>,
 }
 
 /// A temporary table with rows for a star table, or with keys of it.
@@ -97,10 +100,12 @@ pub(crate) struct Stage<'a> {
     /// Its name, quoted.
     pub(crate) name: String,
     columns: Vec<&'a Column>,
+    /// Whether it has keys alone.
+    of_keys: bool,
     /// Further columns of text, after them.
     extra: &'static [&'static str],
-    /// The batch that brought the rows.
-    pub(crate) of_batch: u64,
+    /// The batch that brought a row `t`, in SQL.
+    of_batch: String,
 }
 
 /// The number of a row in a stage: where it lies.
@@ -109,6 +114,8 @@ pub(crate) const PLACE: &str = "\"blackwater:place\"";
 pub(crate) const REASON: &str = "\"blackwater:reason\"";
 /// The column that says, in a comparison, whether a row has changed.
 pub(crate) const CHANGED: &str = "\"blackwater:changed\"";
+/// The column that says which batch brought the row, where they are of several.
+pub(crate) const BATCH: &str = "\"blackwater:batch\"";
 
 impl<'a> Target<'a> {
     pub(crate) fn doing(&self, doing: &str) -> String {
@@ -122,6 +129,18 @@ impl<'a> Target<'a> {
         equal.join(" AND ")
     }
 
+    /// The condition that a row `s` of the star table has the key `t` of a stage of keys.
+    pub(crate) fn has_key(&self) -> String {
+        let equal = |column: &&Column| {
+            let (ours, theirs) = (format!("s.{}", ident(&column.name)), format!("t.{}", ident(&column.name)));
+            match self.foreign.contains(&column.name) {
+                true => format!("{} = {theirs}", column.key_text(&ours)),
+                false => format!("{ours} = {theirs}"),
+            }
+        };
+        self.key.iter().map(equal).collect::<Vec<_>>().join(" AND ")
+    }
+
     /// The rows of the star table that stand for a row of the source, as `s`: all that are not
     /// deleted, of a history the newest version of each.
     pub(crate) fn live(&self) -> String {
@@ -131,46 +150,70 @@ impl<'a> Target<'a> {
 
     /// All rows of the star table as `s`, of a history the newest version of each.
     fn newest(&self) -> String {
-        match self.writing {
-            Writing::Upsert(_) => format!("{} AS s", self.quoted),
-            Writing::History { record } => format!(
-                "{} AS s JOIN blackwater.version v
-                 ON v.star_schema = {} AND v.star_table = {} AND v.record = s.{} AND v.superseded IS NULL",
-                self.quoted,
-                literal(self.batch.schema),
-                literal(self.name),
-                ident(record)
-            ),
+        match self.is_newest() {
+            None => format!("{} AS s", self.quoted),
+            Some(condition) => format!("{} AS s JOIN blackwater.version v ON {condition}", self.quoted),
         }
+    }
+
+    /// The condition that the row `s` of a history is the newest version, by its line `v` in `blackwater.version`.
+    pub(crate) fn is_newest(&self) -> Option<String> {
+        let Writing::History { record } = self.writing else { return None };
+        let (schema, name) = (literal(self.batch.schema), literal(self.name));
+        let of_row = format!("v.star_schema = {schema} AND v.star_table = {name} AND v.record = s.{}", ident(record));
+        Some(format!("{of_row} AND v.superseded IS NULL"))
     }
 
     /// Makes a temporary table for rows.
     pub(crate) async fn rows(&'a self, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
-        self.stage(self.columns.clone(), extra).await
+        self.stage(false, extra).await
     }
 
     /// Makes a temporary table for keys.
     pub(crate) async fn keys(&'a self, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
-        self.stage(self.key.clone(), extra).await
+        self.stage(true, extra).await
     }
 
-    async fn stage(&'a self, columns: Vec<&'a Column>, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
-        let (name, of_batch) = (self.batch.temporary("stage"), self.batch.number);
-        let stage = Stage { target: self, name, columns, extra, of_batch };
-        stage.create(&stage.name, Column::stage_kind).await?;
+    async fn stage(&'a self, of_keys: bool, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
+        let columns = if of_keys { &self.key } else { &self.columns }.clone();
+        let of_batch = match extra.contains(&BATCH) {
+            true => format!("t.{BATCH}::bigint"),
+            false => self.batch.number.to_string(),
+        };
+        let stage = Stage { target: self, name: self.batch.temporary(), columns, of_keys, extra, of_batch };
+        stage.create(&stage.name, |column| stage.kinds(column).0).await?;
         Ok(stage)
     }
 }
 
 impl Stage<'_> {
-    /// The same, with rows that an earlier batch brought.
+    /// The same, with rows that another batch brought.
     pub(crate) fn of_batch(mut self, batch: u64) -> Self {
-        self.of_batch = batch;
+        self.of_batch = batch.to_string();
         self
+    }
+
+    /// The batch that brought a row `t`, in SQL.
+    pub(crate) fn batch(&self) -> &str {
+        &self.of_batch
+    }
+
+    /// Takes all rows out.
+    pub(crate) async fn clear(&self) -> Result<(), Error> {
+        let cleared = self.target.batch.transaction.batch_execute(&format!("TRUNCATE {}", self.name)).await;
+        Ok(cleared.doing(self.doing("clear a temporary table for"))?)
     }
 
     fn doing(&self, doing: &str) -> String {
         self.target.doing(doing)
+    }
+
+    /// The types of a column: as it is held, and as it counts.
+    fn kinds<'c>(&self, column: &'c Column) -> (Cow<'c, str>, &'c str) {
+        match self.of_keys && self.target.foreign.contains(&column.name) {
+            true => ("text".into(), "text"),
+            false => (column.stage_kind(), &column.kind),
+        }
     }
 
     async fn create(&self, name: &str, kind: impl Fn(&Column) -> Cow<'_, str>) -> Result<(), Error> {
@@ -180,16 +223,16 @@ impl Stage<'_> {
             .map(|column| format!("{} {}{}", ident(&column.name), kind(column), column.collation))
             .collect();
         columns.extend(self.extra.iter().map(|name| format!("{name} text")));
-        let sql = format!("CREATE TEMPORARY TABLE {name} ({}) ON COMMIT DROP", columns.join(", "));
+        let sql = format!("CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({}) ON COMMIT DROP", columns.join(", "));
         let made = self.target.batch.transaction.batch_execute(&sql).await;
         Ok(made.doing(self.doing("make a temporary table for"))?)
     }
 
     /// Its rows with the columns as the star table has them, for a FROM clause.
     pub(crate) fn typed(&self) -> String {
-        let columns = self.columns.iter().map(|column| match column.stage_kind() == column.kind {
-            true => ident(&column.name),
-            false => format!("{0}::{1} AS {0}", ident(&column.name), column.kind),
+        let columns = self.columns.iter().map(|column| match self.kinds(column) {
+            (held, counts) if held == counts => ident(&column.name),
+            (_, counts) => format!("{0}::{counts} AS {0}", ident(&column.name)),
         });
         let columns: Vec<_> = columns.chain(self.extra.iter().map(|name| (*name).to_owned())).collect();
         format!("(SELECT ctid AS {PLACE}, {} FROM {})", columns.join(", "), self.name)
@@ -224,28 +267,26 @@ impl Stage<'_> {
     pub(crate) async fn fill_from(&self, path: &Path, key: &str) -> Result<(), Error> {
         let Self { target, name, .. } = self;
         let batch = target.batch;
-        let transaction = batch.transaction;
-        let execute = async |sql: &str| transaction.batch_execute(sql).await.doing(self.doing("copy rows of"));
-        execute("SAVEPOINT copy").await?;
-        match self.copy(name, path, key).await? {
-            Ok(()) => return Ok(execute("RELEASE copy").await?),
-            // A key that does not fit is the fault of the table.
-            Err(error) if !postgres::is_of_data(&error) || self.columns.len() < target.columns.len() => {
-                return Ok(Err(error).doing(self.doing("copy rows of"))?);
-            }
-            Err(_) => execute("ROLLBACK TO copy").await?,
+        // A key that does not fit is the fault of the table.
+        if self.of_keys {
+            return self.copy(name, path, key).await;
+        }
+        if batch.attempt(self.doing("copy rows of"), async || self.copy(name, path, key).await).await?.is_some() {
+            return Ok(());
         }
         // As text, so that Postgres can be asked for each value.
-        let text = batch.temporary("text");
+        let text = format!("{name}_text");
         self.create(&text, |_| "text".into()).await?;
-        self.copy(&text, path, key).await?.doing(self.doing("copy rows of"))?;
+        self.copy(&text, path, key).await?;
         self.set_misfits_aside(&text).await?;
         let cast = self.columns.iter().map(|column| format!("{}::{}", ident(&column.name), column.stage_kind()));
         let cast: Vec<_> = cast.chain(self.extra.iter().map(|name| (*name).to_owned())).collect();
-        Ok(execute(&format!("INSERT INTO {name} SELECT {} FROM {text}; DROP TABLE {text}", cast.join(", "))).await?)
+        let sql = format!("INSERT INTO {name} SELECT {} FROM {text}; TRUNCATE {text}", cast.join(", "));
+        Ok(batch.transaction.batch_execute(&sql).await.doing(self.doing("copy rows of"))?)
     }
 
-    async fn copy(&self, name: &str, path: &Path, key: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
+    async fn copy(&self, name: &str, path: &Path, key: &str) -> Result<(), Error> {
+        let doing = || self.doing("copy rows of");
         let unreadable = |error: ParquetError| Error::Parquet {
             batch: self.target.batch.number,
             object: key.to_owned(),
@@ -255,21 +296,16 @@ impl Stage<'_> {
         let mut columns: Vec<_> = self.columns.iter().map(|column| ident(&column.name)).collect();
         columns.extend(self.extra.iter().map(|name| (*name).to_owned()));
         let sql = format!("COPY {name} ({}) FROM STDIN (FORMAT csv)", columns.join(", "));
-        let sink = match self.target.batch.transaction.copy_in(&sql).await {
-            Ok(sink) => sink,
-            Err(error) => return Ok(Err(error)),
-        };
+        let sink = self.target.batch.transaction.copy_in(&sql).await.doing(doing())?;
         pin_mut!(sink);
         let (sender, mut pieces) = mpsc::channel(2);
         let reader = tokio::task::spawn_blocking(move || file.send(&sender));
         while let Some(piece) = pieces.recv().await {
             let sent: Result<(), tokio_postgres::Error> = sink.send(piece).await;
-            if let Err(error) = sent {
-                return Ok(Err(error));
-            }
+            sent.doing(doing())?;
         }
         match reader.await {
-            Ok(Ok(())) => Ok(sink.finish().await.map(drop)),
+            Ok(Ok(())) => Ok(sink.finish().await.map(drop).doing(doing())?),
             Ok(Err(error)) => Err(unreadable(error)),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
@@ -277,22 +313,15 @@ impl Stage<'_> {
 
     /// Writes its rows to the star table, less those that it would refuse, which go to quarantine.
     pub(crate) async fn land(&self) -> Result<Counts, Error> {
-        let execute = async |sql: &str| {
-            let done = self.target.batch.transaction.batch_execute(sql).await;
-            done.doing(self.doing("write the rows of"))
-        };
-        execute("SAVEPOINT land").await?;
-        let landed = match self.judge_and_write().await {
-            Err(Error::Postgres(error)) if error.is_of_data() => {
+        let batch = self.target.batch;
+        match batch.attempt(self.doing("write the rows of"), async || self.judge_and_write().await).await? {
+            Some(landed) => Ok(landed),
+            None => {
                 // What sets do not find: a column that the warehouse computes, a function in a constraint.
-                execute("ROLLBACK TO land").await?;
                 self.try_each().await?;
-                self.judge_and_write().await?
+                self.judge_and_write().await
             }
-            landed => landed?,
-        };
-        execute("RELEASE land").await?;
-        Ok(landed)
+        }
     }
 
     async fn judge_and_write(&self) -> Result<Counts, Error> {
@@ -307,19 +336,15 @@ impl Stage<'_> {
     /// 1.0 is not 1.00, and types that know no equality, as json, work.
     async fn upsert(&self, key: &[String]) -> Result<Counts, Error> {
         let Target { quoted: star, batch, .. } = self.target;
-        let content: Vec<_> =
-            self.columns.iter().map(|column| &column.name).filter(|column| !key.contains(column)).collect();
         let columns = self.columns("");
-        let mut set: Vec<_> = content.iter().map(|c| format!("{0} = EXCLUDED.{0}", ident(c))).collect();
-        let mut differs = match content.is_empty() {
-            true => "false".to_owned(),
-            false => format!("ROW({})::record *<> ROW({})::record", idents("s.", &content), idents("t.", &content)),
-        };
+        // The key too: 1.0 and 1.00 are one key.
+        let mut set: Vec<_> =
+            self.columns.iter().map(|column| format!("{0} = EXCLUDED.{0}", ident(&column.name))).collect();
+        let mut differs = format!("ROW({})::record *<> ROW({})::record", self.columns("s."), self.columns("t."));
         if self.target.star.marks_deletions() {
             set.push(format!("{DELETED_AT} = NULL"));
             differs.push_str(&format!(" OR s.{DELETED_AT} IS NOT NULL"));
         }
-        let action = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
         // A row that is equal is left out before the INSERT: ON CONFLICT … WHERE would lock it,
         // which is a write.
         let sql = format!(
@@ -327,7 +352,7 @@ impl Stage<'_> {
                  INSERT INTO {star} ({columns})
                  SELECT {columns} FROM {stage} t
                  WHERE NOT EXISTS (SELECT FROM {star} s WHERE {same_key} AND NOT ({differs}))
-                 ON CONFLICT ({keys}) DO {action}
+                 ON CONFLICT ({keys}) DO UPDATE SET {set}
                  RETURNING xmax = 0 AS inserted)
              SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), (SELECT count(*) FROM {name})
              FROM written",
@@ -335,6 +360,7 @@ impl Stage<'_> {
             name = self.name,
             same_key = self.target.same_key("s", "t"),
             keys = idents("", key),
+            set = set.join(", "),
         );
         let row = batch.transaction.query_one(&sql, &[]).await.doing(self.doing("write the rows of"))?;
         let [inserted, updated, all] = [0, 1, 2].map(|column| row.get::<_, i64>(column) as u64);

@@ -244,41 +244,49 @@ impl Comparison<'_> {
 
     /// The source's rows of a piece, as the warehouse would have them, in the order of their keys.
     async fn rows(&self, target: &Target<'_>, piece: Piece) -> Result<Vec<Row>, Error> {
-        let key: Vec<_> = target
-            .key
-            .iter()
-            .map(|column| column.key_text(&format!("t.{}::{}", ident(&column.name), column.kind)))
-            .collect();
-        let (key, keys) = (key.join(", "), target.key.len());
+        let execute = async |sql: &str| {
+            let done = self.scratch.transaction.batch_execute(sql).await;
+            done.doing(target.doing("print the rows of"))
+        };
+        // A temporary table is locked to the end of what made it.
+        execute("SAVEPOINT piece").await?;
+        let rows = self.printed(target, piece).await?;
+        execute("ROLLBACK TO piece; RELEASE piece").await?;
+        Ok(rows)
+    }
+
+    async fn printed(&self, target: &Target<'_>, piece: Piece) -> Result<Vec<Row>, Error> {
+        let each = |columns: &[&Column], of: &dyn Fn(&Column) -> String| {
+            columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(", ")
+        };
         let mut rows = Vec::new();
         if let Some(path) = piece.rows {
             let stage = target.rows(&[CHANGED]).await?.of_batch(NO_BATCH);
             stage.fill_from(&path, "the rows of the source").await?;
             stage.fit().await?;
-            let names: Vec<_> = target.columns.iter().map(|column| literal(&column.name)).collect();
-            let each =
-                |of: &dyn Fn(&Column) -> String| target.columns.iter().map(|c| of(c)).collect::<Vec<_>>().join(", ");
-            let texts = each(&|column| format!("t.{}::text", ident(&column.name)));
-            let typed = each(&|column| format!("t.{}::{}", ident(&column.name), column.kind));
+            let typed = |column: &Column| format!("t.{}::{}", ident(&column.name), column.kind);
             let query = format!(
-                "SELECT {key}, {CHANGED}, json_object(ARRAY[{names}], ARRAY[{texts}]), {typed} FROM {stage} t",
-                names = names.join(", "),
+                "SELECT {key}, {CHANGED}, json_object(ARRAY[{names}], ARRAY[{texts}]), {values} FROM {stage} t",
+                key = each(&target.key, &|column| column.key_text(&typed(column))),
+                names = each(&target.columns, &|column| literal(&column.name)),
+                texts = each(&target.columns, &|column| format!("t.{}::text", ident(&column.name))),
+                values = each(&target.columns, &typed),
                 stage = stage.name,
             );
             for mut line in self.read_fitting(&stage, &query).await? {
-                let values = line.split_off(keys + 2);
+                let values = line.split_off(target.key.len() + 2);
                 let star_row = line.pop().flatten().unwrap_or_default();
                 rows.push(row(line, Outcome::Written { values, star_row }));
             }
             rows.extend(self.refused(target).await?);
-            self.drop(&stage).await?;
         }
         for (path, has_reason) in [(piece.misfits, true), (piece.filtered, false)] {
             let Some(path) = path else { continue };
             let stage = target.keys(if has_reason { &[CHANGED, REASON] } else { &[CHANGED] }).await?;
             stage.fill_from(&path, "the keys of the source").await?;
             let reason = if has_reason { format!(", {REASON}") } else { String::new() };
-            let query = format!("SELECT {key}, {CHANGED}{reason} FROM {} t", stage.name);
+            let key = each(&target.key, &|column| column.key_text(&format!("t.{}", ident(&column.name))));
+            let query = format!("SELECT {key}, {CHANGED}{reason} FROM {} t", stage.typed());
             for mut line in self.read(target, &query).await? {
                 let outcome = match has_reason {
                     true => Outcome::Refused { reason: line.pop().flatten().unwrap_or_default(), star_row: None },
@@ -286,7 +294,6 @@ impl Comparison<'_> {
                 };
                 rows.push(row(line, outcome));
             }
-            self.drop(&stage).await?;
         }
         rows.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(rows)
@@ -294,8 +301,8 @@ impl Comparison<'_> {
 
     /// The rows that were set aside on their way here.
     async fn refused(&self, target: &Target<'_>) -> Result<Vec<Row>, Error> {
-        let sql = "DELETE FROM blackwater.quarantine WHERE star_schema = $1 AND star_table = $2 AND batch = $3
-                   RETURNING key, reason, star_row";
+        let sql = "SELECT key, reason, star_row FROM blackwater.quarantine
+                   WHERE star_schema = $1 AND star_table = $2 AND batch = $3";
         let number = NO_BATCH as i64;
         let gone = self.scratch.transaction.query(sql, &[&self.load.schema, &target.name, &number]).await;
         let refused = |entry: &tokio_postgres::Row| {
@@ -309,28 +316,16 @@ impl Comparison<'_> {
         Ok(gone.doing(target.doing("read what is refused of"))?.iter().map(refused).collect())
     }
 
-    async fn drop(&self, stage: &Stage<'_>) -> Result<(), Error> {
-        let dropped = self.scratch.transaction.batch_execute(&format!("DROP TABLE {}", stage.name)).await;
-        Ok(dropped.doing("drop a temporary table")?)
-    }
-
     /// All rows of a query over a stage, as text, less those that the star table's types refuse.
     async fn read_fitting(&self, stage: &Stage<'_>, query: &str) -> Result<Vec<Vec<Option<String>>>, Error> {
-        let execute = async |sql: &str| {
-            let done = self.scratch.transaction.batch_execute(sql).await;
-            done.doing(stage.target.doing("print the rows of"))
-        };
-        execute("SAVEPOINT read").await?;
-        let read = match self.read(stage.target, query).await {
-            Err(Error::Postgres(error)) if error.is_of_data() => {
-                execute("ROLLBACK TO read").await?;
+        let target = stage.target;
+        match self.scratch.attempt(target.doing("print the rows of"), async || self.read(target, query).await).await? {
+            Some(read) => Ok(read),
+            None => {
                 stage.try_each().await?;
-                self.read(stage.target, query).await?
+                self.read(target, query).await
             }
-            read => read?,
-        };
-        execute("RELEASE read").await?;
-        Ok(read)
+        }
     }
 
     /// All rows of a query, as text.

@@ -9,7 +9,8 @@ use crate::error::Error;
 /// What tells a view made here from one that only has its name.
 const COMMENT: &str = "Made by Blackwater: the newest version of each row, less those deleted at the source";
 
-fn name(table: &str) -> String {
+/// The name of a history's view.
+pub(crate) fn name(table: &str) -> String {
     format!("current_{table}")
 }
 
@@ -17,7 +18,7 @@ fn name(table: &str) -> String {
 const VIEWS: &str = "
     SELECT c.relname::text, pg_get_userbyid(c.relowner)::text, c.relowner = current_user::regrole
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = ANY($2) AND c.relkind = 'v' AND obj_description(c.oid, 'pg_class') = $3";
+    WHERE n.nspname = $1 AND c.relname::text = ANY($2) AND c.relkind = 'v' AND obj_description(c.oid, 'pg_class') = $3";
 
 const GRANTS: &str = "
     SELECT g.privilege_type, g.attname, r.rolname::text, g.is_grantable

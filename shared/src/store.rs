@@ -386,7 +386,8 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// The key of a data object: under the number and the run that it is written for, so that no two
-/// runs ever write the same one. What is not a letter, digit, `_` or `-` is written as `=XX`.
+/// runs ever write the same one. What is not a letter, digit, `_` or `-` is written as `=XX`; of a name that is
+/// too long for a file that way there is a beginning, and a hash.
 #[must_use]
 pub fn data_key(batch: u64, run: uuid::Uuid, table: &str, part: usize, extension: &str) -> String {
     let mut name = String::new();
@@ -395,6 +396,11 @@ pub fn data_key(batch: u64, run: uuid::Uuid, table: &str, part: usize, extension
             true => name.push(byte.into()),
             false => name.push_str(&format!("={byte:02X}")),
         }
+    }
+    if name.len() > 63 {
+        name.truncate(46);
+        name.push('=');
+        name.push_str(&sha256(table.as_bytes())[..16]);
     }
     format!("data/{batch:012}/{run}/{name}.{part:04}.{extension}")
 }

@@ -182,11 +182,31 @@ async fn what_of_the_warehouse_will_not_work() {
             "error, warehouse: dim_staff: the key staff_id is integer at the source, and the column is smallint",
         ),
         ("staff_id        integer PRIMARY KEY", "staff_id bigint PRIMARY KEY", ""),
+        (
+            "CREATE TABLE IF NOT EXISTS dim_counterparty (",
+            "CREATE TABLE IF NOT EXISTS dim_counterparty (CHECK (dim_counterparty IS NOT NULL),",
+            "error, warehouse: dim_counterparty: the CHECK constraint dim_counterparty_check speaks of the row as a whole",
+        ),
+        (
+            "CREATE TABLE IF NOT EXISTS dim_counterparty (",
+            "CREATE TABLE IF NOT EXISTS dim_counterparty (CHECK (tableoid > 0),",
+            "error, warehouse: dim_counterparty: the CHECK constraint dim_counterparty_tableoid_check speaks of the row \
+             as a whole or of a system column",
+        ),
+        (
+            "CREATE TABLE IF NOT EXISTS dim_counterparty (",
+            "CREATE TABLE IF NOT EXISTS dim_counterparty (parent integer REFERENCES dim_counterparty,",
+            "",
+        ),
     ] {
         assert!(schema.contains(from), "{from}");
         std::fs::write(&file, schema.replace(from, to)).unwrap();
         says(&world, expected).await;
     }
+    let circle = "ALTER TABLE dim_staff ADD far integer REFERENCES dim_counterparty DEFERRABLE INITIALLY DEFERRED;
+        ALTER TABLE dim_counterparty ADD near integer REFERENCES dim_staff DEFERRABLE INITIALLY DEFERRED";
+    std::fs::write(&file, format!("{schema};{circle}")).unwrap();
+    says(&world, "advice, warehouse: the foreign keys of dim_counterparty, dim_staff lead in a circle").await;
     std::fs::write(&file, schema).unwrap();
     world.run().await;
     // Something of somebody's depends on a view that a change of the schema takes down.
@@ -195,6 +215,32 @@ async fn what_of_the_warehouse_will_not_work() {
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("{text}\n-- changed\n")).unwrap();
     says(&world, "error, warehouse: cannot make the view \"public\".\"current_fact_payment\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_must_not_take_texts_for_the_same_that_differ() {
+    let collation = "DO $$ BEGIN IF to_regcollation('ci') IS NULL THEN
+        CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false); END IF; END $$;
+        CREATE EXTENSION IF NOT EXISTS citext;";
+    let star = |kind: &str| {
+        format!("{collation} CREATE TABLE IF NOT EXISTS dim_t (id {kind} PRIMARY KEY, v text, deleted_at timestamptz)")
+    };
+    let source = "CREATE TABLE t (id text PRIMARY KEY, v text)";
+    let pack = [("schema.sql", star("text COLLATE ci")), ("dim_t.sql", "SELECT id, v FROM t".into())];
+    let world = World::of(source, &pack.each_ref().map(|(file, text)| (*file, text.as_str())), &[]).await;
+    let refused = "error, warehouse: dim_t: the key id takes values for the same that differ";
+    says(&world, refused).await;
+    std::fs::write(world.pack().join("schema.sql"), star("citext")).unwrap();
+    says(&world, refused).await;
+    world.source.batch_execute("CREATE EXTENSION citext; ALTER TABLE t ALTER id TYPE citext").await.unwrap();
+    says(&world, "").await;
+    // The key of a row may change its case then.
+    world.source.batch_execute("INSERT INTO t VALUES ('a', '1'), ('B', '2')").await.unwrap();
+    world.run().await;
+    world.source.batch_execute("UPDATE t SET id = upper(id)").await.unwrap();
+    world.run().await;
+    assert_eq!(world.in_warehouse("SELECT string_agg(id || v, ' ' ORDER BY v) FROM dim_t").await, Some("A1 B2".into()));
+    assert_eq!(world.blackwater(&["verify"]).await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

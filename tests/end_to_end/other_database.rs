@@ -539,3 +539,51 @@ async fn a_history_of_another_database_keeps_every_version() {
         assert_eq!(found, expected, "{what}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_may_be_as_long_as_postgres_lets_them_be() {
+    let name = |end: &str| format!("{}{end}", "ß".repeat(31));
+    let (t, u, id, v, w) = (name("t"), name("u"), name("i"), name("v"), name("w"));
+    let source = format!(
+        "CREATE TABLE {u} ({id} integer PRIMARY KEY, {v} text);
+         CREATE TABLE {t} ({id} integer PRIMARY KEY, {v} integer, {w} text);
+         INSERT INTO {u} VALUES (1, 'one'), (2, 'two');
+         INSERT INTO {t} VALUES (1, 1, 'a'), (2, 1, NULL), (3, 2, 'c'), (4, NULL, 'd')"
+    );
+    let (one, two) = (name("1"), name("2"));
+    let star = |name: &str| {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {name} ({id} integer PRIMARY KEY, {v} text, {w} text NOT NULL, deleted_at timestamptz)"
+        )
+    };
+    let schema = format!("{}; {}", star(&one), star(&two));
+    let model = format!("SELECT {t}.{id}, {u}.{v}, {t}.{w} FROM {t} LEFT JOIN {u} ON {u}.{id} = {t}.{v}");
+    let filtered = format!("{model} WHERE {t}.{w} <> 'd'");
+    let (file, other) = (format!("{one}.sql"), format!("{two}.sql"));
+    let pack = [("schema.sql", schema.as_str()), (&file, &model), (&other, &filtered)];
+    let world = World::of(&source, &pack, &[]).await;
+    let agrees = async |expected: &str| {
+        let finished = world.blackwater(&["verify"]).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let rows =
+            format!("SELECT string_agg(concat({id}, {v}, {w}), ' ' ORDER BY {id}) FROM {one} WHERE deleted_at IS NULL");
+        assert_eq!(world.in_warehouse(&rows).await, Some(expected.into()));
+    };
+    world.run().await;
+    agrees("1onea 3twoc 4d").await;
+    assert_eq!(world.quarantine().await, [format!("{one} {id}=2: {w} is NULL, and the column is NOT NULL")]);
+    let change = format!(
+        "DELETE FROM {t} WHERE {id} = 3; UPDATE {t} SET {w} = 'b' WHERE {id} = 2; UPDATE {u} SET {v} = 'ONE' WHERE {id} = 1"
+    );
+    world.source.batch_execute(&change).await.unwrap();
+    world.run().await;
+    agrees("1ONEa 2ONEb 4d").await;
+    // There would be no room for the name of its view.
+    let text = std::fs::read_to_string(world.pack().join("schema.sql")).unwrap();
+    let history = format!("CREATE TABLE {} (r bigserial PRIMARY KEY, {id} integer)", name("h"));
+    std::fs::write(world.pack().join("schema.sql"), format!("{text}; {history}")).unwrap();
+    std::fs::write(world.pack().join(format!("{}.sql", name("h"))), format!("SELECT {id} FROM {t}")).unwrap();
+    let refused = format!("the name of its view, current_{}, would be longer than 63 bytes", name("h"));
+    let finished = world.blackwater(&["check"]).await;
+    assert!(finished.code == Some(3) && finished.stdout.contains(&refused), "{finished:?}");
+}

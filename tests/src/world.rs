@@ -82,7 +82,9 @@ impl World {
     }
 
     async fn empty(oracle: Vec<Oracle>) -> Self {
-        let settings = [("max_prepared_transactions", "10"), ("autovacuum", "off")];
+        // Few locks, so that whoever takes many is found out.
+        let settings =
+            [("max_prepared_transactions", "10"), ("autovacuum", "off"), ("max_locks_per_transaction", "10")];
         let server = tokio::task::spawn_blocking(move || Postgres::start(&settings)).await.unwrap().unwrap();
         let admin = connect(&server.url("postgres")).await;
         admin.batch_execute("CREATE DATABASE source").await.unwrap();
