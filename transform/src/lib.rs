@@ -326,10 +326,7 @@ impl Transform {
     /// The models of this pack that the batch holds the rows for. One that came into the pack, or
     /// got other joins, after the batch is left out: extract reads all its rows for it again.
     fn models(&self, extracted: &Extracted) -> Result<Vec<Made<'_>>, Error> {
-        let kind = |table: &str, column: &str| {
-            let mut columns = extracted.tables.get(table)?.columns.iter();
-            columns.find(|known| known.name == column).map(|known| Type::of(&known.kind))
-        };
+        let refuse = |model: &Model, why| Error::Model { batch: extracted.head.batch, file: model.file.clone(), why };
         let mut models = Vec::new();
         for model in self.pack.models.values() {
             let holds = |state: &ModelState| state.joins.iter().eq(model.selects.iter().map(|select| &select.from));
@@ -337,23 +334,12 @@ impl Transform {
                 continue;
             }
             if let Some(missing) = model.source_tables().find(|table| !extracted.tables.contains_key(*table)) {
-                let (batch, file) = (extracted.head.batch, model.file.clone());
-                return Err(Error::Model { batch, file, why: format!("the batch has no table {missing}") });
+                return Err(refuse(model, format!("the batch has no table {missing}")));
             }
-            match model.typed(kind) {
-                Ok(typed) => {
-                    let key = key(&extracted.tables, model).map_err(|why| Error::Model {
-                        batch: extracted.head.batch,
-                        file: model.file.clone(),
-                        why,
-                    })?;
-                    models.push(Made { model, typed, key });
-                }
+            match self.made(&extracted.tables, model) {
+                Ok(made) => models.push(made),
                 Err(_) if extracted.head.pack != self.pack.hash => {}
-                Err(why) => {
-                    let (batch, file) = (extracted.head.batch, model.file.clone());
-                    return Err(Error::Model { batch, file, why: why.to_string() });
-                }
+                Err(why) => return Err(refuse(model, why)),
             }
         }
         Ok(models)
