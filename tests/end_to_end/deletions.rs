@@ -156,13 +156,16 @@ async fn a_row_that_a_model_lets_through_and_then_not_needs_no_keys() {
     let source = "CREATE TABLE t (id integer PRIMARY KEY, v integer); INSERT INTO t VALUES (1, 1), (2, 20), (3, 3)";
     let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v smallint, deleted_at timestamptz)";
     let pack = [("schema.sql", schema), ("dim_t.sql", "SELECT id, v FROM t WHERE v < 10 OR v > 90")];
-    let oracle = [("dim_t WHERE deleted_at IS NULL", "SELECT id, v FROM t WHERE (v < 10 OR v > 90) AND v < 40000")];
+    let oracle = [("dim_t WHERE deleted_at IS NULL", "SELECT id, v FROM t WHERE v < 10 OR v > 90")];
     let world = World::of(source, &pack, &oracle).await;
     // Let through, not let through, set aside, and each from every other.
     for value in [1, 20, 2, 50000, 20, 50000, 3] {
         world.source.batch_execute(&format!("UPDATE t SET v = {value} WHERE id = 2")).await.unwrap();
-        let report = world.run_and_agree().await;
+        let report = world.run().await;
         let is_held = u64::from(value == 50000);
+        if is_held == 0 {
+            world.agree().await;
+        }
         assert_eq!((&report["load"]["quarantine"], &report["keys"]), (&is_held.into(), &Value::Null), "{report}");
         assert_eq!(report["load"]["batches"][0]["notices"].as_array().unwrap().len(), 0, "{report}");
     }
