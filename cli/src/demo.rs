@@ -1,16 +1,15 @@
 //! The demo: a source, two buckets and a warehouse of its own on this machine, gone when it ends.
 
-use std::time::Instant;
-
 use anyhow::Context;
 use blackwater_local::postgres::Postgres;
 use blackwater_local::totesys;
 use blackwater_shared::config::Config;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls};
 
 use crate::{open, print, text};
 
-pub(crate) async fn run() -> anyhow::Result<()> {
+/// `deals` are the orders to make on top of the sample; with `keep` it waits, with everything there, to be ended.
+pub(crate) async fn run(deals: u32, keep: bool) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("blackwater-demo-").tempdir()?;
     print("Starting a private Postgres and an S3 server on this machine …\n")?;
     let server = tokio::task::spawn_blocking(|| Postgres::start(&[])).await??;
@@ -18,44 +17,87 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     admin.batch_execute("CREATE DATABASE totesys").await?;
     admin.batch_execute("CREATE DATABASE warehouse").await?;
     let source = connect(&server.url("totesys")).await?;
+    print(&format!("Making a source database: two years of a trading company, {deals} orders …\n"))?;
     totesys::create(&source).await.context("cannot load the sample data")?;
+    totesys::make_deals(&source, deals).await.context("cannot make orders")?;
     totesys::write_pack(&folder.path().join("models/totesys"))?;
     let file = folder.path().join("blackwater.toml");
     std::fs::write(&file, configuration(&server))?;
     let config = Config::load(Some(&file), std::iter::empty())?;
     let (pipeline, _buckets) = open(&config).await?;
 
-    for (title, changes) in [("The first batch: everything", None), ("Changes", Some(totesys::file("changes.sql")))] {
-        print(&format!("\n{title}\n"))?;
-        if let Some(changes) = changes {
-            let steps = changes
-                .lines()
-                .filter_map(|line| line.strip_prefix("-- "))
-                .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
-            print(&steps.map(|step| format!("  {step}\n")).collect::<String>())?;
-            source.batch_execute(changes).await.context("cannot change the sample data")?;
-        }
-        let started = Instant::now();
-        let report = pipeline.run().await?;
-        print(&format!("{}{:.1} s\n", text::run(&report), started.elapsed().as_secs_f64()))?;
-    }
-    print("\nOnce more, with nothing changed\n")?;
+    heading("First, everything")?;
     print(&text::run(&pipeline.run().await?))?;
 
-    print("\nWhat does not fit is set aside, and the rest goes on\n")?;
+    heading("Then changes of every kind")?;
+    let open = connect(&server.url("totesys")).await?;
+    open.batch_execute("BEGIN").await?;
+    change(&open, "late.sql").await?;
+    change(&source, "changes.sql").await?;
+    print(&text::run(&pipeline.run().await?))?;
+    print("\nThese rows do not fit. They are set aside, with the reason, and all else went on:\n")?;
     print(&text::quarantine(&pipeline.quarantine(None, &[]).await?))?;
-    print("\nThe warehouse beside the source, whole row by whole row\n")?;
+
+    heading("A transaction that was open all the while commits, and what did not fit is put right")?;
+    open.batch_execute("COMMIT").await?;
+    change(&source, "put_right.sql").await?;
+    print(&text::run(&pipeline.run().await?))?;
+
+    heading("Once more, with nothing changed")?;
+    print(&text::run(&pipeline.run().await?))?;
+
+    heading("The warehouse beside the source, whole row by whole row")?;
     let verification = pipeline.verify().await?.context("no batch is applied")?;
     print(&text::verify(&verification))?;
-    let different: u64 = verification.tables.iter().map(|table| table.different).sum();
-    anyhow::ensure!(different == 0, "the two sides differ; please report this");
+    let differs = verification.tables.iter().any(|table| table.equal == 0 || table.different + table.not_yet > 0);
+    anyhow::ensure!(!differs, "the two sides differ; please report this");
 
     let warehouse = connect(&server.url("warehouse")).await?;
-    let left = ask(&source, totesys::file("question.source.sql")).await?;
-    let right = ask(&warehouse, totesys::file("question.warehouse.sql")).await?;
-    print(&format!("\nThe same question on each side: what was sold most\nsource\n{left}warehouse\n{right}"))?;
-    anyhow::ensure!(left == right, "the two sides disagree; please report this");
-    print("\nThey agree. Everything started here is gone now. To use your own databases, see the README.\n")
+    for (title, query) in totesys::questions() {
+        heading(title)?;
+        let rows = warehouse.query(query, &[]).await.with_context(|| format!("cannot ask for {title}"))?;
+        let rows: Vec<_> = rows.iter().map(|row| (row.get::<_, String>(0), row.get::<_, f64>(1))).collect();
+        print(&text::bars(&rows))?;
+    }
+    match keep {
+        false => print(GONE),
+        true => {
+            print(&format!(
+                "\nAll of it is running, until Ctrl-C. In another terminal:\n  \
+                 psql '{source}'        # the source: change something\n  \
+                 psql '{warehouse}'      # the warehouse\n  \
+                 alias bw='{program} --config {file}'\n  \
+                 bw run; bw status; bw verify; bw quarantine list\n\
+                 The buckets are in {buckets}\n",
+                source = server.url("totesys"),
+                warehouse = server.url("warehouse"),
+                program = std::env::current_exe()?.display(),
+                file = file.display(),
+                buckets = folder.path().join("buckets").display(),
+            ))?;
+            std::future::pending().await
+        }
+    }
+}
+
+const GONE: &str = "
+Everything that was started here is gone. What to try next:
+  blackwater demo --keep         the same, left running: change the source, run, compare
+  blackwater demo --rows 100000  with more orders
+  the README's next section      your own databases, in five steps
+";
+
+fn heading(text: &str) -> anyhow::Result<()> {
+    print(&format!("\n── {text}\n"))
+}
+
+/// Changes the source as a file of the sample says, and prints what each step is.
+async fn change(client: &Client, file: &str) -> anyhow::Result<()> {
+    let sql = totesys::file(file);
+    let steps = sql.lines().filter_map(|line| line.strip_prefix("-- "));
+    let steps = steps.filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
+    print(&steps.map(|step| format!("  {step}\n")).collect::<String>())?;
+    client.batch_execute(sql).await.with_context(|| format!("cannot change the source by {file}"))
 }
 
 fn configuration(server: &Postgres) -> String {
@@ -82,15 +124,4 @@ async fn connect(url: &str) -> anyhow::Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
-}
-
-async fn ask(client: &Client, question: &str) -> anyhow::Result<String> {
-    let (mut columns, mut rows) = (Vec::new(), Vec::new());
-    for message in client.simple_query(question).await? {
-        if let SimpleQueryMessage::Row(row) = message {
-            columns = row.columns().iter().map(|column| column.name().to_owned()).collect();
-            rows.push((0..row.len()).map(|place| row.get(place).unwrap_or("NULL").to_owned()).collect());
-        }
-    }
-    Ok(text::answer(columns, rows))
 }

@@ -1,28 +1,37 @@
 //! The `blackwater` program: parses, prints, exits.
 
 mod demo;
+mod progress;
 mod quarantine;
 mod text;
+mod watch;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
 
 use blackwater_extract::Request;
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_pipeline::Pipeline;
 use blackwater_shared::config::{self, Config};
 use blackwater_shared::finding::Level;
+use blackwater_shared::progress::TARGET;
 use blackwater_shared::store;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Keeps a star-schema warehouse in step with an operational Postgres database.
 #[derive(Parser)]
-#[command(name = "blackwater", version)]
+#[command(name = "blackwater", version = env!("BLACKWATER_VERSION"))]
 struct Arguments {
     /// The configuration [default: blackwater.toml here; variables BLACKWATER_… override it]
     #[arg(long, global = true, value_name = "FILE")]
@@ -50,6 +59,12 @@ enum Command {
         /// Exit with 3 if rows are in quarantine
         #[arg(long)]
         strict: bool,
+    },
+    /// Run again and again, until Ctrl-C or SIGTERM; what fails is tried again
+    Watch {
+        /// How long from the begin of a run to the next: 30s, 5m, 1h
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = watch::duration)]
+        every: Duration,
     },
     /// Write what changed in the source to the ingestion bucket
     Extract {
@@ -83,8 +98,26 @@ enum Command {
         #[command(subcommand)]
         action: Quarantine,
     },
+    /// Print what makes a shell complete this program's arguments
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Into this folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
     /// See it work: private servers, sample data, changes of every kind, both sides compared
-    Demo,
+    Demo {
+        /// How many orders to make
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+        rows: u32,
+        /// Leave everything running at the end, and say how to connect
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -116,39 +149,79 @@ fn main() -> ExitCode {
     let level = [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG][usize::from(arguments.verbose.min(2))];
     // What others log is theirs to judge: a client of S3 or Postgres may print what it sends.
     let ours = Targets::new().with_default(LevelFilter::WARN).with_target("blackwater", level);
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry().with(lines).with(ours).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    // https://no-color.org
+    let has_color = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(|| Lines)
+        .with_ansi(has_color)
+        .with_filter(ours.with_target(TARGET, LevelFilter::OFF));
+    let bar = (is_terminal && arguments.format == Format::Text).then(progress::start);
+    tracing_subscriber::registry().with(lines).with(bar).init();
     match try_main(&arguments) {
         Ok(code) => code,
         Err(error) => {
-            match arguments.format {
-                Format::Text => eprintln!("error: {error:#}"),
-                Format::Json => {
-                    let _ = print(&serde_json::json!({ "error": format!("{error:#}") }).to_string());
-                }
-            }
+            failure(&error, arguments.format);
             let usage = error.chain().any(|cause| {
                 cause.is::<config::Error>()
                     || matches!(cause.downcast_ref(), Some(blackwater_pipeline::Error::Pack(_)))
                     || matches!(cause.downcast_ref(), Some(blackwater_extract::Error::UnknownTable { .. }))
             });
-            match error.is::<Interrupted>() {
-                true => ExitCode::from(130),
-                false => ExitCode::from(if usage { 2 } else { 1 }),
+            match error.downcast_ref() {
+                Some(Interrupted(code)) => ExitCode::from(*code),
+                None => ExitCode::from(if usage { 2 } else { 1 }),
             }
         }
     }
 }
 
+/// Says what failed.
+fn failure(error: &anyhow::Error, format: Format) {
+    match format {
+        Format::Text => progress::without(|| eprintln!("error: {error:#}")),
+        Format::Json => {
+            let _ = print(&format!("{}\n", serde_json::json!({ "error": format!("{error:#}") })));
+        }
+    }
+}
+
+/// Standard error, without a bar in the way.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        progress::without(|| std::io::stderr().write(text))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 #[tokio::main]
 async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if let Command::Demo = arguments.command {
-        // What the demo started is gone when its future is dropped.
-        return tokio::select! {
-            done = demo::run() => done.map(|()| ExitCode::SUCCESS),
-            signal = interrupt() => Err(signal?.into()),
-        };
+    match &arguments.command {
+        Command::Demo { rows, keep } => {
+            let mut signals = Signals::new()?;
+            // What the demo started is gone when its future is dropped.
+            return tokio::select! {
+                done = demo::run(*rows, *keep) => done.map(|()| ExitCode::SUCCESS),
+                signal = signals.next() => Err(signal.interrupted().into()),
+            };
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "blackwater", &mut text);
+            print(&String::from_utf8_lossy(&text))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Man { folder } => {
+            let written = std::fs::create_dir_all(folder)
+                .and_then(|()| clap_mangen::generate_to(Arguments::command().disable_help_subcommand(true), folder));
+            written.with_context(|| format!("cannot write manual pages into {}", folder.display()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
     let (pipeline, _server) = open(&config).await?;
@@ -159,6 +232,7 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             report(format, &done, text::run)?;
             return Ok(quarantine::warn(done.load.quarantine, *strict));
         }
+        Command::Watch { every } => watch::run(&pipeline, *every, format).await?,
         Command::Extract { full } => {
             let request = match full {
                 None => Request::Changes,
@@ -190,7 +264,7 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(if differs { 3 } else { 0 }));
         }
         Command::Quarantine { action } => quarantine::run(action, &pipeline, format).await?,
-        Command::Demo => {}
+        Command::Demo { .. } | Command::Completions { .. } | Command::Man { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -208,19 +282,45 @@ async fn open(config: &Config) -> anyhow::Result<(Pipeline, Option<S3>)> {
     Ok((Pipeline::new(config, client)?, server))
 }
 
-/// Somebody wants an end: 130, as shells have it for SIGINT.
+/// A signal that asks for an end.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    Interrupt,
+    Terminate,
+}
+
+/// Somebody wants an end.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; what was started here is gone")]
-struct Interrupted;
+struct Interrupted(u8);
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn interrupt() -> std::io::Result<Interrupted> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed?,
-        _ = terminate.recv() => {}
+impl Stop {
+    /// The exit code, as shells have it: 128 and the signal's number.
+    fn interrupted(self) -> Interrupted {
+        Interrupted(match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        })
     }
-    Ok(Interrupted)
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
+    }
 }
 
 fn report<T: Serialize + ?Sized>(format: Format, report: &T, text: fn(&T) -> String) -> anyhow::Result<()> {
@@ -232,7 +332,7 @@ fn report<T: Serialize + ?Sized>(format: Format, report: &T, text: fn(&T) -> Str
 
 /// Prints to standard output; that nobody listens any more is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match progress::without(|| std::io::stdout().write_all(text.as_bytes())) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }

@@ -1,16 +1,17 @@
 //! Reports as text for a terminal.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use blackwater_extract::{Outcome, TableSize};
-use blackwater_load::{Difference, Entry, Verdict, What};
+use blackwater_load::{Counts, Difference, Entry, Verdict, What};
 use blackwater_pipeline::{Batch, Check, Status, Verification};
 use blackwater_shared::finding::{About, Finding, Level};
 use serde_json::Value;
 
 use crate::quarantine::Shown;
 
-/// Lines of cells, each column as wide as its widest cell; numbers to the right.
+/// Lines of cells, each column as wide as its widest cell; numbers, and what stands over one, to the right.
 fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -18,8 +19,10 @@ fn table(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let number = cell.starts_with(|c: char| c.is_ascii_digit());
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let is_number = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+            let last = rows.last().and_then(|row| row.get(column));
+            let number = is_number(cell) || rows.len() > 1 && last.is_some_and(|last| is_number(last));
             match number {
                 true => line.push_str(&format!("  {cell:>width$}")),
                 false => line.push_str(&format!("  {cell:<width$}")),
@@ -119,8 +122,86 @@ pub(crate) fn load(report: &blackwater_load::Report) -> String {
 }
 
 pub(crate) fn run(report: &blackwater_pipeline::Report) -> String {
-    let keys = report.keys.as_ref().map(extract).unwrap_or_default();
-    extract(&report.extract) + &keys + &transform(&report.transform) + &load(&report.load)
+    let mut text = String::new();
+    for extract in [Some(&report.extract), report.keys.as_ref()].into_iter().flatten() {
+        text.push_str(&extracted(extract));
+    }
+    if report.load.batches.is_empty() {
+        return text + &load(&report.load);
+    }
+    for batch in &report.load.batches {
+        let _ = writeln!(text, "batch {}", batch.batch);
+        let made = report.transform.batches.iter().find(|made| made.batch == batch.batch);
+        text.push_str(&applied(batch, made.map_or(&[], |made| &made.tables)));
+        for notice in &batch.notices {
+            let _ = writeln!(text, "load: {notice}");
+        }
+    }
+    let blackwater_pipeline::Seconds { extract, transform, load } = report.seconds;
+    let _ = writeln!(text, "extract {extract:.1} s, transform {transform:.1} s, load {load:.1} s");
+    text
+}
+
+/// What extract did, in a line; the notices before it, and why tables were read in full.
+fn extracted(report: &blackwater_extract::Report) -> String {
+    let Some(batch) = report.batch.filter(|_| report.outcome == Outcome::Batch) else { return extract(report) };
+    let mut text: String = report.notices.iter().map(|notice| format!("extract: {notice}\n")).collect();
+    let tables: Vec<_> = report.tables.iter().filter(|table| table.rows > 0).collect();
+    let mut why: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for table in &report.tables {
+        if let Some(full) = &table.full {
+            why.entry(full).or_default().push(&table.table);
+        }
+    }
+    for (why, full) in why {
+        let full = if full.len() == report.tables.len() { "every table".into() } else { full.join(", ") };
+        let _ = writeln!(text, "extract: {full} in full: {why}");
+    }
+    let keys: Vec<_> = report.tables.iter().filter(|table| table.keys).map(|table| table.table.as_str()).collect();
+    let keys = if keys.is_empty() { String::new() } else { format!(", and the keys of {}", keys.join(", ")) };
+    let (sum, bytes) = tables.iter().fold((0, 0), |(sum, bytes), table| (sum + table.rows, bytes + table.bytes));
+    let _ = writeln!(
+        text,
+        "extract: batch {batch} has {} of {} source tables{keys}, {} as CSV",
+        rows(sum),
+        tables.len(),
+        size(bytes)
+    );
+    text
+}
+
+/// One of the numbers of a star table.
+type Count = fn(&Counts) -> u64;
+
+/// What became of a batch: a line for each star table.
+fn applied(batch: &blackwater_load::BatchReport, made: &[blackwater_transform::TableReport]) -> String {
+    let names: BTreeSet<_> =
+        made.iter().map(|table| &table.table).chain(batch.tables.iter().map(|t| &t.table)).collect();
+    // What seldom happens has a column where it did.
+    let seldom: [(&str, Count); 3] =
+        [("deleted", |c| c.deleted), ("quarantined", |c| c.quarantined), ("released", |c| c.released)];
+    let told: Vec<_> = seldom.iter().filter(|(_, count)| batch.tables.iter().any(|t| count(&t.counts) > 0)).collect();
+    let heads = ["star table", "read", "written", "unchanged"].into_iter();
+    let heads = heads.chain(told.iter().map(|(head, _)| *head)).chain(["Parquet"]);
+    let mut lines = vec![heads.map(str::to_owned).collect::<Vec<_>>()];
+    for name in names {
+        let made = made.iter().find(|table| table.table == *name);
+        let counts = batch.tables.iter().find(|table| table.table == *name).map(|table| table.counts);
+        let counts = counts.unwrap_or_default();
+        let read = made.map_or(0, |made| made.rows + made.misfits);
+        let always = [read, counts.inserted + counts.updated, counts.unchanged].map(|count| count.to_string());
+        let seldom = told.iter().map(|(_, count)| match count(&counts) {
+            0 => "-".to_owned(),
+            count => count.to_string(),
+        });
+        let bytes = size(made.map_or(0, |made| made.bytes));
+        lines.push([name.clone()].into_iter().chain(always).chain(seldom).chain([bytes]).collect());
+    }
+    let mut text = table(&lines);
+    for table in made.iter().filter(|table| table.left_out > 0) {
+        let _ = writeln!(text, "{} leaves out what does not fit in {}", table.table, rows(table.left_out));
+    }
+    text
 }
 
 pub(crate) fn status(status: &Status) -> String {
@@ -268,8 +349,20 @@ pub(crate) fn discarded(entry: &Entry) -> String {
     format!("{}, {}: left out until it changes at the source\n", entry.table, key(entry))
 }
 
-/// The answer to a query, under its column names.
-pub(crate) fn answer(columns: Vec<String>, mut answer: Vec<Vec<String>>) -> String {
-    answer.insert(0, columns);
-    table(&answer)
+/// A bar chart.
+pub(crate) fn bars(rows: &[(String, f64)]) -> String {
+    const WIDTH: f64 = 48.0;
+    let most = rows.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    let line = |(label, value): &(String, f64)| {
+        let eighths = (value / most * WIDTH * 8.0).round() as usize;
+        let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+        let bar = "█".repeat(eighths / 8) + rest;
+        let short = match *value {
+            value if value >= 1e6 => format!("{:.1} M", value / 1e6),
+            value if value >= 1e4 => format!("{:.0} k", value / 1e3),
+            value => format!("{value:.0}"),
+        };
+        vec![label.clone(), format!("{bar} {short}")]
+    };
+    table(&rows.iter().map(line).collect::<Vec<_>>())
 }

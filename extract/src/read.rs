@@ -2,6 +2,7 @@
 //! ingestion bucket.
 
 use blackwater_shared::postgres::{Doing, idents, qualified};
+use blackwater_shared::progress::progress;
 use blackwater_shared::store::{Object, Store, data_key};
 use deadpool_postgres::Transaction;
 use futures_util::{StreamExt, pin_mut};
@@ -72,6 +73,7 @@ pub(crate) struct Look {
 impl Source<'_> {
     /// Counts the table's rows and those that changed, in one scan.
     pub(crate) async fn look(&self, transaction: &Transaction<'_>) -> Result<Look, Error> {
+        progress(&format!("looking for changes in {}", self.name), 0, 0);
         let sql = format!(
             "SELECT count(*), count(*) FILTER (WHERE {changed}),
                     (array_agg(DISTINCT xmin::text::bigint) FILTER (WHERE ({changed}) AND age(xmin) BETWEEN 0 AND {recent}))[1:{limit}]
@@ -104,7 +106,8 @@ impl Source<'_> {
         pin_mut!(lines);
         let mut objects = Vec::new();
         let mut upload = None;
-        let mut rows = 0;
+        let (mut rows, mut all) = (0, 0);
+        let what = format!("reading {}", self.name);
         // The server sends every row in a message of its own:
         // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
         while let Some(line) = lines.next().await {
@@ -120,6 +123,10 @@ impl Source<'_> {
             };
             current.write(&line).await?;
             rows += 1;
+            all += 1;
+            if all % 10_000 == 0 {
+                progress(&what, all, 0);
+            }
             if current.bytes() >= to.object_bytes
                 && let Some(full) = upload.take()
             {

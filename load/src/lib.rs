@@ -38,6 +38,9 @@ const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, Y
     SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; \
     SET LOCAL search_path = pg_catalog";
 
+/// So many new rows in a table change how it is best read.
+const MANY: u64 = 1000;
+
 /// Load with its clients, for any number of runs.
 #[derive(Clone)]
 pub struct Load {
@@ -175,6 +178,7 @@ impl Load {
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
             ledger::prepare(&mut client).await?;
             if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
+                self.analyze(&client, &batch).await;
                 report.batches.push(batch);
             }
             newest = self.newest(&client).await?;
@@ -186,6 +190,20 @@ impl Load {
             report.wanted = newest.wanted;
         }
         Ok(())
+    }
+
+    /// Has the planner look at the tables that a batch filled: the next one may come before autovacuum does, and
+    /// compare their keys row by row. It waits for nobody, and the batch is in if it fails.
+    async fn analyze(&self, client: &Object, batch: &BatchReport) {
+        let filled = batch.tables.iter().filter(|table| table.counts.inserted >= MANY);
+        let mut tables: Vec<_> = filled.map(|table| qualified(&self.schema, &table.table)).collect();
+        if !tables.is_empty() {
+            tables.push("blackwater.version".into());
+            let analyzed = client.batch_execute(&format!("ANALYZE (SKIP_LOCKED) {}", tables.join(", "))).await;
+            if let Err(error) = analyzed {
+                tracing::debug!(error = postgres::explain(&error), "not analyzed");
+            }
+        }
     }
 
     async fn newest(&self, client: &Object) -> Result<Option<Newest>, Error> {

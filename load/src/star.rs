@@ -12,6 +12,7 @@ use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::ArrowError;
 use blackwater_shared::postgres::{Doing, ident, idents, literal};
+use blackwater_shared::progress::progress;
 use blackwater_shared::store::Object;
 use bytes::Bytes;
 use futures_util::{SinkExt, pin_mut};
@@ -38,6 +39,10 @@ impl StarFile {
         let file = File::open(path).map_err(|error| ParquetError::External(Box::new(error)))?;
         let metadata = ArrowReaderMetadata::load(&file, Default::default())?;
         Ok(Self { file, metadata })
+    }
+
+    fn rows(&self) -> u64 {
+        self.metadata.metadata().file_metadata().num_rows().unsigned_abs()
     }
 
     /// Sends the rows as CSV, a piece at a time. Blocks.
@@ -293,6 +298,7 @@ impl Stage<'_> {
             why: error.to_string(),
         };
         let file = StarFile::open(path).map_err(unreadable)?;
+        let (what, mut done, all) = (format!("loading {}", self.target.name), 0, file.rows());
         let mut columns: Vec<_> = self.columns.iter().map(|column| ident(&column.name)).collect();
         columns.extend(self.extra.iter().map(|name| (*name).to_owned()));
         let sql = format!("COPY {name} ({}) FROM STDIN (FORMAT csv)", columns.join(", "));
@@ -303,6 +309,8 @@ impl Stage<'_> {
         while let Some(piece) = pieces.recv().await {
             let sent: Result<(), tokio_postgres::Error> = sink.send(piece).await;
             sent.doing(doing())?;
+            progress(&what, done, all);
+            done += PIECE as u64;
         }
         match reader.await {
             Ok(Ok(())) => Ok(sink.finish().await.map(drop).doing(doing())?),

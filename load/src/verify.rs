@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 
 use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{Doing, ident, literal};
+use blackwater_shared::progress::progress;
 use bytes::Bytes;
 use chrono::DateTime;
 use futures_util::{Stream, StreamExt};
@@ -190,8 +191,11 @@ impl Comparison<'_> {
             missing: false,
         };
         let mut star_row = lines.next(&target).await?;
+        let (what, mut done) = (format!("comparing {name}"), 0);
         while let Some(piece) = next().await? {
+            progress(&what, done, then);
             for row in self.rows(&target, piece).await? {
+                done += 1;
                 while let Some((key, _)) = star_row.as_ref().filter(|(key, _)| *key < row.key) {
                     merge.extra(key);
                     star_row = lines.next(&target).await?;

@@ -22,6 +22,12 @@ const SEQUENCES: &str = "
         END LOOP;
     END $$";
 
+/// The questions for the warehouse: a title, and a query for labels and numbers.
+pub fn questions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let files = SAMPLE.get_dir("questions").into_iter().flat_map(Dir::files);
+    files.filter_map(|file| file.contents_utf8()?.strip_prefix("-- ")?.split_once('\n'))
+}
+
 /// A file of the sample.
 ///
 /// # Panics
@@ -58,4 +64,13 @@ pub async fn create(client: &Client) -> Result<(), Error> {
         sink.finish().await?;
     }
     client.batch_execute(&format!("{SEQUENCES}; COMMIT")).await
+}
+
+/// Makes orders on top of the sample: `deals` of them, each with its transaction and its payment.
+///
+/// # Errors
+/// If a statement fails.
+pub async fn make_deals(client: &Client, deals: u32) -> Result<(), Error> {
+    let sql = format!("BEGIN; SET LOCAL demo.deals = {deals}; {}; {SEQUENCES}; COMMIT", file("deals.sql"));
+    client.batch_execute(&sql).await
 }

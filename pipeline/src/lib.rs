@@ -1,6 +1,7 @@
 //! The three stages one after another on one machine.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use blackwater_extract::{Extract, Pieces, Request, TableSize};
 use blackwater_load::{Entry, Load, Verdict};
@@ -74,6 +75,19 @@ pub struct Report {
     pub transform: blackwater_transform::Report,
     /// What load did.
     pub load: blackwater_load::Report,
+    /// How long each stage took.
+    pub seconds: Seconds,
+}
+
+/// How long the stages took, in seconds, with what they did again.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Seconds {
+    /// Extract.
+    pub extract: f64,
+    /// Transform.
+    pub transform: f64,
+    /// Load.
+    pub load: f64,
 }
 
 /// What a check found.
@@ -160,28 +174,32 @@ impl Pipeline {
     pub async fn run(&self) -> Result<Report, Error> {
         // Before anything is written. Extract asks for the source and its own bucket.
         self.load.reach().await?;
-        let extract = self.extract.run(&Request::Changes).await;
-        let rest = self.transform_and_load().await;
+        let mut seconds = Seconds::default();
+        let extract = timed(&mut seconds.extract, self.extract.run(&Request::Changes)).await;
+        let rest = self.transform_and_load(&mut seconds).await;
         let extract = extract?;
         let (mut transform, mut load) = rest?;
         let mut keys = None;
         if !load.wanted.is_empty() {
-            keys = Some(self.extract.run(&Request::Changes).await?);
-            let (more, again) = self.transform_and_load().await?;
+            keys = Some(timed(&mut seconds.extract, self.extract.run(&Request::Changes)).await?);
+            let (more, again) = self.transform_and_load(&mut seconds).await?;
             transform.batches.extend(more.batches);
             load = blackwater_load::Report { batches: [load.batches, again.batches].concat(), ..again };
         }
-        Ok(Report { extract, keys, transform, load })
+        Ok(Report { extract, keys, transform, load, seconds })
     }
 
-    async fn transform_and_load(&self) -> Result<(blackwater_transform::Report, blackwater_load::Report), Error> {
-        let mut transform = self.transform.run().await?;
-        let mut load = self.load.run(false).await?;
+    async fn transform_and_load(
+        &self,
+        seconds: &mut Seconds,
+    ) -> Result<(blackwater_transform::Report, blackwater_load::Report), Error> {
+        let mut transform = timed(&mut seconds.transform, self.transform.run()).await?;
+        let mut load = timed(&mut seconds.load, self.load.run(false)).await?;
         if load.applied < self.ingestion.newest().await? {
             // The warehouse is further back than transform was told, as after a restore. Load has
             // left word by now.
-            transform.batches.extend(self.transform.run().await?.batches);
-            let rest = self.load.run(false).await?;
+            transform.batches.extend(timed(&mut seconds.transform, self.transform.run()).await?.batches);
+            let rest = timed(&mut seconds.load, self.load.run(false)).await?;
             load = blackwater_load::Report { batches: [load.batches, rest.batches].concat(), ..rest };
         }
         Ok((transform, load))
@@ -306,4 +324,12 @@ impl Pipeline {
         let manifest = log.read::<M>(batch).await?;
         Ok(manifest.map(|manifest| (manifest.head().log, Batch { batch, at: manifest.head().at })))
     }
+}
+
+/// Does the work, and adds the seconds that it takes.
+async fn timed<T>(seconds: &mut f64, work: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let done = work.await;
+    *seconds += started.elapsed().as_secs_f64();
+    done
 }

@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod model;
 pub mod pack;
 pub mod postgres;
+pub mod progress;
 pub mod scalar;
 pub mod store;
 

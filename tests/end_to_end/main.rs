@@ -12,6 +12,7 @@ mod joins;
 mod kills;
 mod large;
 mod other_database;
+mod program;
 mod quarantine;
 mod races;
 mod snapshots;

@@ -10,4 +10,4 @@ mod world;
 
 pub use oracle::{Oracle, TOTESYS};
 pub use proxy::{KillSwitch, Proxy};
-pub use world::{BUCKETS, Finished, World, extracted};
+pub use world::{BUCKETS, Finished, World, extracted, program};

@@ -367,7 +367,7 @@ fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, SystemTime>) {
 }
 
 /// The program that was built with this test: beside its executable, and no older than its source.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let program = this.parent().and_then(Path::parent).unwrap().join("blackwater");
     let built = program.metadata().unwrap_or_else(|_| panic!("no {}: run `make test`", program.display()));

@@ -19,6 +19,7 @@ use blackwater_shared::manifest::{
 };
 use blackwater_shared::model::{Model, Select, Typed};
 use blackwater_shared::pack::Pack;
+use blackwater_shared::progress::progress;
 use blackwater_shared::scalar::Type;
 use blackwater_shared::store::{Object, Store, data_key};
 use serde::Serialize;
@@ -392,7 +393,11 @@ impl Transform {
             let header = header(&name);
             let columns = stars.iter().flat_map(|star| star.select.reads(0).iter().cloned().chain([mark(&star.model)]));
             let columns: BTreeSet<_> = columns.collect();
+            let what = format!("making star rows of {name}");
+            let (mut done, all) = (0, read[&name].objects.iter().map(|object| object.rows).sum());
             for object in &read[&name].objects {
+                progress(&what, done, all);
+                done += object.rows;
                 let csv = folder.join("piece.csv");
                 self.ingestion.store().download(object, &csv).await?;
                 let (header, columns) = (header.clone(), columns.clone());

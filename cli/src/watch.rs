@@ -1,0 +1,73 @@
+//! Run after run, through outages of either side, until somebody ends it.
+
+use std::time::Duration;
+
+use blackwater_pipeline::Pipeline;
+use chrono::Utc;
+use tokio::time::Instant;
+
+use crate::{Format, Signals, failure, print, text};
+
+/// The wait after a first failure; it doubles with each, up to the usual one.
+const AT_FIRST: Duration = Duration::from_secs(1);
+
+/// Runs every so often. A signal ends it when the run under way is done; a second one at once.
+pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let work = pipeline.run();
+        tokio::pin!(work);
+        let (done, ends) = tokio::select! {
+            done = &mut work => (done, false),
+            signal = signals.next() => {
+                tracing::info!(?signal, "stopping after this run");
+                tokio::select! {
+                    done = &mut work => (done, true),
+                    signal = signals.next() => anyhow::bail!(signal.interrupted()),
+                }
+            }
+        };
+        let wait = match done {
+            Ok(report) => {
+                failures = 0;
+                let is_idle = report.load.batches.is_empty();
+                match format {
+                    Format::Json => print(&format!("{}\n", serde_json::to_string(&report)?))?,
+                    Format::Text if is_idle => tracing::info!("nothing has changed"),
+                    Format::Text => print(&format!("{}\n{}", Utc::now().format("%F %T UTC"), text::run(&report)))?,
+                }
+                every
+            }
+            Err(error) => {
+                failures += 1;
+                failure(&error.into(), format);
+                every.min(AT_FIRST * 2_u32.saturating_pow(failures - 1))
+            }
+        };
+        if ends {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(began + wait) => {}
+            _ = signals.next() => return Ok(()),
+        }
+    }
+}
+
+/// A time as `30s`, `5m` or `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let refuse = || "write a number and s, m or h, as 30s, 5m or 1h".to_owned();
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        _ => return Err(refuse()),
+    };
+    let number: u32 = text[..text.len() - 1].parse().map_err(|_| refuse())?;
+    match number {
+        0 => Err(refuse()),
+        number => Ok(Duration::from_secs(u64::from(number) * unit)),
+    }
+}
