@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use blackwater_shared::config::Config;
-use blackwater_shared::log::{Applied, Commit, Log};
+use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, Table};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Database;
@@ -154,7 +154,15 @@ impl Extract {
             0 => None,
             _ => self.log.read(number).await?,
         };
-        let wanted = self.wanted(newest.as_ref()).await?;
+        let applied = Applied::read(&self.processed).await?.filter(|applied| match &newest {
+            Some(newest) => newest.head.log == applied.log,
+            None => true,
+        });
+        if let Some(applied) = applied.as_ref().filter(|applied| applied.batch > number) {
+            let bucket = self.log.store().bucket().to_owned();
+            return Err(log::Error::Shorter { bucket, newest: number, applied: applied.batch }.into());
+        }
+        let wanted = wanted(newest.as_ref(), applied);
         // One connection holds the snapshot, the others read.
         let connections = self.connections.min(known.len() + 1);
         let mut clients = try_join_all((0..connections).map(|_| self.source.connect())).await?;
@@ -270,17 +278,6 @@ impl Extract {
         tables.iter().map(source).collect()
     }
 
-    /// The tables of which load wants to know the keys, and has not been told since it asked.
-    async fn wanted(&self, newest: Option<&Extracted>) -> Result<BTreeSet<String>, Error> {
-        let Some(newest) = newest else { return Ok(BTreeSet::new()) };
-        let Some(applied) = Applied::read(&self.processed).await?.filter(|applied| applied.log == newest.head.log)
-        else {
-            return Ok(BTreeSet::new());
-        };
-        let told = |table: &String| newest.tables.get(table).and_then(|table| table.keys_sent) > Some(applied.batch);
-        Ok(applied.wanted.into_iter().filter(|table| !told(table)).collect())
-    }
-
     /// Whether rows of the table can be told apart in a star table.
     fn has_keys(&self, table: &str) -> bool {
         self.pack.driven_by(table).any(|model| !model.is_values)
@@ -354,6 +351,13 @@ fn in_manifest(
         (name.clone(), table)
     };
     tables.iter().map(table).collect()
+}
+
+/// The tables of which load wants to know the keys, and has not been told since it asked.
+fn wanted(newest: Option<&Extracted>, applied: Option<Applied>) -> BTreeSet<String> {
+    let (Some(newest), Some(applied)) = (newest, applied) else { return BTreeSet::new() };
+    let told = |table: &String| newest.tables.get(table).and_then(|table| table.keys_sent) > Some(applied.batch);
+    applied.wanted.into_iter().filter(|table| !told(table)).collect()
 }
 
 /// Does one thing to every table, on as many connections as there are: the answers by table.

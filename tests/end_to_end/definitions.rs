@@ -198,10 +198,10 @@ async fn a_database_that_took_the_name_of_another_is_read_in_full() {
     let mut world = World::totesys().await;
     world.run_and_agree().await;
     // A copy has the same oids and files; what happened in the original after it is undone.
-    world.swap_source("CREATE DATABASE copy TEMPLATE source").await;
+    world.swap_databases("CREATE DATABASE copy TEMPLATE source").await;
     world.source.batch_execute("UPDATE design SET file_name = 'to be undone'").await.unwrap();
     world.run_and_agree().await;
-    world.swap_source("DROP DATABASE source; ALTER DATABASE copy RENAME TO source").await;
+    world.swap_databases("DROP DATABASE source; ALTER DATABASE copy RENAME TO source").await;
     let report = world.run_and_agree().await;
     assert!(report["extract"]["notices"][0].as_str().unwrap().contains("another database"), "{report}");
 }

@@ -141,8 +141,13 @@ async fn a_bucket_of_another_log() {
     let processed = world.buckets().join(BUCKETS[1]);
     let aside = world.buckets().join("aside");
 
-    // The ingestion bucket is emptied: a new log begins, and nobody takes it for the old one.
+    // The ingestion bucket is emptied: nothing is written to it.
     std::fs::rename(&ingestion, &aside).unwrap();
+    let finished = world.blackwater(&["run"]).await;
+    finished.says(1, &["extract", "ends at batch 0, but batch 1 of it is applied"]);
+    assert_eq!(world.manifests().len(), 0);
+    // Where nobody has left word a new log begins, and nobody takes it for the old one.
+    std::fs::remove_file(processed.join("hints/applied.json")).unwrap();
     let finished = world.blackwater(&["run"]).await;
     finished.says(1, &["transform", "belongs to log", "knows log", "test-processed"]);
     // Both buckets are emptied: load knows its log.
@@ -238,6 +243,9 @@ async fn an_ingestion_bucket_that_went_back_and_on_again() {
     world.run().await;
     std::fs::remove_file(world.buckets().join(BUCKETS[0]).join("batches/000000000002.json")).unwrap();
     world.source.batch_execute("UPDATE design SET file_name = 'another two'").await.unwrap();
+    world.blackwater(&["extract"]).await.says(1, &["ends at batch 1", "batch 2 of it is applied"]);
+    // Where nobody has left word, load finds it out.
+    std::fs::remove_file(world.buckets().join(BUCKETS[1]).join("hints/applied.json")).unwrap();
     world.blackwater(&["extract"]).await.report();
     world.blackwater(&["run"]).await.says(1, &["000000000002.json", "another batch of this number"]);
 }

@@ -15,6 +15,7 @@ mod other_database;
 mod program;
 mod quarantine;
 mod races;
+mod recovery;
 mod snapshots;
 mod standby;
 mod tls;

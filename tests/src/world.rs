@@ -154,10 +154,10 @@ impl World {
         (connect(&url).await, url)
     }
 
-    /// Runs statements, one at a time, while nobody is connected to the source, and connects again.
-    pub async fn swap_source(&mut self, statements: &str) {
+    /// Runs statements, one at a time, while nobody is connected to the source or the warehouse, and connects again.
+    pub async fn swap_databases(&mut self, statements: &str) {
         let admin = connect(&self.server.url("postgres")).await;
-        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'source'";
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('source', 'warehouse')";
         admin.batch_execute(others).await.unwrap();
         for statement in statements.split(';') {
             admin.batch_execute(statement).await.unwrap();
