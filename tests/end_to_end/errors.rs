@@ -145,7 +145,7 @@ async fn a_bucket_of_another_log() {
     std::fs::rename(&ingestion, &aside).unwrap();
     let finished = world.blackwater(&["run"]).await;
     finished.says(1, &["extract", "ends at batch 0, but batch 1 of it is applied"]);
-    assert_eq!(world.manifests().len(), 0);
+    assert!(!ingestion.join("batches").exists());
     // Where nobody has left word a new log begins, and nobody takes it for the old one.
     std::fs::remove_file(processed.join("hints/applied.json")).unwrap();
     let finished = world.blackwater(&["run"]).await;
