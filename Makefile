@@ -1,23 +1,41 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint clean
+.PHONY: help demo build release test lint deny audit postgres clean
+
+DENY_VERSION = 0.20.2
+DENY = target/tools/bin/cargo-deny
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
-demo: ## See it work on this machine: private servers, sample data, both sides compared
-	cargo run --locked --bin blackwater -- demo
+demo: postgres ## See it work on this machine: private servers, sample data, both sides compared
+	cargo run --locked --bin blackwater -- demo $(ARGS)
 
 build: ## Build the program: target/debug/blackwater
-	cargo build --locked --workspace
+	cargo build --locked --bin blackwater
 
-test: ## Build everything and run every test, against real servers
+release: ## Build it for speed, which takes longer: target/release/blackwater
+	cargo build --locked --release --bin blackwater
+
+test: postgres ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
 
 lint: ## Check the format, the lints and the documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+deny: $(DENY) ## Check the dependencies' licences and sources
+	$(DENY) check licenses bans sources
+
+audit: $(DENY) ## Check the dependencies for known faults; needs the network
+	$(DENY) check advisories
+
+$(DENY):
+	cargo install --locked --debug --quiet cargo-deny --version $(DENY_VERSION) --root target/tools
+
+postgres: # Installs a Postgres server by the system's package manager, if there is none.
+	@./install-postgres
 
 clean: ## Remove what was built
 	cargo clean

@@ -18,6 +18,7 @@ use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_pipeline::Pipeline;
 use blackwater_shared::config::{self, Config};
 use blackwater_shared::finding::Level;
+use blackwater_shared::in_parts;
 use blackwater_shared::progress::TARGET;
 use blackwater_shared::store;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -162,25 +163,41 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             failure(&error, arguments.format);
-            let usage = error.chain().any(|cause| {
-                cause.is::<config::Error>()
-                    || matches!(cause.downcast_ref(), Some(blackwater_pipeline::Error::Pack(_)))
-                    || matches!(cause.downcast_ref(), Some(blackwater_extract::Error::UnknownTable { .. }))
-            });
             match error.downcast_ref() {
                 Some(Interrupted(code)) => ExitCode::from(*code),
-                None => ExitCode::from(if usage { 2 } else { 1 }),
+                None => ExitCode::from(if is_usage(&error) { 2 } else { 1 }),
             }
         }
     }
 }
 
+/// Whether the configuration, a model or an argument is at fault.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<config::Error>()
+            || matches!(cause.downcast_ref(), Some(blackwater_pipeline::Error::Pack(_)))
+            || matches!(cause.downcast_ref(), Some(blackwater_extract::Error::UnknownTable { .. }))
+    })
+}
+
 /// Says what failed.
 fn failure(error: &anyhow::Error, format: Format) {
+    let (what, mut remedy) = in_parts(&format!("{error:#}"));
+    let is_of_stage = error.chain().any(|cause| {
+        cause.is::<blackwater_extract::Error>()
+            || cause.is::<blackwater_transform::Error>()
+            || cause.is::<blackwater_load::Error>()
+    });
+    if is_of_stage && !is_usage(error) && remedy.is_none() {
+        remedy = Some("Nothing is lost; run again when that is over or put right".into());
+    }
     match format {
-        Format::Text => progress::without(|| eprintln!("error: {error:#}")),
+        Format::Text => {
+            let remedy = remedy.map(|remedy| format!("\n  → {remedy}")).unwrap_or_default();
+            progress::without(|| eprintln!("error: {what}{remedy}"));
+        }
         Format::Json => {
-            let _ = print(&format!("{}\n", serde_json::json!({ "error": format!("{error:#}") })));
+            let _ = print(&format!("{}\n", serde_json::json!({ "error": what, "remedy": remedy })));
         }
     }
 }
@@ -257,7 +274,7 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Verify => {
             let Some(verification) = pipeline.verify().await? else {
-                anyhow::bail!("no batch is applied to the warehouse yet. Run `blackwater run`");
+                anyhow::bail!("no batch is applied to the warehouse yet\nRun `blackwater run`");
             };
             report(format, &verification, text::verify)?;
             let differs = verification.tables.iter().any(|table| table.different > 0);

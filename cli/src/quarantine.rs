@@ -47,7 +47,7 @@ async fn found(pipeline: &Pipeline, table: &str, key: &[String]) -> anyhow::Resu
     let entries = pipeline.quarantine(Some(table), key).await?;
     if entries.is_empty() {
         let of_key = if key.is_empty() { String::new() } else { format!(" with {}", key.join(", ")) };
-        bail!("no row of {table}{of_key} is in quarantine. `blackwater quarantine list` shows those that are");
+        bail!("no row of {table}{of_key} is in quarantine\n`blackwater quarantine list` shows those that are");
     }
     Ok(entries)
 }

@@ -231,7 +231,7 @@ pub(crate) fn status(status: &Status) -> String {
 
 pub(crate) fn check(check: &Check) -> String {
     let mut text = String::new();
-    for Finding { level, about, what } in &check.findings {
+    for Finding { level, about, what, remedy } in &check.findings {
         let level = match level {
             Level::Error => "error",
             Level::Advice => "advice",
@@ -242,7 +242,8 @@ pub(crate) fn check(check: &Check) -> String {
             About::Buckets => "buckets",
             About::Warehouse => "warehouse",
         };
-        let _ = writeln!(text, "{level}, {about}: {what}");
+        let remedy = remedy.as_ref().map(|remedy| format!("\n  → {remedy}")).unwrap_or_default();
+        let _ = writeln!(text, "{level}, {about}: {what}{remedy}");
     }
     if check.findings.is_empty() {
         text.push_str("nothing is wrong\n");

@@ -96,9 +96,9 @@ pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<
         let why = if !matches!(row.get(1), "r" | "p") {
             "it is not a table; views and foreign tables are not supported yet"
         } else if !row.get::<_, bool>(3) {
-            "this role may not read it. Run as its owner: GRANT SELECT ON … TO …"
+            "this role may not read it\nRun as its owner: GRANT SELECT ON … TO …"
         } else if row.get(2) {
-            "row-level security applies to this role, and a changed policy shows rows that nothing wrote. Give the \
+            "row-level security applies to this role, and a changed policy shows rows that nothing wrote\nGive the \
              role BYPASSRLS"
         } else {
             continue;
@@ -200,7 +200,7 @@ pub(crate) fn check_model(model: &Model, tables: &BTreeMap<String, Table>) -> Re
                 if let Some(kind) = traits.and_then(|traits| traits.unprintable.as_ref()) {
                     return refuse(format!(
                         "{}.{column} holds {kind}, whose text depends on settings or on other objects' names, so it \
-                         cannot be kept exactly. Leave it out",
+                         cannot be kept exactly\nLeave it out",
                         table.name
                     ));
                 }

@@ -84,7 +84,7 @@ impl Extract {
         let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &names).await? else {
             checked.findings.push(Finding::error(
                 About::Source,
-                format!("another session holds a lock on one of {}. Try again when it is over", names.join(", ")),
+                format!("another session holds a lock on one of {}\nTry again when it is over", names.join(", ")),
             ));
             return Ok(());
         };

@@ -13,7 +13,7 @@ pub enum Error {
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
     /// The source does not have what the models read.
-    #[error("the source has no table {} in schema {schema}, which {model} reads. Correct source.url, source.schema or the model", .tables.join(", "))]
+    #[error("the source has no table {} in schema {schema}, which {model} reads\nCorrect source.url, source.schema or the model", .tables.join(", "))]
     NoTable {
         /// The tables that are missing.
         tables: Vec<String>,
@@ -31,7 +31,7 @@ pub enum Error {
         why: String,
     },
     /// A model does not fit the types of the source's columns.
-    #[error("{0}. Put the model right, or the table; the next run goes on where the log ends")]
+    #[error("{0}\nPut the model right, or the table; the next run goes on where the log ends")]
     Types(#[from] blackwater_shared::model::Error),
     /// A model does not fit the source.
     #[error("{file}: {why}")]
@@ -42,13 +42,13 @@ pub enum Error {
         why: String,
     },
     /// Another session is in the way of a comparison.
-    #[error("another session holds a lock on one of {tables}. Try again when it is over")]
+    #[error("another session holds a lock on one of {tables}\nTry again when it is over")]
     Busy {
         /// The tables.
         tables: String,
     },
     /// A standby has not got as far as the warehouse.
-    #[error("this standby is behind the snapshot of batch {batch}. Try again when it has caught up")]
+    #[error("this standby is behind the snapshot of batch {batch}\nTry again when it has caught up")]
     Behind {
         /// The batch.
         batch: u64,

@@ -160,7 +160,7 @@ impl Batch<'_> {
         star: Option<&'a Star>,
     ) -> Result<Target<'a>, Error> {
         let refuse = |why: String| Error::Table { batch: self.number, table: name.into(), why };
-        let no_table = || format!("schema {} has no plain table of that name. Add it to schema.sql", self.schema);
+        let no_table = || format!("schema {} has no plain table of that name\nAdd it to schema.sql", self.schema);
         let star = star.ok_or_else(|| refuse(no_table()))?;
         if let Some(problem) = star.problems(name, model).into_iter().next() {
             return Err(refuse(problem));

@@ -219,14 +219,14 @@ impl Star {
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(Writing::Upsert(key)),
             (Some(one), Some(other)) => Err(format!(
-                "the model returns two unique keys, ({}) and ({}). Keep one",
+                "the model returns two unique keys, ({}) and ({})\nKeep one",
                 one.join(", "),
                 other.join(", ")
             )),
             (None, _) => match (self.generated, self.primary.as_slice()) {
                 (true, [record]) => Ok(Writing::History { record }),
                 _ => {
-                    Err("the model returns no primary or unique key of it. Give it one, NOT NULL, in schema.sql".into())
+                    Err("the model returns no primary or unique key of it\nGive it one, NOT NULL, in schema.sql".into())
                 }
             },
         }
@@ -236,22 +236,22 @@ impl Star {
     pub(crate) fn problems(&self, name: &str, model: &StarTable) -> Vec<String> {
         let mut problems: Vec<_> = self.unjudged.iter().map(|constraint| format!(
             "the CHECK constraint {constraint} speaks of the row as a whole or of a system column, so a row cannot be \
-             judged before it is there. Let it name columns"
+             judged before it is there\nLet it name columns"
         )).collect();
         for returned in &model.columns {
             let name = &returned.name;
             match self.column(name) {
                 _ if name == DELETED_AT => problems.push(format!(
-                    "the model returns {name}, the column in which Blackwater marks deletions. Give it another name"
+                    "the model returns {name}, the column in which Blackwater marks deletions\nGive it another name"
                 )),
                 None => {
-                    problems.push(format!("the model returns {name}, which the table has not. Add it to schema.sql"))
+                    problems.push(format!("the model returns {name}, which the table has not\nAdd it to schema.sql"))
                 }
                 Some(column) if column.computed => {
-                    problems.push(format!("the model returns {name}, which the table computes. Leave it out"));
+                    problems.push(format!("the model returns {name}, which the table computes\nLeave it out"));
                 }
                 Some(column) if !takes(unbound(&returned.kind), unbound(&column.kind)) => problems.push(format!(
-                    "the model returns {name} as {}, and the column is {}. CAST it in the model, or give the column \
+                    "the model returns {name} as {}, and the column is {}\nCAST it in the model, or give the column \
                      that type in schema.sql",
                     returned.kind, column.kind
                 )),
@@ -279,11 +279,11 @@ impl Star {
         match (self.writing(&names), &model.driving) {
             (Err(why), _) => problems.push(why),
             (Ok(Writing::History { .. }), _) if view::name(name).len() > NAME => problems.push(format!(
-                "the name of its view, {}, would be longer than {NAME} bytes. Give the table a shorter one",
+                "the name of its view, {}, would be longer than {NAME} bytes\nGive the table a shorter one",
                 view::name(name)
             )),
             (Ok(Writing::History { .. }), None) => {
-                problems.push("a set of values (UNION or DISTINCT) has no history. Give it a key in schema.sql".into());
+                problems.push("a set of values (UNION or DISTINCT) has no history\nGive it a key in schema.sql".into());
             }
             (Ok(Writing::Upsert(key)), Some(driving))
                 if key.iter().collect::<BTreeSet<_>>() != driving.key.iter().map(|column| &column.name).collect() =>
@@ -302,13 +302,13 @@ impl Star {
             let Some(column) = self.column(&key.name) else { continue };
             if column.is_loose || column.ignores_case() && !key.kind.ends_with(CITEXT) {
                 problems.push(format!(
-                    "the key {} takes values for the same that differ, so one source row could overwrite another. Give \
+                    "the key {} takes values for the same that differ, so one source row could overwrite another\nGive \
                      the column a deterministic collation, and the type text instead of citext",
                     key.name
                 ));
             } else if !holds(&key.kind, &column.kind) {
                 problems.push(format!(
-                    "the key {} is {} at the source, and the column is {}. Give the column that type in schema.sql",
+                    "the key {} is {} at the source, and the column is {}\nGive the column that type in schema.sql",
                     key.name, key.kind, column.kind
                 ));
             }
@@ -323,7 +323,7 @@ impl Star {
         let (Some(driving), Ok(writing)) = (&model.driving, self.writing(&names)) else { return advice };
         if !self.marks_deletions() {
             advice.push(format!(
-                "it has no column {DELETED_AT}, so rows that are deleted at the source stay. Add {DELETED_AT} timestamptz"
+                "it has no column {DELETED_AT}, so rows that are deleted at the source stay\nAdd {DELETED_AT} timestamptz"
             ));
         }
         let key: BTreeSet<_> = driving.key.iter().map(|column| &column.name).collect();
@@ -333,7 +333,7 @@ impl Star {
         if matches!(writing, Writing::History { .. }) && !self.indexes.iter().any(|index| begins(&index)) {
             let key: Vec<_> = driving.key.iter().map(|column| column.name.as_str()).collect();
             advice.push(format!(
-                "it is a history without an index on ({}), so every batch reads all of it. Add one",
+                "it is a history without an index on ({}), so every batch reads all of it\nAdd one",
                 key.join(", ")
             ));
         }
@@ -346,7 +346,7 @@ impl Star {
         {
             advice.push(format!(
                 "it has a further unique key, ({}). Two rows that exchange their values, or one that takes the value of a \
-                 deleted one, would stop the batch. Drop it, or make it DEFERRABLE INITIALLY DEFERRED",
+                 deleted one, would stop the batch\nDrop it, or make it DEFERRABLE INITIALLY DEFERRED",
                 columns.join(", ")
             ));
         }

@@ -35,7 +35,7 @@ impl Load {
         transaction.batch_execute(&session).await.doing(doing)?;
         let temporary = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
         if !transaction.query_one(temporary, &[]).await.doing(doing)?.get::<_, bool>(0) {
-            let what = "this role may not make temporary tables. GRANT TEMPORARY ON DATABASE … TO it";
+            let what = "this role may not make temporary tables\nGRANT TEMPORARY ON DATABASE … TO it";
             findings.push(Finding::error(About::Warehouse, what));
         }
         ledger::make(&transaction).await?;
@@ -53,7 +53,7 @@ impl Load {
         let stars = catalogue::read(&transaction, &self.schema, &names).await?;
         for (name, model) in models {
             let Some(star) = stars.get(name) else {
-                let what = format!("schema {} has no plain table {name}. Add it to schema.sql", self.schema);
+                let what = format!("schema {} has no plain table {name}\nAdd it to schema.sql", self.schema);
                 findings.push(Finding::error(About::Warehouse, what));
                 continue;
             };
@@ -61,7 +61,7 @@ impl Load {
             findings.extend(problems.map(|why| Finding::error(About::Warehouse, format!("{name}: {why}"))));
             if !star.is_writable {
                 let what =
-                    format!("{name}: this role may not write it. GRANT SELECT, INSERT, UPDATE ON it TO the role");
+                    format!("{name}: this role may not write it\nGRANT SELECT, INSERT, UPDATE ON it TO the role");
                 findings.push(Finding::error(About::Warehouse, what));
             }
             let advice = star.advice(model).into_iter();

@@ -16,7 +16,7 @@ pub enum Error {
     Postgres(#[from] postgres::Error),
     /// `schema.sql` cannot be applied.
     #[error(
-        "cannot apply the pack's schema.sql to schema {schema} of the warehouse: {why}. If this role may not, run it by hand as the schema's owner, with search_path = {schema}, and then `blackwater load --schema-applied`"
+        "cannot apply the pack's schema.sql to schema {schema} of the warehouse: {why}\nIf this role may not, run it by hand as the schema's owner, with search_path = {schema}, and then `blackwater load --schema-applied`"
     )]
     Schema {
         /// The schema.
@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// The warehouse's own tables were made by a newer version.
     #[error(
-        "the tables of schema blackwater in the warehouse have format {found}, which this version ({}) does not know. Install the newer version",
+        "the tables of schema blackwater in the warehouse have format {found}, which this version ({}) does not know\nInstall the newer version",
         blackwater_shared::PROGRAM
     )]
     Newer {
@@ -62,7 +62,7 @@ pub enum Error {
         why: String,
     },
     /// A temporary file failed.
-    #[error("cannot use the temporary file {}: {why}. TMPDIR names the folder for them", .path.display())]
+    #[error("cannot use the temporary file {}: {why}\nTMPDIR names the folder for them", .path.display())]
     File {
         /// The file.
         path: PathBuf,

@@ -396,7 +396,7 @@ impl Load {
         transaction.batch_execute(&sql).await.map_err(failed)?;
         let after = transaction.query_one("SELECT pg_current_xact_id()::text", &[]).await.map_err(failed)?;
         if row.get::<_, &str>(1) != after.get::<_, &str>(0) {
-            let why = "it ends the transaction (COMMIT or ROLLBACK). Take that out".into();
+            let why = "it ends the transaction (COMMIT or ROLLBACK)\nTake that out".into();
             return Err(Error::Schema { schema: self.schema.clone(), why });
         }
         Ok(())

@@ -57,7 +57,7 @@ pub(crate) async fn take_down(
         let dropped = transaction.batch_execute(&format!("DROP VIEW {view}")).await;
         dropped.map_err(|error| Error::View {
             why: format!(
-                "schema.sql has changed, and the view cannot be taken down for it: {}. Drop what depends on it, run \
+                "schema.sql has changed, and the view cannot be taken down for it: {}\nDrop what depends on it, run \
                  again, and make it anew",
                 postgres::explain(&error)
             ),

@@ -33,7 +33,7 @@ rm -rf "$2"
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server's programs are not on this machine.
-    #[error("no Postgres server was found, on PATH or in {}. Install one (Debian: apt install postgresql; macOS: brew install postgresql@17)", USUAL_PLACES.join(", "))]
+    #[error("no Postgres server was found, on PATH or in {}\nInstall one (Debian: apt install postgresql; macOS: brew install postgresql@17)", USUAL_PLACES.join(", "))]
     NotFound,
     /// A step failed.
     #[error("cannot {doing} a private Postgres: {why}")]

@@ -31,7 +31,7 @@ const LOCK: &str = ".blackwater.lock";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder cannot be used.
-    #[error("cannot serve buckets from {}: {why}. The setting s3.directory names a folder that can be written to", .folder.display())]
+    #[error("cannot serve buckets from {}: {why}\nThe setting s3.directory names a folder that can be written to", .folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,

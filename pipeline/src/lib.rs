@@ -31,7 +31,7 @@ pub enum Error {
     #[error(transparent)]
     Log(#[from] log::Error),
     /// A temporary file failed.
-    #[error("cannot use the temporary file {}: {why}. TMPDIR names the folder for them", .path.display())]
+    #[error("cannot use the temporary file {}: {why}\nTMPDIR names the folder for them", .path.display())]
     File {
         /// The file.
         path: PathBuf,

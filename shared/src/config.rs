@@ -18,7 +18,7 @@ const VARIABLE: &str = "BLACKWATER_";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read {}: {why}. Name another configuration with --config", .file.display())]
+    #[error("cannot read {}: {why}\nName another configuration with --config", .file.display())]
     Read {
         /// The file.
         file: PathBuf,

@@ -9,8 +9,10 @@ pub struct Finding {
     pub level: Level,
     /// What it is about.
     pub about: About,
-    /// What it is, and what to do.
+    /// What it is.
     pub what: String,
+    /// What to do, if that is known.
+    pub remedy: Option<String>,
 }
 
 /// How bad a finding is.
@@ -40,11 +42,16 @@ pub enum About {
 impl Finding {
     /// Something that will not work.
     pub fn error(about: About, what: impl ToString) -> Self {
-        Self { level: Level::Error, about, what: what.to_string() }
+        Self::new(Level::Error, about, &what.to_string())
     }
 
     /// Something that one should know.
     pub fn advice(about: About, what: impl ToString) -> Self {
-        Self { level: Level::Advice, about, what: what.to_string() }
+        Self::new(Level::Advice, about, &what.to_string())
+    }
+
+    fn new(level: Level, about: About, text: &str) -> Self {
+        let (what, remedy) = crate::in_parts(text);
+        Self { level, about, what, remedy }
     }
 }

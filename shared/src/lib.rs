@@ -14,3 +14,12 @@ pub mod store;
 
 /// The version of this program, as manifests name it.
 pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+
+/// The parts of an error's text: what failed and why; and, where its later lines say so, what to do.
+#[must_use]
+pub fn in_parts(text: &str) -> (String, Option<String>) {
+    match text.split_once('\n') {
+        None => (text.to_owned(), None),
+        Some((what, remedy)) => (what.to_owned(), Some(remedy.replace('\n', ". "))),
+    }
+}

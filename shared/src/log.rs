@@ -15,7 +15,7 @@ pub enum Error {
     Store(#[from] store::Error),
     /// A newer program wrote the manifest.
     #[error(
-        "{object} has format {format}, which this version ({}) does not know yet. Install the newer version; nothing is skipped",
+        "{object} has format {format}, which this version ({}) does not know yet\nInstall the newer version; nothing is skipped",
         crate::PROGRAM
     )]
     Newer {
@@ -25,7 +25,7 @@ pub enum Error {
         format: u32,
     },
     /// The object is no manifest, or not the one of its number.
-    #[error("{object} is not the manifest of its batch: {why}. Restore it from the bucket's older versions")]
+    #[error("{object} is not the manifest of its batch: {why}\nRestore it from the bucket's older versions")]
     Foreign {
         /// Bucket and key.
         object: String,
@@ -34,7 +34,7 @@ pub enum Error {
     },
     /// Two logs meet.
     #[error(
-        "{here} belongs to log {found}, but {known_by} knows log {known}. If a bucket was exchanged, put the right one into the configuration; a new log wants a new processed bucket and a warehouse schema of its own"
+        "{here} belongs to log {found}, but {known_by} knows log {known}\nIf a bucket was exchanged, put the right one into the configuration; a new log wants a new processed bucket and a warehouse schema of its own"
     )]
     OtherLog {
         /// Where the other log was met.
@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// The log ends before a batch that is applied.
     #[error(
-        "the log in bucket {bucket} ends at batch {newest}, but batch {applied} of it is applied to the warehouse. The bucket was emptied or is an old copy: restore its objects"
+        "the log in bucket {bucket} ends at batch {newest}, but batch {applied} of it is applied to the warehouse: it was emptied or is an old copy\nRestore its objects from the older versions"
     )]
     Shorter {
         /// The bucket.

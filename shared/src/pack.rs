@@ -14,7 +14,7 @@ const SCHEMA: &str = "schema.sql";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or the folder cannot be read.
-    #[error("cannot read {}: {why}. The setting `model` names the folder of the model pack", .path.display())]
+    #[error("cannot read {}: {why}\nThe setting `model` names the folder of the model pack", .path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,

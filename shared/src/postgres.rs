@@ -22,12 +22,14 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::in_parts;
+
 /// Why an address could not be used, a database not be reached, or a statement not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be read. The address itself is never printed: it holds a password.
     #[error(
-        "{setting} is not an address of a Postgres database: {why}. Write postgres://user:password@host:5432/database?sslmode=verify-full"
+        "{setting} is not an address of a Postgres database: {why}\nWrite postgres://user:password@host:5432/database?sslmode=verify-full"
     )]
     Address {
         /// The setting that holds the address.
@@ -37,7 +39,7 @@ pub enum Error {
     },
     /// No certificates to verify the server with.
     #[error(
-        "cannot verify {database}: {why}. Name the file of its authority with sslrootcert=…, or choose another sslmode"
+        "cannot verify {database}: {why}\nName the file of its authority with sslrootcert=…, or choose another sslmode"
     )]
     Certificates {
         /// The database, without its password.
@@ -46,7 +48,7 @@ pub enum Error {
         why: String,
     },
     /// The pool has no connection to give.
-    #[error("cannot connect to {database}: {why}. {advice}")]
+    #[error("cannot connect to {database}: {why}\n{advice}")]
     Connect {
         /// The database, without its password.
         database: String,
@@ -101,7 +103,7 @@ pub async fn retry<T, E: std::fmt::Display>(
     for wait in WAITS {
         match work().await {
             Err(error) if is_transient(&error) => {
-                tracing::warn!(%error, "trying again");
+                tracing::warn!(error = in_parts(&error.to_string()).0, "trying again");
                 tokio::time::sleep(wait).await;
             }
             done => return done,
@@ -459,7 +461,7 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
             text.push_str("; ");
             text.push_str(more);
         }
-        return text;
+        return text.replace('\n', " ");
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -27,7 +27,7 @@ const RETRIES: u32 = 2;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bucket is not there.
-    #[error("bucket {bucket} does not exist. Create it, or correct {setting}")]
+    #[error("bucket {bucket} does not exist\nCreate it, or correct {setting}")]
     NoBucket {
         /// The bucket.
         bucket: String,
@@ -46,7 +46,7 @@ pub enum Error {
     },
     /// An object is not what the manifest says.
     #[error(
-        "{bucket}/{key} is not the object that the manifest lists: {why}. Restore it from the bucket's older versions"
+        "{bucket}/{key} is not the object that the manifest lists: {why}\nRestore it from the bucket's older versions"
     )]
     Changed {
         /// The bucket.

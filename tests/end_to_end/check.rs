@@ -10,7 +10,8 @@ async fn findings(world: &World, code: i32) -> Vec<String> {
     let report: Value = serde_json::from_str(&finished.stdout).unwrap();
     let line = |finding: &Value| {
         let text = |field: &str| finding[field].as_str().unwrap();
-        format!("{}, {}: {}", text("level"), text("about"), text("what"))
+        let remedy = finding["remedy"].as_str().map(|remedy| format!(". {remedy}")).unwrap_or_default();
+        format!("{}, {}: {}{remedy}", text("level"), text("about"), text("what"))
     };
     report["findings"].as_array().unwrap().iter().map(line).collect()
 }

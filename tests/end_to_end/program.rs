@@ -136,6 +136,14 @@ async fn it_tells_about_itself() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_says_what_and_why_and_what_to_do() {
+    let failed = Command::new(program()).args(["status", "--config", "/nowhere.toml"]).output().await.unwrap();
+    let expected = "error: cannot read /nowhere.toml: No such file or directory (os error 2)\n  → Name another \
+                    configuration with --config\n";
+    assert_eq!((failed.status.code(), String::from_utf8(failed.stderr).unwrap()), (Some(2), expected.to_owned()));
+}
+
 /// Where the values of a report stand, as `tables[].rows`. Maps with the reader's own names count as values.
 fn paths(value: &Value, at: &str, found: &mut BTreeSet<String>) {
     let is_own = ["key", "star_row", "reference", "source_row"].iter().any(|map| at == format!("[].{map}"));
@@ -220,4 +228,24 @@ async fn every_field_of_its_json_is_documented_and_every_documented_one_is_there
     });
     assert_eq!(found.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new(), "not documented");
     assert_eq!(documented.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "documented, and not there");
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let files = |folder: &str| std::fs::read_dir(workspace.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let tests: String = files("tests/end_to_end").map(|path| read(&path)).collect();
+    let is_test = |name: &str| tests.contains(&format!("fn {name}()"));
+    for document in files("docs").chain([workspace.join("README.md")]) {
+        let text = read(&document);
+        // What stands between backquotes and has the length of a statement.
+        let named: Vec<_> = text.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 3).collect();
+        let named = named.into_iter().filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+        for name in named {
+            let is_setting = ["max_standby_streaming_delay"].contains(&name);
+            assert!(is_setting || is_test(name), "{} names {name}", document.display());
+        }
+        assert!(!document.ends_with("guarantees.md") || text.matches("| `").count() > 15, "it names no tests");
+    }
 }

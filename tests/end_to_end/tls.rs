@@ -29,7 +29,7 @@ async fn run_with(world: &World, host: &str, sslmode: &str) -> Option<String> {
     world.configure(&address("source"), &address("warehouse"), "directory = \"buckets\"");
     let finished = world.blackwater(&["run"]).await;
     let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
-    report["error"].as_str().map(str::to_owned)
+    Some(format!("{}. {}", report["error"].as_str()?, report["remedy"].as_str()?))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ impl Finished {
     /// It failed with this exit code, and its message has all of `words`.
     pub fn says(&self, code: i32, words: &[&str]) {
         let report: Value = serde_json::from_str(&self.stdout).unwrap_or_default();
-        let message = report["error"].as_str().unwrap_or_default();
+        let message = ["error", "remedy"].map(|part| report[part].as_str().unwrap_or_default()).join(". ");
         assert_eq!(self.code, Some(code), "{self:?}");
         for word in words {
             assert!(message.contains(word), "{word:?} is not in: {message}");

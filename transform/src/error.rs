@@ -12,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::Error),
     /// A manifest is gone while its batch is under way.
-    #[error("{place} was there and is gone. Restore it from the bucket's older versions")]
+    #[error("{place} was there and is gone\nRestore it from the bucket's older versions")]
     Gone {
         /// Bucket and key.
         place: String,
@@ -46,7 +46,7 @@ pub enum Error {
         why: String,
     },
     /// A temporary file failed.
-    #[error("cannot use the temporary file {}: {why}. TMPDIR names the folder for them", .path.display())]
+    #[error("cannot use the temporary file {}: {why}\nTMPDIR names the folder for them", .path.display())]
     File {
         /// The file.
         path: PathBuf,
