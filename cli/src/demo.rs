@@ -4,6 +4,7 @@ use anyhow::Context;
 use blackwater_local::postgres::Postgres;
 use blackwater_local::totesys;
 use blackwater_shared::config::Config;
+use blackwater_shared::progress::progress;
 use tokio_postgres::{Client, NoTls};
 
 use crate::{open, print, text};
@@ -18,6 +19,7 @@ pub(crate) async fn run(deals: u32, keep: bool) -> anyhow::Result<()> {
     admin.batch_execute("CREATE DATABASE warehouse").await?;
     let source = connect(&server.url("totesys")).await?;
     print(&format!("Making a source database: two years of a trading company, {deals} orders …\n"))?;
+    progress("making the source", 0, 0);
     totesys::create(&source).await.context("cannot load the sample data")?;
     totesys::make_deals(&source, deals).await.context("cannot make orders")?;
     totesys::write_pack(&folder.path().join("models/totesys"))?;

@@ -62,7 +62,6 @@ impl Shown {
     fn hide(&self) {
         if !self.bar.is_hidden() {
             self.bar.finish_and_clear();
-            self.bar.reset();
             self.bar.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
@@ -75,8 +74,9 @@ impl Shown {
             self.bar.set_message(what.to_owned());
             *now = Some((what.to_owned(), Instant::now()));
         }
-        let style = match of {
-            0 => "{spinner} {msg}: {human_pos} rows, {elapsed}",
+        let style = match (done, of) {
+            (0, 0) => "{spinner} {msg}, {elapsed}",
+            (_, 0) => "{spinner} {msg}: {human_pos} rows, {elapsed}",
             _ => "{spinner} {msg} [{bar:30}] {human_pos} of {human_len} rows, {elapsed}",
         };
         if let Ok(style) = ProgressStyle::with_template(style) {

@@ -41,10 +41,6 @@ impl StarFile {
         Ok(Self { file, metadata })
     }
 
-    fn rows(&self) -> u64 {
-        self.metadata.metadata().file_metadata().num_rows().unsigned_abs()
-    }
-
     /// Sends the rows as CSV, a piece at a time. Blocks.
     fn send(self, to: &mpsc::Sender<Bytes>) -> Result<(), ParquetError> {
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file, self.metadata);
@@ -259,7 +255,11 @@ impl Stage<'_> {
     /// Fills it from Parquet objects.
     pub(crate) async fn fill(self, objects: &[Object]) -> Result<Self, Error> {
         let batch = self.target.batch;
+        let what = format!("loading {}", self.target.name);
+        let (mut done, all) = (0, objects.iter().map(|object| object.rows).sum());
         for object in objects {
+            progress(&what, done, all);
+            done += object.rows;
             let path = batch.folder.join("rows.parquet");
             batch.store.download(object, &path).await?;
             self.fill_from(&path, &object.key).await?;
@@ -298,7 +298,6 @@ impl Stage<'_> {
             why: error.to_string(),
         };
         let file = StarFile::open(path).map_err(unreadable)?;
-        let (what, mut done, all) = (format!("loading {}", self.target.name), 0, file.rows());
         let mut columns: Vec<_> = self.columns.iter().map(|column| ident(&column.name)).collect();
         columns.extend(self.extra.iter().map(|name| (*name).to_owned()));
         let sql = format!("COPY {name} ({}) FROM STDIN (FORMAT csv)", columns.join(", "));
@@ -309,8 +308,6 @@ impl Stage<'_> {
         while let Some(piece) = pieces.recv().await {
             let sent: Result<(), tokio_postgres::Error> = sink.send(piece).await;
             sent.doing(doing())?;
-            progress(&what, done, all);
-            done += PIECE as u64;
         }
         match reader.await {
             Ok(Ok(())) => Ok(sink.finish().await.map(drop).doing(doing())?),
@@ -321,6 +318,7 @@ impl Stage<'_> {
 
     /// Writes its rows to the star table, less those that it would refuse, which go to quarantine.
     pub(crate) async fn land(&self) -> Result<Counts, Error> {
+        progress(&format!("writing {}", self.target.name), 0, 0);
         let batch = self.target.batch;
         match batch.attempt(self.doing("write the rows of"), async || self.judge_and_write().await).await? {
             Some(landed) => Ok(landed),
