@@ -5,6 +5,7 @@ use blackwater_local::postgres::Postgres;
 use blackwater_local::totesys;
 use blackwater_shared::config::Config;
 use blackwater_shared::progress::progress;
+use blackwater_shared::secrets;
 use tokio_postgres::{Client, NoTls};
 
 use crate::{open, print, text};
@@ -25,7 +26,7 @@ pub(crate) async fn run(deals: u32, keep: bool) -> anyhow::Result<()> {
     totesys::write_pack(&folder.path().join("models/totesys"))?;
     let file = folder.path().join("blackwater.toml");
     std::fs::write(&file, configuration(&server))?;
-    let config = Config::load(Some(&file), std::iter::empty())?;
+    let config = Config::load(Some(&file), std::iter::empty(), secrets::fetch).await?;
     let (pipeline, _buckets) = open(&config).await?;
 
     heading("First, everything")?;

@@ -20,7 +20,7 @@ use blackwater_shared::config::{self, Config};
 use blackwater_shared::finding::Level;
 use blackwater_shared::in_parts;
 use blackwater_shared::progress::TARGET;
-use blackwater_shared::store;
+use blackwater_shared::{secrets, store};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Serialize;
@@ -240,7 +240,7 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         _ => {}
     }
-    let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
+    let config = Config::load(arguments.config.as_deref(), std::env::vars(), secrets::fetch).await?;
     let (pipeline, _server) = open(&config).await?;
     let format = arguments.format;
     match &arguments.command {

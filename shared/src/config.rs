@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use crate::postgres::{self, Address};
+use crate::secrets::Login;
 
 /// The file that is read when none is named.
 pub const FILE: &str = "blackwater.toml";
@@ -134,7 +135,8 @@ struct Written {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenSource {
-    url: SecretString,
+    url: Option<SecretString>,
+    secret: Option<String>,
     schema: Option<String>,
     #[serde(default, deserialize_with = "list")]
     exclude: Vec<String>,
@@ -143,7 +145,8 @@ struct WrittenSource {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenWarehouse {
-    url: SecretString,
+    url: Option<SecretString>,
+    secret: Option<String>,
     schema: Option<String>,
     #[serde(default, deserialize_with = "list")]
     readers: Vec<String>,
@@ -202,11 +205,16 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D
 
 impl Config {
     /// Reads `file`, or `blackwater.toml` in the working directory if it is there, and puts the
-    /// variables `BLACKWATER_…` over it (`BLACKWATER_SOURCE__URL` over `source.url`).
+    /// variables `BLACKWATER_…` over it (`BLACKWATER_SOURCE__URL` over `source.url`). `fetch` gives the
+    /// value of a secret.
     ///
     /// # Errors
     /// Each names the file and the setting.
-    pub fn load(file: Option<&Path>, variables: impl Iterator<Item = (String, String)>) -> Result<Self, Error> {
+    pub async fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        fetch: impl AsyncFn(&str) -> Result<SecretString, String>,
+    ) -> Result<Self, Error> {
         let path = file.unwrap_or(Path::new(FILE));
         let text = match std::fs::read_to_string(path) {
             Ok(text) => Some(text),
@@ -235,12 +243,33 @@ impl Config {
         if overridden {
             place.push_str(&format!(", with the variables {VARIABLE}…"));
         }
-        let written = serde_path_to_error::deserialize(table).map_err(|error| {
+        let written: Written = serde_path_to_error::deserialize(table).map_err(|error| {
             let setting = error.path().to_string();
             Error::Setting { place: place.clone(), setting, why: without_value(error.inner().message()) }
         })?;
-        check(written, &place, path.parent().unwrap_or(Path::new("")))
+        let logins = [
+            login(&place, "source.secret", written.source.secret.as_deref(), &fetch).await?,
+            login(&place, "warehouse.secret", written.warehouse.secret.as_deref(), &fetch).await?,
+        ];
+        check(written, &logins, &place, path.parent().unwrap_or(Path::new("")))
     }
+}
+
+/// The login that a secret holds, if there is one.
+async fn login(
+    place: &str,
+    setting: &str,
+    secret: Option<&str>,
+    fetch: impl AsyncFn(&str) -> Result<SecretString, String>,
+) -> Result<Option<Login>, Error> {
+    let Some(secret) = secret else { return Ok(None) };
+    let text = fetch(secret).await;
+    let login = text.and_then(|text| Login::read(text.expose_secret()));
+    login.map(Some).map_err(|why| Error::Setting {
+        place: place.into(),
+        setting: setting.into(),
+        why: format!("cannot use the secret {secret}: {why}"),
+    })
 }
 
 /// What serde says, less the value that it quotes, which may be an address with a password.
@@ -273,7 +302,7 @@ fn put(table: &mut toml::Table, setting: &str, value: String) {
     }
 }
 
-fn check(written: Written, place: &str, folder: &Path) -> Result<Config, Error> {
+fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Path) -> Result<Config, Error> {
     let wrong = |setting: &str, why: String| Error::Setting { place: place.into(), setting: setting.into(), why };
     let name_is_plain =
         |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
@@ -318,18 +347,24 @@ fn check(written: Written, place: &str, folder: &Path) -> Result<Config, Error> 
         (None, Some(directory)) => S3::Directory(folder.join(directory)),
         (endpoint, None) => S3::Endpoint(endpoint),
     };
-    let address =
-        |setting, url| Address::parse(setting, url).map_err(|why| Error::Address { place: place.into(), why });
+    let address = |setting: &'static str, url: Option<&SecretString>, login: Option<&Login>| {
+        let address = match (url, login) {
+            (url, Some(login)) => Address::with_login(setting, url, login),
+            (Some(url), None) => Address::parse(setting, url),
+            (None, None) => return Err(wrong(setting, "write the database's address, or name a secret".into())),
+        };
+        address.map_err(|why| Error::Address { place: place.into(), why })
+    };
     Ok(Config {
         name: written.name,
         model: folder.join(written.model),
         source: Source {
-            address: address("source.url", &written.source.url)?,
+            address: address("source.url", written.source.url.as_ref(), logins[0].as_ref())?,
             schema: written.source.schema.unwrap_or_else(|| "public".into()),
             exclude,
         },
         warehouse: Warehouse {
-            address: address("warehouse.url", &written.warehouse.url)?,
+            address: address("warehouse.url", written.warehouse.url.as_ref(), logins[1].as_ref())?,
             schema: written.warehouse.schema.unwrap_or_else(|| "public".into()),
             readers: written.warehouse.readers,
         },
@@ -372,13 +407,26 @@ memory = "512MB"
 directory = "data"
 "#;
 
-    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
+    /// There is one secret.
+    async fn fetch(secret: &str) -> Result<SecretString, String> {
+        match secret {
+            "known" => {
+                Ok(r#"{"engine": "postgres", "host": "rds", "port": 6543, "username": "r", "password": "p@s3cret/?"}"#
+                    .into())
+            }
+            "broken" => Ok("s3cret".into()),
+            _ => Err("there is none".into()),
+        }
+    }
+
+    #[tokio::main(flavor = "current_thread")]
+    async fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
         let folder = std::env::temp_dir().join(format!("blackwater-config-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&folder).unwrap();
         let file = folder.join(FILE);
         std::fs::write(&file, text).unwrap();
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let loaded = Config::load(Some(&file), variables);
+        let loaded = Config::load(Some(&file), variables, fetch).await;
         std::fs::remove_dir_all(&folder).unwrap();
         loaded
     }
@@ -455,8 +503,29 @@ directory = "data"
     }
 
     #[test]
-    fn a_file_that_is_named_must_be_there() {
-        let error = Config::load(Some(Path::new("/nowhere/bw.toml")), std::iter::empty()).unwrap_err().to_string();
+    fn a_secret_says_who_logs_in_and_where_if_the_address_does_not() {
+        let url = "url = \"postgres://reader:s3cret@db/totesys\"";
+        for (with, shown) in [
+            ("secret = \"known\"", "rds:6543/r as r"),
+            ("secret = \"known\"\nurl = \"postgres:///totesys?host=db&sslmode=require\"", "db:5432/totesys as r"),
+            ("secret = \"known\"\nurl = \"postgres://db:77/totesys\"", "db:77/totesys as r"),
+        ] {
+            assert_eq!(load(&GOOD.replace(url, with), &[]).unwrap().source.address.to_string(), shown, "{with}");
+        }
+        for (with, why) in [
+            ("", "source.url: write the database's address, or name a secret"),
+            ("secret = \"other\"", "source.secret: cannot use the secret other: there is none"),
+            ("secret = \"broken\"", "source.secret: cannot use the secret broken: its value is not JSON"),
+        ] {
+            let error = load(&GOOD.replace(url, with), &[]).unwrap_err().to_string();
+            assert!(error.contains(why) && !error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_named_must_be_there() {
+        let loaded = Config::load(Some(Path::new("/nowhere/bw.toml")), std::iter::empty(), fetch).await;
+        let error = loaded.unwrap_err().to_string();
         assert!(error.contains("/nowhere/bw.toml") && error.contains("--config"), "{error}");
     }
 }

@@ -10,6 +10,7 @@ pub mod pack;
 pub mod postgres;
 pub mod progress;
 pub mod scalar;
+pub mod secrets;
 pub mod store;
 
 /// The version of this program, as manifests name it.

@@ -23,6 +23,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::in_parts;
+use crate::secrets::Login;
 
 /// Why an address could not be used, a database not be reached, or a statement not be run.
 #[derive(Debug, thiserror::Error)]
@@ -223,6 +224,29 @@ impl Address {
             Tls::Require | Tls::VerifyCa | Tls::VerifyFull => SslMode::Require,
         });
         Ok(Self { setting, config, tls, authority })
+    }
+
+    /// The address of a login, at its own host and port, or at those of `url` if there is one.
+    ///
+    /// # Errors
+    /// As [`Address::parse`].
+    pub fn with_login(setting: &'static str, url: Option<&SecretString>, login: &Login) -> Result<Self, Error> {
+        let mut address = match (url, &login.host) {
+            (Some(url), _) => Self::parse(setting, url)?,
+            (None, Some(host)) => {
+                Self::parse(setting, &format!("postgres://{host}:{}", login.port.unwrap_or(5432)).into())?
+            }
+            (None, None) => {
+                let why = "the secret names no host, so the address must".into();
+                return Err(Error::Address { setting, why });
+            }
+        };
+        let config = &mut address.config;
+        config.user(&login.username).password(login.password.expose_secret());
+        if let Some(database) = login.dbname.as_ref().filter(|_| config.get_dbname().is_none()) {
+            config.dbname(database);
+        }
+        Ok(address)
     }
 
     /// Who logs in.
