@@ -59,6 +59,8 @@ pub enum Error {
         advice: &'static str,
         /// Whether it may succeed a moment later.
         transient: bool,
+        /// Whether the server refused the name or the password.
+        of_login: bool,
     },
     /// A statement failed.
     #[error("cannot {doing}: {why}")]
@@ -79,6 +81,12 @@ impl Error {
     #[must_use]
     pub fn is_of_data(&self) -> bool {
         matches!(self, Self::Query { of_data: true, .. })
+    }
+
+    /// Whether the server refused the name or the password.
+    #[must_use]
+    pub fn is_of_login(&self) -> bool {
+        matches!(self, Self::Connect { of_login: true, .. })
     }
 
     /// Whether a statement may succeed a moment later: the connection was lost, or another session was in
@@ -279,6 +287,7 @@ impl Address {
             why: error.to_string(),
             advice: "This is a fault in Blackwater; please report it.",
             transient: false,
+            of_login: false,
         })?;
         Ok(Database { pool, address: self.clone() })
     }
@@ -425,11 +434,14 @@ impl Database {
 
     async fn try_connect(&self) -> Result<deadpool_postgres::Object, Error> {
         self.pool.get().await.map_err(|error| {
-            let (why, transient) = match &error {
-                deadpool_postgres::PoolError::Backend(error) => (explain(error), is_transient(error)),
-                other => (other.to_string(), false),
+            let (why, transient, of_login) = match &error {
+                deadpool_postgres::PoolError::Backend(error) => {
+                    let refused = [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+                    (explain(error), is_transient(error), error.code().is_some_and(|code| refused.contains(code)))
+                }
+                other => (other.to_string(), false, false),
             };
-            Error::Connect { database: self.address.to_string(), advice: self.advice(&why), why, transient }
+            Error::Connect { database: self.address.to_string(), advice: self.advice(&why), why, transient, of_login }
         })
     }
 

@@ -10,6 +10,7 @@ mod first_load;
 mod histories;
 mod joins;
 mod kills;
+mod lambda;
 mod large;
 mod other_database;
 mod program;

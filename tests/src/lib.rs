@@ -4,10 +4,12 @@
 // A test that meets something unexpected stops there and says what.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+mod lambda;
 mod oracle;
 mod proxy;
 mod world;
 
+pub use lambda::{Answer, Function};
 pub use oracle::{Oracle, TOTESYS};
 pub use proxy::{KillSwitch, Proxy};
 pub use world::{BUCKETS, Finished, World, extracted, program};

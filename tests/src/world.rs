@@ -372,7 +372,7 @@ pub fn program() -> PathBuf {
     let program = this.parent().and_then(Path::parent).unwrap().join("blackwater");
     let built = program.metadata().unwrap_or_else(|_| panic!("no {}: run `make test`", program.display()));
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for package in ["cli", "pipeline", "extract", "transform", "load", "local", "shared"] {
+    for package in ["cli", "lambda", "pipeline", "extract", "transform", "load", "local", "shared"] {
         let mut files = BTreeMap::new();
         walk(&workspace.join(package).join("src"), &mut files);
         let newest = files.values().max().unwrap();
