@@ -1,23 +1,21 @@
 //! What the three functions have in common: configuration from variables, logins that may be rotated, events that are no more
 //! than a reason to look, and lines of JSON.
 
-use std::sync::Arc;
-
 use blackwater_shared::config::{self, Config};
 use blackwater_shared::pack::{self, Pack};
 use blackwater_shared::store::{self, Store};
 use blackwater_shared::{in_parts, postgres, secrets};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tracing::Instrument;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How a stage is made of its configuration, with the ingestion and the processed bucket.
-type Make<S> = fn(&Config, Pack, Store, Store) -> Result<S, postgres::Error>;
+mod stages;
+
+pub use stages::Stage;
 
 /// Why an invocation failed.
 #[derive(Debug)]
@@ -28,59 +26,32 @@ enum Failure<E> {
     Stage(E),
 }
 
-/// A stage's error: what a function does with it.
-pub trait StageError: std::error::Error {
-    /// Whether the database refused the login, as after a rotation.
-    fn is_of_login(&self) -> bool;
+/// A stage, and the name of its pipeline.
+struct Ready<S> {
+    stage: S,
+    pipeline: String,
 }
 
-impl StageError for blackwater_extract::Error {
-    fn is_of_login(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.is_of_login())
-    }
-}
-
-impl StageError for blackwater_transform::Error {
-    fn is_of_login(&self) -> bool {
-        false
-    }
-}
-
-impl StageError for blackwater_load::Error {
-    fn is_of_login(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.is_of_login())
-    }
-}
-
-/// Serves invocations of one stage, until the process ends. `make` is called once, and again when a login is refused: a secret
-/// may have been rotated. Every event makes a run, for a run does all that is missing; but S3's test event does nothing.
+/// Serves invocations of one stage, until the process ends. It is made once, and again when a login is refused: a secret may
+/// have been rotated. Every event makes a run, for a run does all that is missing; but S3's test event does nothing.
 ///
 /// # Errors
 /// If the runtime cannot be reached.
-pub async fn serve<S, R, E>(
-    make: Make<S>,
-    run: impl AsyncFn(&S, &Value) -> Result<R, E>,
-) -> Result<(), lambda_runtime::Error>
-where
-    R: Serialize,
-    E: StageError,
-{
+pub async fn serve<S: Stage>() -> Result<(), lambda_runtime::Error> {
     let ours = Targets::new().with_default(LevelFilter::WARN).with_target("blackwater", LevelFilter::INFO);
     let lines =
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
     tracing_subscriber::registry().with(lines).with(ours).init();
 
     // Before the first event, while the processor is not limited yet. What fails now is tried again then.
-    let kept = Mutex::new(stage::<S, E>(make).await.ok());
-    let (kept, run) = (&kept, &run);
+    let kept = &Mutex::new(ready::<S>().await.ok());
     let invoke = service_fn(move |event: LambdaEvent<Value>| {
         let span = tracing::info_span!("invocation", request_id = event.context.request_id);
         async move {
             if event.payload["Event"] == "s3:TestEvent" {
                 return Ok(Value::Null);
             }
-            let done = invocation(kept, make, async |stage: &S| run(stage, &event.payload).await).await;
-            done.map_err(|failure| {
+            invocation::<S>(kept, &event.payload).await.map_err(|failure| {
                 let diagnostic = failure.diagnostic();
                 tracing::error!(error_type = diagnostic.error_type, "{}", diagnostic.error_message);
                 diagnostic
@@ -91,41 +62,55 @@ where
     lambda_runtime::run(invoke).await
 }
 
-async fn stage<S, E>(make: Make<S>) -> Result<Arc<S>, Failure<E>> {
+async fn ready<S: Stage>() -> Result<Ready<S>, Failure<S::Error>> {
     let config = Config::load(None, std::env::vars(), secrets::fetch).await.map_err(Failure::Config)?;
     let pack = Pack::read(&config.model).map_err(Failure::Pack)?;
     let client = store::client(None, None).await;
     let ingestion = Store::new(client.clone(), &config.ingestion, "ingestion.bucket");
     let processed = Store::new(client, &config.processed, "processed.bucket");
-    make(&config, pack, ingestion, processed).map(Arc::new).map_err(Failure::Postgres)
+    let stage = S::make(&config, pack, ingestion, processed).map_err(Failure::Postgres)?;
+    Ok(Ready { stage, pipeline: config.name })
 }
 
-async fn invocation<S, R: Serialize, E: StageError>(
-    kept: &Mutex<Option<Arc<S>>>,
-    make: Make<S>,
-    run: impl AsyncFn(&S) -> Result<R, E>,
-) -> Result<Value, Failure<E>> {
+async fn invocation<S: Stage>(kept: &Mutex<Option<Ready<S>>>, event: &Value) -> Result<Value, Failure<S::Error>> {
     let mut kept = kept.lock().await;
-    let known = match kept.take() {
+    let mut known = match kept.take() {
         Some(known) => known,
-        None => stage(make).await?,
+        None => ready().await?,
     };
-    let (stage, done) = match run(&known).await {
-        Err(error) if error.is_of_login() => {
-            tracing::info!("the login was refused; asking for it again");
-            let fresh = stage(make).await?;
-            let done = run(&fresh).await;
-            (fresh, done)
-        }
-        done => (known, done),
-    };
-    *kept = Some(stage);
-    let report = serde_json::to_value(done.map_err(Failure::Stage)?).unwrap_or_default();
-    tracing::info!(report = %report, "done");
+    let mut done = known.stage.run(event).await;
+    if done.as_ref().is_err_and(S::is_of_login) {
+        tracing::info!("the login was refused; asking for it again");
+        known = ready().await?;
+        done = known.stage.run(event).await;
+    }
+    let Ready { pipeline, .. } = kept.insert(known);
+    let report = done.map_err(Failure::Stage)?;
+    let watched = S::metrics(&report);
+    if !watched.is_empty() {
+        println!("{}", metrics(pipeline, &watched));
+    }
+    let report = serde_json::to_value(report).unwrap_or_default();
+    tracing::info!(%report, "done");
     Ok(report)
 }
 
-impl<E: StageError> Failure<E> {
+/// A line of CloudWatch's embedded metric format.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+fn metrics(pipeline: &str, metrics: &[(&str, &str, u64)]) -> Value {
+    let named: Vec<_> = metrics.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+    let about = json!({
+        "Timestamp": chrono::Utc::now().timestamp_millis(),
+        "CloudWatchMetrics": [{ "Namespace": "Blackwater", "Dimensions": [["pipeline"]], "Metrics": named }],
+    });
+    let mut line = json!({ "_aws": about, "pipeline": pipeline });
+    for (name, _, value) in metrics {
+        line[*name] = (*value).into();
+    }
+    line
+}
+
+impl<E: std::error::Error> Failure<E> {
     fn diagnostic(&self) -> Diagnostic {
         let (debug, text) = match self {
             Self::Config(error) => (format!("Config({error:?})"), error.to_string()),

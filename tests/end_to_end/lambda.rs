@@ -62,8 +62,14 @@ async fn an_event_in_and_rows_in_the_warehouse_out() {
     assert_eq!(transform.invoke(scheduled()).await.unwrap()["batches"].as_array().unwrap().len(), 3);
     assert_eq!(load.invoke(scheduled()).await.unwrap()["applied"], 4);
     world.agree().await;
-    let lines = load.end().await;
+    let (watched, lines): (Vec<_>, Vec<_>) = load.end().await.into_iter().partition(|line| line["_aws"].is_object());
     assert!(lines.iter().all(|line| line["span"]["request_id"].is_string()), "{lines:?}");
+    let metrics = &watched[1]["_aws"]["CloudWatchMetrics"][0];
+    assert_eq!((&metrics["Namespace"], &metrics["Dimensions"]), (&json!("Blackwater"), &json!([["pipeline"]])));
+    let named =
+        metrics["Metrics"].as_array().unwrap().iter().map(|metric| &watched[1][metric["Name"].as_str().unwrap()]);
+    assert_eq!(named.collect::<Vec<_>>(), [&json!(2), &json!(0)], "rows written, rows in quarantine");
+    assert_eq!(watched[1]["pipeline"], "test");
 }
 
 #[tokio::test(flavor = "multi_thread")]
