@@ -149,7 +149,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG][usize::from(arguments.verbose.min(2))];
     // What others log is theirs to judge: a client of S3 or Postgres may print what it sends.
-    let ours = Targets::new().with_default(LevelFilter::WARN).with_target("blackwater", level);
+    let theirs = if arguments.verbose == 0 { LevelFilter::OFF } else { LevelFilter::WARN };
+    let ours = Targets::new().with_default(theirs).with_target("blackwater", level);
     let is_terminal = std::io::stderr().is_terminal();
     // https://no-color.org
     let has_color = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -182,7 +183,14 @@ fn is_usage(error: &anyhow::Error) -> bool {
 
 /// Says what failed.
 fn failure(error: &anyhow::Error, format: Format) {
-    let (what, mut remedy) = in_parts(&format!("{error:#}"));
+    // An error of several may repeat its cause's words; the last that says what to do knows best.
+    let (mut what, mut remedy): (String, Option<String>) = Default::default();
+    for (part, advice) in error.chain().map(|cause| in_parts(&cause.to_string())) {
+        if !what.ends_with(&part) {
+            what = if what.is_empty() { part } else { format!("{what}: {part}") };
+        }
+        remedy = advice.or(remedy);
+    }
     let is_of_stage = error.chain().any(|cause| {
         cause.is::<blackwater_extract::Error>()
             || cause.is::<blackwater_transform::Error>()
@@ -223,7 +231,10 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             // What the demo started is gone when its future is dropped.
             return tokio::select! {
                 done = demo::run(*rows, *keep) => done.map(|()| ExitCode::SUCCESS),
-                signal = signals.next() => Err(signal.interrupted().into()),
+                signal = signals.next() => match (*keep, signal) {
+                    (true, Stop::Interrupt) => print("\nStopped; all of it is gone.\n").map(|()| ExitCode::SUCCESS),
+                    _ => Err(signal.interrupted().into()),
+                },
             };
         }
         Command::Completions { shell } => {
@@ -302,6 +313,7 @@ async fn open(config: &Config) -> anyhow::Result<(Pipeline, Option<S3>)> {
 /// A signal that asks for an end.
 #[derive(Clone, Copy, Debug)]
 enum Stop {
+    Hangup,
     Interrupt,
     Terminate,
 }
@@ -315,25 +327,32 @@ impl Stop {
     /// The exit code, as shells have it: 128 and the signal's number.
     fn interrupted(self) -> Interrupted {
         Interrupted(match self {
+            Self::Hangup => 129,
             Self::Interrupt => 130,
             Self::Terminate => 143,
         })
     }
 }
 
-/// Ctrl-C and SIGTERM.
+/// Ctrl-C, SIGTERM, and that of a terminal that is closed.
 struct Signals {
+    hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn next(&mut self) -> Stop {
         tokio::select! {
+            _ = self.hangup.recv() => Stop::Hangup,
             _ = self.interrupt.recv() => Stop::Interrupt,
             _ = self.terminate.recv() => Stop::Terminate,
         }

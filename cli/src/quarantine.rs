@@ -46,8 +46,15 @@ pub(crate) async fn run(action: &Quarantine, pipeline: &Pipeline, format: Format
 async fn found(pipeline: &Pipeline, table: &str, key: &[String]) -> anyhow::Result<Vec<Entry>> {
     let entries = pipeline.quarantine(Some(table), key).await?;
     if entries.is_empty() {
+        let known: Vec<_> = pipeline.star_tables().collect();
+        if !known.contains(&table) {
+            bail!("the model pack has no star table {table}\nThere are {}", known.join(", "));
+        }
         let of_key = if key.is_empty() { String::new() } else { format!(" with {}", key.join(", ")) };
-        bail!("no row of {table}{of_key} is in quarantine\n`blackwater quarantine list` shows those that are");
+        bail!(
+            "no row of {table}{of_key} is in quarantine\n`blackwater quarantine list` shows those that are; of a key of several columns write each as \
+               column=value"
+        );
     }
     Ok(entries)
 }

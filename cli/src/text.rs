@@ -188,13 +188,14 @@ fn applied(batch: &blackwater_load::BatchReport, made: &[blackwater_transform::T
         let made = made.iter().find(|table| table.table == *name);
         let counts = batch.tables.iter().find(|table| table.table == *name).map(|table| table.counts);
         let counts = counts.unwrap_or_default();
-        let read = made.map_or(0, |made| made.rows + made.misfits);
-        let always = [read, counts.inserted + counts.updated, counts.unchanged].map(|count| count.to_string());
+        // Another run may have made it.
+        let read = made.map_or("-".into(), |made| (made.rows + made.misfits).to_string());
+        let always = [read, (counts.inserted + counts.updated).to_string(), counts.unchanged.to_string()];
         let seldom = told.iter().map(|(_, count)| match count(&counts) {
             0 => "-".to_owned(),
             count => count.to_string(),
         });
-        let bytes = size(made.map_or(0, |made| made.bytes));
+        let bytes = made.map_or("-".into(), |made| size(made.bytes));
         lines.push([name.clone()].into_iter().chain(always).chain(seldom).chain([bytes]).collect());
     }
     let mut text = table(&lines);
@@ -205,7 +206,9 @@ fn applied(batch: &blackwater_load::BatchReport, made: &[blackwater_transform::T
 }
 
 pub(crate) fn status(status: &Status) -> String {
+    let with_pack = status.transformed.is_none() && status.applied.is_some();
     let line = |stage: &str, batch: Option<Batch>, what: &str| match batch {
+        None if with_pack => vec![stage.into(), "no batch yet with this model pack".into()],
         None => vec![stage.into(), "no batch yet".into()],
         Some(Batch { batch, at }) => {
             vec![stage.into(), format!("batch {batch}"), format!("{what} {}", at.format("%Y-%m-%d %H:%M:%S UTC"))]
@@ -248,6 +251,9 @@ pub(crate) fn check(check: &Check) -> String {
     if check.findings.is_empty() {
         text.push_str("nothing is wrong\n");
     }
+    if check.reads.is_empty() {
+        return text;
+    }
     let sum = check.reads.iter().map(|table| table.bytes).sum();
     let _ =
         writeln!(text, "\nto find what has changed, every run of extract looks at these tables, {} in all", size(sum));
@@ -289,6 +295,10 @@ pub(crate) fn verify(verification: &Verification) -> String {
             };
             let _ = writeln!(text, "{}, {}: {what}", verdict.table, key.join(", "));
         }
+        let more = verdict.different.saturating_sub(verdict.differences.len() as u64);
+        if more > 0 {
+            let _ = writeln!(text, "{}: and {} more", verdict.table, rows(more));
+        }
     }
     let different: u64 = verification.tables.iter().map(|verdict| verdict.different).sum();
     let _ = match different {
@@ -315,7 +325,7 @@ pub(crate) fn quarantine(entries: &[Entry]) -> String {
     }
     let line = |entry: &Entry| {
         let since = entry.since.format("%Y-%m-%d %H:%M");
-        vec![entry.table.clone(), key(entry), format!("since batch {}, {since}", entry.batch), entry.reason.clone()]
+        vec![entry.table.clone(), key(entry), format!("batch {}, {since}", entry.batch), entry.reason.clone()]
     };
     table(&entries.iter().map(line).collect::<Vec<_>>())
 }
@@ -324,14 +334,8 @@ pub(crate) fn shown(entries: &[Shown]) -> String {
     let mut text = String::new();
     for Shown { entry, source_row } in entries {
         let since = entry.since.format("%Y-%m-%d %H:%M:%S UTC");
-        let _ = writeln!(
-            text,
-            "{}, {}\n  since batch {}, {since}\n  {}",
-            entry.table,
-            key(entry),
-            entry.batch,
-            entry.reason
-        );
+        let _ =
+            writeln!(text, "{}, {}\n  of batch {}, {since}\n  {}", entry.table, key(entry), entry.batch, entry.reason);
         let star_row =
             entry.star_row.as_ref().and_then(Value::as_object).map(|row| {
                 row.iter().map(|(column, value)| (column.clone(), value.as_str().map(str::to_owned))).collect()

@@ -15,6 +15,9 @@ const AT_FIRST: Duration = Duration::from_secs(1);
 pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut failures = 0;
+    if let Format::Text = format {
+        print(&format!("watching {}, every {} s; what changes is told\n", pipeline.name, every.as_secs()))?;
+    }
     loop {
         let began = Instant::now();
         let work = pipeline.run();
@@ -36,12 +39,15 @@ pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) ->
                 match format {
                     Format::Json => print(&format!("{}\n", serde_json::to_string(&report)?))?,
                     Format::Text if is_idle => tracing::info!("nothing has changed"),
-                    Format::Text => print(&format!("{}\n{}", Utc::now().format("%F %T UTC"), text::run(&report)))?,
+                    Format::Text => print(&format!("{}\n{}", now(), text::run(&report)))?,
                 }
                 every
             }
             Err(error) => {
                 failures += 1;
+                if let Format::Text = format {
+                    print(&format!("{}\n", now()))?;
+                }
                 failure(&error.into(), format);
                 every.min(AT_FIRST * 2_u32.saturating_pow(failures - 1))
             }
@@ -54,6 +60,10 @@ pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) ->
             _ = signals.next() => return Ok(()),
         }
     }
+}
+
+fn now() -> impl std::fmt::Display {
+    Utc::now().format("%F %T UTC")
 }
 
 /// A time as `30s`, `5m` or `1h`.

@@ -96,7 +96,7 @@ pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<
         let why = if !matches!(row.get(1), "r" | "p") {
             "it is not a table; views and foreign tables are not supported yet"
         } else if !row.get::<_, bool>(3) {
-            "this role may not read it\nRun as its owner: GRANT SELECT ON … TO …"
+            "this role may not read it\n`blackwater check --grants` prints the GRANT that it needs"
         } else if row.get(2) {
             "row-level security applies to this role, and a changed policy shows rows that nothing wrote\nGive the \
              role BYPASSRLS"

@@ -142,7 +142,7 @@ impl Extract {
         let (role, schema) = (ident(address.user()), ident(&self.schema));
         let tables: Vec<_> = self.pack.source_tables().iter().map(|table| qualified(&self.schema, table)).collect();
         format!(
-            "-- In database {database} of {address}, as the owner of the tables.\n\
+            "-- For {address}: run it in database {database}, as the owner of its tables.\n\
              CREATE ROLE {role} LOGIN;  -- and give it a password\n\
              GRANT CONNECT ON DATABASE {name} TO {role};\n\
              GRANT USAGE ON SCHEMA {schema} TO {role};\n\

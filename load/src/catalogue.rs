@@ -39,6 +39,8 @@ pub(crate) struct Star {
     generated: bool,
     /// Its indexes: the columns of each in order, and whether it lets no two rows agree at once.
     indexes: Vec<(Vec<String>, bool)>,
+    /// Its unique keys of plain columns, the deferrable ones too: name and columns.
+    keys: Vec<(String, Vec<String>)>,
     /// Whether this role may read and write it.
     pub(crate) is_writable: bool,
 }
@@ -207,6 +209,16 @@ impl Star {
         }
     }
 
+    /// The unique keys of which the columns `returned` are a whole, less the key by which rows are upserted.
+    pub(crate) fn further_keys(&self, writing: Writing<'_>, returned: &[&Column]) -> Vec<&(String, Vec<String>)> {
+        let Writing::Upsert(own) = writing else { return Vec::new() };
+        let is_further = |columns: &[String]| {
+            columns.iter().any(|column| !own.contains(column))
+                && columns.iter().all(|column| returned.iter().any(|known| known.name == *column))
+        };
+        self.keys.iter().filter(|(_, columns)| is_further(columns)).collect()
+    }
+
     /// How rows of `columns` are written: by the primary key, or by the only unique key, or as a
     /// history.
     pub(crate) fn writing<S: AsRef<str>>(&self, columns: &[S]) -> Result<Writing<'_>, String> {
@@ -337,6 +349,13 @@ impl Star {
                 key.join(", ")
             ));
         }
+        if let (Writing::Upsert(key), true) = (writing, self.generated && !names.contains(&&self.primary[0])) {
+            advice.push(format!(
+                "its key ({}) is unique, so it holds the latest values alone, although the warehouse numbers its rows as \
+                 those of a history\nFor a history, let the key not be unique",
+                key.join(", ")
+            ));
+        }
         let own = match writing {
             Writing::Upsert(key) => key.iter().collect(),
             Writing::History { .. } => self.primary.iter().collect::<BTreeSet<_>>(),
@@ -345,8 +364,9 @@ impl Star {
             self.indexes.iter().filter(|(columns, unique)| *unique && columns.iter().collect::<BTreeSet<_>>() != own)
         {
             advice.push(format!(
-                "it has a further unique key, ({}). Two rows that exchange their values, or one that takes the value of a \
-                 deleted one, would stop the batch\nDrop it, or make it DEFERRABLE INITIALLY DEFERRED",
+                "it has a further unique key, ({}). A row that takes the value of another, or of a deleted one, goes to \
+                 quarantine; two that exchange their values would stop the batch\nDrop it, or make it DEFERRABLE INITIALLY \
+                 DEFERRED",
                 columns.join(", ")
             ));
         }
@@ -381,9 +401,16 @@ fn takes(model: &str, column: &str) -> bool {
     }
 }
 
+/// Whether both types of text are bound to a length, the first to the greater.
+fn is_longer(one: &str, other: &str) -> bool {
+    let length = |kind: &str| kind.split_once('(')?.1.strip_suffix(')')?.parse::<u32>().ok();
+    length(one).zip(length(other)).is_some_and(|(one, other)| one > other)
+}
+
 /// Whether a column can hold every key of a source's type, and prints it in the same way.
 fn holds(source: &str, column: &str) -> bool {
     match (unbound(source), unbound(column)) {
+        ("character varying" | "character", "character varying") if is_longer(source, column) => false,
         ("boolean" | "timestamp without time zone" | "numeric", _) if source != column => {
             unbound(source) == column && column != "boolean"
         }
@@ -428,6 +455,9 @@ pub(crate) async fn read(
         star.is_writable = row.get(1);
         if let Some(columns) = row.get(2) {
             star.indexes.push((columns, row.get(3)));
+        }
+        if let Some(name) = row.get(4) {
+            star.keys.push((name, row.get(2)));
         }
     }
     for row in transaction.query(CONSTRAINTS, &[&schema, &tables]).await.doing(doing)? {
@@ -520,7 +550,7 @@ const COLUMNS: &str = "
     ORDER BY c.relname, a.attnum";
 
 /// (table, whether this role may read and write it, an index's columns, whether it refuses at once two rows
-/// that agree).
+/// that agree, its name if it is a unique key of plain columns).
 const INDEXES: &str = "
     SELECT c.relname::text,
            has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE'),
@@ -528,9 +558,11 @@ const INDEXES: &str = "
             FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number AND k.number > 0
             WHERE k.place <= i.indnkeyatts),
-           coalesce(i.indisunique AND i.indimmediate, false)
+           coalesce(i.indisunique AND i.indimmediate, false),
+           CASE WHEN i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL THEN x.relname::text END
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisvalid
+    LEFT JOIN pg_class x ON x.oid = i.indexrelid
     WHERE n.nspname = $1 AND c.relname = ANY($2)
     ORDER BY 1, i.indexrelid";
 

@@ -88,7 +88,7 @@ impl Load {
         let readers: String =
             self.readers.iter().map(|reader| format!("CREATE ROLE {} LOGIN;\n", ident(reader))).collect();
         format!(
-            "-- In database {} of {address}, as its owner. Load grants the readers what they may read.\n\
+            "-- For {address}: run it in database {}, as its owner. Load grants the readers what they may read.\n\
              CREATE ROLE {role} LOGIN;  -- and give it a password\n\
              GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role};\n\
              CREATE SCHEMA IF NOT EXISTS blackwater;\n\

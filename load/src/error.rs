@@ -15,9 +15,7 @@ pub enum Error {
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
     /// `schema.sql` cannot be applied.
-    #[error(
-        "cannot apply the pack's schema.sql to schema {schema} of the warehouse: {why}\nIf this role may not, run it by hand as the schema's owner, with search_path = {schema}, and then `blackwater load --schema-applied`"
-    )]
+    #[error("cannot apply the pack's schema.sql to schema {schema} of the warehouse: {why}")]
     Schema {
         /// The schema.
         schema: String,

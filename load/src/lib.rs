@@ -25,6 +25,7 @@ use blackwater_shared::store::{Store, sha256};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use serde::Serialize;
+use tokio_postgres::error::SqlState;
 
 use batch::Batch;
 pub use error::Error;
@@ -249,6 +250,11 @@ impl Load {
         Ok(Some(State { batch: newest.batch, applied_at: newest.applied_at, rows }))
     }
 
+    /// The names of the star tables.
+    pub fn star_tables(&self) -> impl Iterator<Item = &str> {
+        self.pack.models.keys().map(String::as_str)
+    }
+
     /// The rows in quarantine, by star table, oldest first.
     ///
     /// # Errors
@@ -380,7 +386,15 @@ impl Load {
     }
 
     fn schema_error(&self, error: &tokio_postgres::Error) -> Error {
-        Error::Schema { schema: self.schema.clone(), why: postgres::explain(error) }
+        let remedy = match error.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => format!(
+                "If this role may not, run it by hand as the schema's owner, with search_path = {}, and then `blackwater \
+                 load --schema-applied`",
+                self.schema
+            ),
+            _ => "Put it right; it must be such that it can be run again (CREATE TABLE IF NOT EXISTS)".into(),
+        };
+        Error::Schema { schema: self.schema.clone(), why: format!("{}\n{remedy}", postgres::explain(error)) }
     }
 
     async fn apply_schema(&self, transaction: &Transaction<'_>) -> Result<(), Error> {

@@ -200,7 +200,8 @@ impl Target<'_> {
                  UPDATE blackwater.quarantine n SET discarded = true FROM blackwater.quarantine old
                  WHERE (n.star_schema, n.star_table, n.batch) = ($1, $2, $3) AND old.discarded AND old.batch < $3
                    AND (old.star_schema, old.star_table, old.key, old.reason) = ($1, $2, n.key, n.reason)
-                   AND old.star_row::text IS NOT DISTINCT FROM n.star_row::text),
+                   AND old.star_row::text IS NOT DISTINCT FROM n.star_row::text
+                 RETURNING 1),
              replaced AS (
                  DELETE FROM blackwater.quarantine old USING new
                  WHERE (old.star_schema, old.star_table) = ($1, $2) AND new.key = old.key AND old.batch < $3
@@ -211,7 +212,7 @@ impl Target<'_> {
                  DELETE FROM blackwater.filtered f
                  USING (SELECT {key} AS key FROM {right} t UNION ALL SELECT key FROM new) k
                  WHERE (f.star_schema, f.star_table) = ($1, $2) AND f.key = k.key)
-             SELECT count(*) FROM new",
+             SELECT count(*) - (SELECT count(*) FROM still_discarded) FROM new",
             right = right.typed(),
             key = self.key_of("t"),
         );
@@ -241,6 +242,11 @@ impl Stage<'_> {
             self.set_aside(&any(&refused, PLACE, &format!("{} t", self.full()))).await?;
         }
         self.one_row_a_key().await?;
+        for (constraint, columns) in self.target.star.further_keys(self.target.writing, &self.target.columns) {
+            let taken = self.taken(constraint, columns);
+            // What stays as it was may be in the way of others.
+            while self.set_aside(&taken).await? > 0 {}
+        }
         let references = &self.target.star.references;
         if !references.is_empty() {
             let dangling: Vec<_> = references.iter().map(|reference| self.dangling(reference)).collect();
@@ -296,6 +302,35 @@ impl Stage<'_> {
              FROM (SELECT t.{PLACE}, count(*) OVER (PARTITION BY {keys}) AS n FROM {typed} t) t WHERE n > 1"
         );
         self.set_aside(&differing).await.map(drop)
+    }
+
+    /// The rows that would agree in a further unique key with another row: of the star table, less those that are written
+    /// now, or of these. They are tried again with every batch, as what refers to no known constraint.
+    fn taken(&self, constraint: &str, columns: &[String]) -> String {
+        let Target { quoted: star, key, .. } = self.target;
+        let each = |of: &dyn Fn(&String) -> String, between: &str| {
+            columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(between)
+        };
+        let other: Vec<_> = key.iter().map(|column| format!("o.{0} = t.{0}", ident(&column.name))).collect();
+        format!(
+            "SELECT DISTINCT ON (place) * FROM (
+                 SELECT t.{PLACE} AS place, {shown} || ' is taken, by the unique key ' || {name} AS why,
+                        jsonb_build_object('constraint', {name}) AS reference
+                 FROM {typed} t WHERE EXISTS (
+                     SELECT FROM {typed} o WHERE {equal} AND NOT ({other})
+                     UNION ALL
+                     SELECT FROM {star} o WHERE {equal} AND NOT ({other})
+                     AND NOT EXISTS (SELECT FROM {typed} n WHERE {now}))) q",
+            shown = each(
+                &|column| format!("{} || t.{}::text", literal(&format!("{column} = ")), ident(column)),
+                " || ', ' || "
+            ),
+            name = literal(constraint),
+            typed = self.typed(),
+            equal = each(&|column| format!("o.{0} = t.{0}", ident(column)), " AND "),
+            other = other.join(" AND "),
+            now = self.target.same_key("o", "n"),
+        )
     }
 
     /// The rows that refer to one that is not there.

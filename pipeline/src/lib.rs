@@ -286,6 +286,11 @@ impl Pipeline {
         })
     }
 
+    /// The names of the star tables.
+    pub fn star_tables(&self) -> impl Iterator<Item = &str> {
+        self.load.star_tables()
+    }
+
     /// The rows in quarantine of a table, or of all, whose key is `key`: `column=value` for some or all of its
     /// columns, or the value alone.
     ///

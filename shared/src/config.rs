@@ -244,7 +244,10 @@ impl Config {
             place.push_str(&format!(", with the variables {VARIABLE}…"));
         }
         let written: Written = serde_path_to_error::deserialize(table).map_err(|error| {
-            let setting = error.path().to_string();
+            let setting = match error.path().to_string() {
+                whole if whole == "." => "a setting is missing".into(),
+                setting => setting,
+            };
             Error::Setting { place: place.clone(), setting, why: without_value(error.inner().message()) }
         })?;
         let logins = [
@@ -470,7 +473,7 @@ directory = "data"
                 "limits.memroy",
                 "unknown field `memroy`, expected `memory` or `connections`",
             ),
-            (swap("name = \"totesys\"", ""), ".", "missing field `name`"),
+            (swap("name = \"totesys\"", ""), "a setting is missing", "missing field `name`"),
             (swap("name = \"totesys\"", "name = \"Tote Sys\""), "name", "lower-case letters"),
             (swap("\"512MB\"", "\"much\""), "limits.memory", "128MB or more"),
             (swap("\"512MB\"", "\"1MB\""), "limits.memory", "128MB or more"),

@@ -21,6 +21,12 @@ pub enum Error {
         /// The system's reason.
         why: std::io::Error,
     },
+    /// There is no `schema.sql` in the folder.
+    #[error("{} has no file schema.sql\nWrite the warehouse's tables into it, in statements that can be run again", .folder.display())]
+    NoSchema {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// There is no model in the folder.
     #[error("{} holds no model: write one SELECT per star table into a file of its name, as dim_staff.sql", .folder.display())]
     Empty {
@@ -36,7 +42,9 @@ pub enum Error {
         why: String,
     },
     /// A model is refused.
-    #[error("{}/{why}", .folder.display())]
+    #[error(
+        "{}/{why}\nThe page on models says what a query may be; what it may not, a generated column or a view in schema.sql can", .folder.display()
+    )]
     Model {
         /// The folder.
         folder: PathBuf,
@@ -87,8 +95,7 @@ impl Pack {
             }
         }
         let hash = sha256(&serde_json::to_vec(&files).unwrap_or_default())[..16].to_owned();
-        let missing = || Error::Read { path: folder.join(SCHEMA), why: std::io::ErrorKind::NotFound.into() };
-        let schema = files.remove(SCHEMA).ok_or_else(missing)?;
+        let schema = files.remove(SCHEMA).ok_or_else(|| Error::NoSchema { folder: folder.into() })?;
         let mut fixed = BTreeMap::new();
         for (file, text) in &files {
             if let Some(name) = file.strip_suffix(".csv") {

@@ -112,7 +112,7 @@ pub async fn retry<T, E: std::fmt::Display>(
     for wait in WAITS {
         match work().await {
             Err(error) if is_transient(&error) => {
-                tracing::warn!(error = in_parts(&error.to_string()).0, "trying again");
+                tracing::info!(error = in_parts(&error.to_string()).0, "trying again");
                 tokio::time::sleep(wait).await;
             }
             done => return done,

@@ -490,6 +490,40 @@ async fn what_no_longer_fits_keeps_nothing_else_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_takes_the_value_of_another_waits_until_it_is_free() {
+    for deferrable in ["", " DEFERRABLE INITIALLY DEFERRED"] {
+        let star = format!(
+            "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text UNIQUE{deferrable}, w text, deleted_at timestamptz)"
+        );
+        let rows = "(1, 'a', ''), (2, 'b', ''), (3, NULL, ''), (4, NULL, ''), (5, 'x', ''), (6, 'x', '')";
+        let world = one_table("id integer PRIMARY KEY, v text, w text", &star, "SELECT id, v, w FROM t", rows).await;
+        world.run().await;
+        assert_eq!(all(&world, "concat(id, v)", "dim_t").await, "1a 2b 3 4");
+        let taken = |id: u32, v: &str| format!("dim_t id={id}: v = {v} is taken, by the unique key dim_t_v_key");
+        assert_eq!(world.quarantine().await, [taken(5, "x"), taken(6, "x")]);
+        world
+            .source
+            .batch_execute("UPDATE t SET v = 'a' WHERE id = 2; INSERT INTO t VALUES (7, 'c', ''); UPDATE t SET v = 'y' WHERE id = 6")
+            .await
+            .unwrap();
+        world.run().await;
+        assert_eq!(all(&world, "concat(id, v)", "dim_t").await, "1a 2b 3 4 5x 6y 7c", "{deferrable}");
+        assert_eq!(world.quarantine().await, [taken(2, "a")]);
+        world.source.batch_execute("UPDATE t SET v = 'd' WHERE id = 1").await.unwrap();
+        world.run().await;
+        assert_eq!(all(&world, "concat(id, v)", "dim_t").await, "1d 2a 3 4 5x 6y 7c", "{deferrable}");
+        assert_eq!(world.blackwater(&["verify"]).await.code, Some(0));
+        if !deferrable.is_empty() {
+            let exchange = "UPDATE t SET v = CASE id WHEN 1 THEN 'a' ELSE 'd' END WHERE id IN (1, 2)";
+            world.source.batch_execute(exchange).await.unwrap();
+            world.run().await;
+            assert_eq!(all(&world, "concat(id, v)", "dim_t").await, "1a 2d 3 4 5x 6y 7c");
+        }
+        assert_eq!(world.quarantine().await, [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_the_same_however_it_is_padded() {
     let source = "CREATE TABLE g (code char(5) PRIMARY KEY, name text);
         CREATE TABLE t (code char(5) PRIMARY KEY, n numeric(5,2) UNIQUE, g char(5), name text);
