@@ -95,6 +95,11 @@ pub(crate) fn load(report: &blackwater_load::Report) -> String {
     if report.batches.is_empty() {
         return match report.applied {
             0 => "load: there is no batch yet\n".into(),
+            applied if report.schema_waits => {
+                format!(
+                    "load: the warehouse is at batch {applied}; schema.sql has changed, and is run with the next batch\n"
+                )
+            }
             applied => format!("load: nothing to do, the warehouse is at batch {applied}\n"),
         };
     }
@@ -149,7 +154,8 @@ fn extracted(report: &blackwater_extract::Report) -> String {
     let tables: Vec<_> = report.tables.iter().filter(|table| table.rows > 0).collect();
     let mut why: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for table in &report.tables {
-        if let Some(full) = &table.full {
+        // What concerns all of them is in the notices.
+        if let Some(full) = table.full.as_ref().filter(|full| !report.notices.iter().any(|n| n.starts_with(*full))) {
             why.entry(full).or_default().push(&table.table);
         }
     }
@@ -162,9 +168,10 @@ fn extracted(report: &blackwater_extract::Report) -> String {
     let (sum, bytes) = tables.iter().fold((0, 0), |(sum, bytes), table| (sum + table.rows, bytes + table.bytes));
     let _ = writeln!(
         text,
-        "extract: batch {batch} has {} of {} source tables{keys}, {} as CSV",
+        "extract: batch {batch} has {} of {} source table{}{keys}, {} as CSV",
         rows(sum),
         tables.len(),
+        if tables.len() == 1 { "" } else { "s" },
         size(bytes)
     );
     text

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::finding::{About, Finding};
-use blackwater_shared::manifest::Table;
+use blackwater_shared::manifest::{Extracted, Table};
 use blackwater_shared::model::Model;
 use blackwater_shared::postgres::{Doing, ident, idents, qualified};
 use deadpool_postgres::Transaction;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::{Extract, catalogue, snapshot};
@@ -23,6 +24,17 @@ pub struct Checked {
     pub models: BTreeSet<String>,
     /// How much there is to read.
     pub sizes: Vec<TableSize>,
+    /// The log in the ingestion bucket, if that can be read.
+    pub log: Option<Ends>,
+}
+
+/// Where the log in the ingestion bucket ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// The log; `None` if there is no batch.
+    pub log: Option<Uuid>,
+    /// Its newest batch, or 0.
+    pub batch: u64,
 }
 
 /// How large a source table is. Each run looks at all of it, for nothing indexes what has changed.
@@ -56,13 +68,23 @@ impl Extract {
     /// None of what a check is for: if the source cannot be asked, that is a finding.
     pub async fn check(&self) -> Checked {
         let mut checked = Checked::default();
-        if let Err(error) = self.log.newest().await {
-            checked.findings.push(Finding::error(About::Buckets, error));
+        match self.check_log().await {
+            Ok(ends) => checked.log = Some(ends),
+            Err(error) => checked.findings.push(Finding::error(About::Buckets, error)),
         }
         if let Err(error) = self.check_source(&mut checked).await {
             checked.findings.push(Finding::error(About::Source, error));
         }
         checked
+    }
+
+    async fn check_log(&self) -> Result<Ends, Error> {
+        let batch = self.log.newest().await?;
+        if batch == 0 {
+            return Ok(Ends::default());
+        }
+        let manifest: Option<Extracted> = self.log.read(batch).await?;
+        Ok(Ends { log: manifest.map(|manifest| manifest.head.log), batch })
     }
 
     async fn check_source(&self, checked: &mut Checked) -> Result<(), Error> {

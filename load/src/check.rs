@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{Doing, ident};
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::{Load, SESSION, catalogue, ledger};
 
 impl Load {
     /// Checks the warehouse against the models' star tables. `schema.sql` is applied, if it would be, in a
-    /// transaction that is rolled back.
+    /// transaction that is rolled back. `log` is what is known of the one in the ingestion bucket: which it is, and its newest
+    /// batch.
     ///
     /// # Errors
     /// None of what a check is for: if the warehouse cannot be asked, that is a finding.
-    pub async fn check(&self, models: &BTreeMap<String, StarTable>) -> Vec<Finding> {
+    pub async fn check(&self, models: &BTreeMap<String, StarTable>, log: Option<(Option<Uuid>, u64)>) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if let Err(error) = self.check_warehouse(models, &mut findings).await {
+        if let Err(error) = self.check_warehouse(models, log, &mut findings).await {
             findings.push(Finding::error(About::Warehouse, error));
         }
         findings
@@ -26,6 +28,7 @@ impl Load {
     async fn check_warehouse(
         &self,
         models: &BTreeMap<String, StarTable>,
+        log: Option<(Option<Uuid>, u64)>,
         findings: &mut Vec<Finding>,
     ) -> Result<(), Error> {
         let doing = "check the warehouse";
@@ -45,6 +48,17 @@ impl Load {
             && let Err(error) = self.same_log(newest).await
         {
             findings.push(Finding::error(About::Buckets, error));
+        } else if let (Some(newest), Some((id, batch))) = (&newest, log)
+            && (id.is_some_and(|id| id != newest.log) || batch < newest.batch)
+        {
+            let there = id.map_or("has none".into(), |id| format!("ends at batch {batch} of log {id}"));
+            let what = format!(
+                "schema {} of the warehouse is at batch {} of log {}, and the ingestion bucket {there}\nIf another pipeline \
+                 feeds that schema, name another in warehouse.schema; if the bucket was emptied or exchanged, restore its \
+                 objects",
+                self.schema, newest.batch, newest.log
+            );
+            findings.push(Finding::error(About::Buckets, what));
         }
         if newest.is_none_or(|newest| newest.schema_hash != self.schema_hash()) {
             self.schema(&transaction, false).await?;

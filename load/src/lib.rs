@@ -64,6 +64,8 @@ pub struct Report {
     /// The source tables of which the warehouse holds more rows than there were: extract is asked
     /// for their keys.
     pub wanted: Vec<String>,
+    /// Whether `schema.sql` has changed and waits for the next batch.
+    pub schema_waits: bool,
 }
 
 /// What one batch changed.
@@ -188,6 +190,7 @@ impl Load {
         self.leave_word(newest.as_ref()).await?;
         if let Some(newest) = newest {
             report.quarantine = quarantine::by_table(&client, &self.schema).await?.values().sum();
+            report.schema_waits = newest.schema_hash != self.schema_hash();
             report.wanted = newest.wanted;
         }
         Ok(())

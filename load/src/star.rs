@@ -165,6 +165,23 @@ impl<'a> Target<'a> {
         Some(format!("{of_row} AND v.superseded IS NULL"))
     }
 
+    /// The query for the keys of the rows of a history that are no version of any batch, as arrays of text.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        let Writing::History { record } = self.writing else { return None };
+        let key: Vec<_> =
+            self.key.iter().map(|column| column.key_text(&format!("s.{}", ident(&column.name)))).collect();
+        Some(format!(
+            "SELECT ARRAY[{key}]::text[] AS key FROM {star} s WHERE NOT EXISTS (
+                 SELECT FROM blackwater.version v
+                 WHERE v.star_schema = {schema} AND v.star_table = {table} AND v.record = s.{record})",
+            key = key.join(", "),
+            star = self.quoted,
+            schema = literal(self.batch.schema),
+            table = literal(self.name),
+            record = ident(record),
+        ))
+    }
+
     /// Makes a temporary table for rows.
     pub(crate) async fn rows(&'a self, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
         self.stage(false, extra).await

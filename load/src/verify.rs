@@ -188,6 +188,7 @@ impl Comparison<'_> {
             verdict: Verdict { table: name.to_owned(), ..Verdict::default() },
             extra: Vec::new(),
             extra_rows: 0,
+            unknown: (Vec::new(), 0),
             missing: false,
         };
         let mut star_row = lines.next(&target).await?;
@@ -213,6 +214,8 @@ impl Comparison<'_> {
             merge.extra(&key);
             star_row = lines.next(&target).await?;
         }
+        drop(lines);
+        merge.unknown = self.unknown(&target).await?;
         // Equal counts mean equal sets, so what is gone now went after the batch; where they differ, load
         // has asked for the keys.
         let is_known = held == Some(then) && !merge.missing || self.newest.wanted.contains(&driving.table);
@@ -244,6 +247,16 @@ impl Comparison<'_> {
         );
         let lines = self.snapshot.transaction.copy_out(&sql).await.doing(target.doing("read the rows of"))?;
         Ok((held, Lines(Box::pin(lines))))
+    }
+
+    /// The first keys of the rows of a history that are no version of any batch, and how many there are.
+    async fn unknown(&self, target: &Target<'_>) -> Result<(Vec<Vec<String>>, u64), Error> {
+        let Some(query) = target.unknown() else { return Ok((Vec::new(), 0)) };
+        let query = format!("SELECT key, count(*) OVER () FROM ({query}) u LIMIT {SHOWN}");
+        let rows =
+            self.snapshot.transaction.query(&query, &[]).await.doing(target.doing("look for strange rows in"))?;
+        let all = rows.first().map_or(0, |row| row.get::<_, i64>(1) as u64);
+        Ok((rows.iter().map(|row| row.get(0)).collect(), all))
     }
 
     /// The source's rows of a piece, as the warehouse would have them, in the order of their keys.
@@ -464,6 +477,8 @@ struct Merge<'a> {
     /// The first keys that only the warehouse has, and how many there are.
     extra: Vec<Vec<String>>,
     extra_rows: u64,
+    /// The first keys of the rows of a history that no batch brought, and how many there are.
+    unknown: (Vec<Vec<String>>, u64),
     /// Whether a row is missing for no reason.
     missing: bool,
 }
@@ -528,7 +543,7 @@ impl Merge<'_> {
         }
     }
 
-    /// `is_known` says that rows which only the warehouse has went after the newest batch.
+    /// `is_known` says that rows of which Blackwater knows and which only the warehouse has went after the newest batch.
     fn finish(mut self, is_known: bool) -> Verdict {
         match (self.target.star.marks_deletions(), is_known) {
             (false, _) => self.verdict.kept = self.extra_rows,
@@ -540,6 +555,11 @@ impl Merge<'_> {
                 self.verdict.different += self.extra_rows - self.extra.len() as u64;
             }
         }
+        let (keys, all) = &self.unknown;
+        for key in keys {
+            self.verdict.differs(self.target, key, What::Extra);
+        }
+        self.verdict.different += all - keys.len() as u64;
         self.verdict
     }
 }

@@ -207,10 +207,10 @@ impl Pipeline {
 
     /// Connects to everything, and compares the source, the models and the warehouse. Nothing is written.
     pub async fn check(&self) -> Check {
-        let blackwater_extract::Checked { mut findings, tables, models, sizes } = self.extract.check().await;
+        let blackwater_extract::Checked { mut findings, tables, models, sizes, log } = self.extract.check().await;
         let (stars, more) = self.transform.check(&tables, &models).await;
         findings.extend(more);
-        findings.extend(self.load.check(&stars).await);
+        findings.extend(self.load.check(&stars, log.map(|ends| (ends.log, ends.batch))).await);
         findings.sort_by_key(|finding| (finding.level, finding.about));
         Check { findings, reads: sizes }
     }

@@ -429,7 +429,11 @@ impl Scope<'_> {
             )),
             (false, value) => {
                 let value = value.as_deref().unwrap_or("NULL");
-                Err(self.refuse(at, format!("the constant {value} is no {to} as Postgres prints one")))
+                let quotes = match (kind, to) {
+                    (Type::Text, Type::Integer(_) | Type::Numeric { .. }) => "; write a number without quotes",
+                    _ => "",
+                };
+                Err(self.refuse(at, format!("the constant {value} is no {to} as Postgres prints one{quotes}")))
             }
         }
     }

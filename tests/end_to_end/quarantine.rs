@@ -280,10 +280,12 @@ async fn a_row_is_tried_again_when_the_star_table_changes() {
     let schema = world.pack().join("schema.sql");
     let text = std::fs::read_to_string(&schema).unwrap();
     std::fs::write(&schema, format!("{text}; ALTER TABLE dim_area ALTER name DROP NOT NULL")).unwrap();
+    assert_eq!(world.run().await["load"]["schema_waits"], true);
     // With the next batch, whatever it is.
     world.source.batch_execute("UPDATE orders SET amount = 7 WHERE id = 10").await.unwrap();
     world.run_and_agree().await;
     assert_eq!(world.quarantine().await, [""; 0]);
+    assert_eq!(world.run().await["load"]["schema_waits"], false);
 }
 
 #[tokio::test(flavor = "multi_thread")]

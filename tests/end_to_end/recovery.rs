@@ -51,7 +51,9 @@ async fn without_the_ingestion_bucket_it_stops_and_begins_anew_in_a_schema_of_it
     world.run_and_agree().await;
     empty(&world, BUCKETS[0]);
     let stopped = world.blackwater(&["run"]).await;
-    stopped.says(1, &["ends at batch 0, but batch 1 of it is applied to the warehouse", "restore its objects"]);
+    stopped.says(1, &["ends at batch 0, but batch 1 of it is applied to the warehouse", "Restore its objects"]);
+    let check = world.blackwater(&["check"]).await;
+    assert!(check.code == Some(3) && check.stdout.contains("and the ingestion bucket has none"), "{check:?}");
     empty(&world, BUCKETS[1]);
     with_schema(&world, "anew");
     world.run().await;
@@ -75,6 +77,8 @@ async fn two_pipelines_share_a_warehouse_in_two_schemas_and_never_in_one() {
     let first = std::fs::read_to_string(world.configuration()).unwrap();
     let second = first.replace(BUCKETS[0], "second-ingestion").replace(BUCKETS[1], "second-processed");
     std::fs::write(world.configuration(), &second).unwrap();
+    let check = world.blackwater(&["check"]).await;
+    assert!(check.code == Some(3) && check.stdout.contains("If another pipeline feeds that schema"), "{check:?}");
     let stopped = world.blackwater(&["run"]).await;
     stopped.says(1, &["log", "a new log wants a new processed bucket and a warehouse schema of its own"]);
     with_schema(&world, "second");

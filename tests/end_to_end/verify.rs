@@ -236,6 +236,7 @@ async fn a_large_table_is_compared_in_the_order_of_its_keys() {
     assert_eq!(report.code, Some(3));
     let report: Value = serde_json::from_str(&report.stdout).unwrap();
     let fact = &report["tables"][0];
-    assert_eq!((fact["different"].as_u64(), fact["equal"].as_u64()), (Some(6), Some(19_994)), "{report}");
+    // Of the last, no batch is known.
+    assert_eq!((fact["different"].as_u64(), fact["equal"].as_u64()), (Some(7), Some(19_994)), "{report}");
     assert_eq!(fact["differences"].as_array().unwrap().len(), 5);
 }
