@@ -308,9 +308,8 @@ impl Stage<'_> {
     /// now, or of these. They are tried again with every batch, as what refers to no known constraint.
     fn taken(&self, constraint: &str, columns: &[String]) -> String {
         let Target { quoted: star, key, .. } = self.target;
-        let each = |of: &dyn Fn(&String) -> String, between: &str| {
-            columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(between)
-        };
+        let each =
+            |of: &dyn Fn(&String) -> String, between: &str| columns.iter().map(of).collect::<Vec<_>>().join(between);
         let other: Vec<_> = key.iter().map(|column| format!("o.{0} = t.{0}", ident(&column.name))).collect();
         format!(
             "SELECT DISTINCT ON (place) * FROM (
