@@ -6,7 +6,7 @@ use blackwater_pipeline::Pipeline;
 use chrono::Utc;
 use tokio::time::Instant;
 
-use crate::{Format, Signals, failure, print, text};
+use crate::{Format, Signals, failure, print, progress, text};
 
 /// The wait after a first failure; it doubles with each, up to the usual one.
 const AT_FIRST: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) ->
         let wait = match done {
             Ok(report) => {
                 failures = 0;
-                let is_idle = report.load.batches.is_empty();
+                let is_idle = report.load.batches.is_empty() && report.extract.notices.is_empty();
                 match format {
                     Format::Json => print(&format!("{}\n", serde_json::to_string(&report)?))?,
                     Format::Text if is_idle => tracing::info!("nothing has changed"),
@@ -46,7 +46,7 @@ pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) ->
             Err(error) => {
                 failures += 1;
                 if let Format::Text = format {
-                    print(&format!("{}\n", now()))?;
+                    progress::without(|| eprintln!("{}", now()));
                 }
                 failure(&error.into(), format);
                 every.min(AT_FIRST * 2_u32.saturating_pow(failures - 1))

@@ -307,27 +307,31 @@ impl Stage<'_> {
     /// The rows that would agree in a further unique key with another row: of the star table, less those that are written
     /// now, or of these. They are tried again with every batch, as what refers to no known constraint.
     fn taken(&self, constraint: &str, columns: &[String]) -> String {
-        let Target { quoted: star, key, .. } = self.target;
+        let star = &self.target.quoted;
         let each =
             |of: &dyn Fn(&String) -> String, between: &str| columns.iter().map(of).collect::<Vec<_>>().join(between);
-        let other: Vec<_> = key.iter().map(|column| format!("o.{0} = t.{0}", ident(&column.name))).collect();
-        format!(
-            "SELECT DISTINCT ON (place) * FROM (
-                 SELECT t.{PLACE} AS place, {shown} || ' is taken, by the unique key ' || {name} AS why,
-                        jsonb_build_object('constraint', {name}) AS reference
-                 FROM {typed} t WHERE EXISTS (
-                     SELECT FROM {typed} o WHERE {equal} AND NOT ({other})
-                     UNION ALL
-                     SELECT FROM {star} o WHERE {equal} AND NOT ({other})
-                     AND NOT EXISTS (SELECT FROM {typed} n WHERE {now}))) q",
+        let row = format!(
+            "SELECT t.{PLACE} AS place, {shown} || ' is taken, by the unique key ' || {name} AS why,
+                    jsonb_build_object('constraint', {name}) AS reference
+             FROM {typed} t",
             shown = each(
                 &|column| format!("{} || t.{}::text", literal(&format!("{column} = ")), ident(column)),
                 " || ', ' || "
             ),
             name = literal(constraint),
             typed = self.typed(),
+        );
+        // Each a join: an EXISTS over both would be asked for every row.
+        format!(
+            "SELECT DISTINCT ON (place) * FROM (
+                 {row} WHERE EXISTS (SELECT FROM {typed} o WHERE {equal} AND NOT ({same}))
+                 UNION ALL
+                 {row} WHERE EXISTS (
+                     SELECT FROM {star} o WHERE {equal} AND NOT ({same})
+                     AND NOT EXISTS (SELECT FROM {typed} n WHERE {now}))) q",
+            typed = self.typed(),
             equal = each(&|column| format!("o.{0} = t.{0}", ident(column)), " AND "),
-            other = other.join(" AND "),
+            same = self.target.same_key("o", "t"),
             now = self.target.same_key("o", "n"),
         )
     }
