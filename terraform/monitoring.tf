@@ -1,0 +1,93 @@
+# What is watched, and who hears of it.
+
+resource "aws_cloudwatch_log_group" "stage" {
+  for_each = local.stages
+
+  name              = "/aws/lambda/${local.prefix}-${each.key}"
+  retention_in_days = var.log_retention_days
+}
+
+# One metric for the three: each costs 0.30 USD a month.
+resource "aws_cloudwatch_log_metric_filter" "errors" {
+  for_each = local.stages
+
+  name           = "${local.prefix}-${each.key}-errors"
+  log_group_name = aws_cloudwatch_log_group.stage[each.key].name
+  pattern        = "{ $.level = \"ERROR\" }"
+
+  metric_transformation {
+    namespace = "Blackwater"
+    name      = "${local.prefix}-errors"
+    value     = "1"
+  }
+}
+
+resource "aws_sns_topic" "alarms" {
+  name              = "${local.prefix}-alarms"
+  kms_master_key_id = var.kms_key_arn
+}
+
+resource "aws_sns_topic_subscription" "email" {
+  for_each = toset(var.alert_emails)
+
+  topic_arn = aws_sns_topic.alarms.arn
+  protocol  = "email"
+  endpoint  = each.value
+}
+
+locals {
+  of_pipeline = { pipeline = local.prefix }
+
+  alarms = merge(
+    {
+      errors = {
+        description = "A stage failed. Its log says what and why, and what to do; the next run goes on from there."
+        namespace   = "Blackwater", metric = "${local.prefix}-errors", dimensions = {}
+        statistic   = "Sum", period = 300, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "notBreaching"
+      }
+      silence = {
+        description = "Extract has not run to its end for 15 minutes."
+        namespace   = "Blackwater", metric = "ExtractRuns", dimensions = local.of_pipeline
+        statistic   = "Sum", period = 900, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
+      }
+      quarantine = {
+        description = "Rows are in quarantine: blackwater quarantine list says why."
+        namespace   = "Blackwater", metric = "RowsInQuarantine", dimensions = local.of_pipeline
+        statistic   = "Maximum", period = 3600, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "ignore"
+      }
+    },
+    {
+      for stage in keys(local.stages) : "${stage}-throttles" => {
+        description = "Lambda does not let ${stage} run as often as it is asked to."
+        namespace   = "AWS/Lambda", metric = "Throttles", dimensions = { FunctionName = "${local.prefix}-${stage}" }
+        statistic   = "Sum", period = 300, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "notBreaching"
+      }
+    },
+    {
+      for stage in keys(local.stages) : "${stage}-duration" => {
+        description = "A run of ${stage} took more than four fifths of the time that it may take."
+        namespace   = "AWS/Lambda", metric = "Duration", dimensions = { FunctionName = "${local.prefix}-${stage}" }
+        statistic   = "Maximum", period = 300, threshold = var.timeout_seconds * 800, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+    },
+  )
+}
+
+resource "aws_cloudwatch_metric_alarm" "all" {
+  for_each = local.alarms
+
+  alarm_name          = "${local.prefix}-${each.key}"
+  alarm_description   = each.value.description
+  namespace           = each.value.namespace
+  metric_name         = each.value.metric
+  dimensions          = each.value.dimensions
+  statistic           = each.value.statistic
+  period              = each.value.period
+  evaluation_periods  = 1
+  threshold           = each.value.threshold
+  comparison_operator = each.value.comparison
+  treat_missing_data  = each.value.missing
+  actions_enabled     = var.enabled
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+  ok_actions          = [aws_sns_topic.alarms.arn]
+}

@@ -1,0 +1,184 @@
+# What must hold of every stack. The runs apply, because policies are known only then: against a provider that invents what AWS would
+# answer. With the real one the login below lets nothing be made.
+
+provider "aws" {
+  region                      = "eu-west-2"
+  access_key                  = "none"
+  secret_key                  = "none"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+}
+
+variables {
+  name               = "shop"
+  environment        = "test"
+  region             = "eu-west-2"
+  packages           = "tests/packages"
+  source_database    = { url = "postgres://db.example/shop" }
+  warehouse_database = { url = "postgres://dw.example/warehouse", readers = ["quicksight"] }
+  alert_emails       = ["data@example.com"]
+}
+
+run "whole" {
+  command = apply
+
+  assert {
+    condition = alltrue(flatten([
+      for stage, document in data.aws_iam_policy_document.stage : [
+        for statement in jsondecode(document.json).Statement : [
+          alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]),
+          alltrue([for resource in flatten([statement.Resource]) : startswith(resource, "arn:") && !endswith(resource, ":::*")]),
+        ]
+      ]
+    ]))
+    error_message = "A role may do more than it names."
+  }
+
+  assert {
+    condition = alltrue([
+      for stage, database in { extract = "source", load = "warehouse" } :
+      strcontains(data.aws_iam_policy_document.stage[stage].json, local.secret_arns[database])
+    ]) && !strcontains(data.aws_iam_policy_document.stage["transform"].json, "secretsmanager") && !strcontains(data.aws_iam_policy_document.stage["extract"].json, local.secret_arns.warehouse)
+    error_message = "Each stage reads the login of its own database, and no other."
+  }
+
+  assert {
+    condition     = !strcontains(join("", [for document in data.aws_iam_policy_document.stage : document.json]), "DeleteObject")
+    error_message = "No stage deletes an object."
+  }
+
+  assert {
+    condition = alltrue([
+      for bucket, stage in { ingestion = "transform", processed = "load" } :
+      aws_s3_bucket_notification.log[bucket].lambda_function[0].lambda_function_arn == aws_lambda_alias.live[stage].arn
+      && aws_s3_bucket_notification.log[bucket].lambda_function[0].filter_prefix == "batches/"
+      && aws_lambda_permission.bucket[bucket].source_arn == aws_s3_bucket.log[bucket].arn
+      && aws_lambda_permission.bucket[bucket].qualifier == "live"
+    ])
+    error_message = "A manifest in a bucket invokes the stage that follows."
+  }
+
+  assert {
+    condition = alltrue([
+      for schedule in values(aws_scheduler_schedule.stage) :
+      schedule.state == "ENABLED" && schedule.target[0].retry_policy[0].maximum_retry_attempts == 0
+    ]) && aws_scheduler_schedule.stage["extract"].target[0].arn == aws_lambda_alias.live["extract"].arn
+    error_message = "The schedules invoke the live functions, and do not retry."
+  }
+
+  assert {
+    condition     = aws_lambda_function_event_invoke_config.stage["extract"].maximum_retry_attempts == 0
+    error_message = "The next run of extract is near; Lambda must not repeat it."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for block in values(aws_s3_bucket_public_access_block.log) :
+      [block.block_public_acls, block.block_public_policy, block.ignore_public_acls, block.restrict_public_buckets]
+    ]))
+    error_message = "A bucket may become public."
+  }
+
+  assert {
+    condition = alltrue([
+      for document in values(data.aws_iam_policy_document.bucket) : length([
+        for statement in jsondecode(document.json).Statement : statement
+        if statement.Effect == "Deny"
+        && join(",", flatten([statement.Action])) == "s3:PutObject"
+        && endswith(join(",", flatten([statement.Resource])), "/batches/*")
+        && try(join(",", flatten([statement.Condition.Null["s3:if-none-match"]])), "") == "true"
+      ]) == 1
+    ])
+    error_message = "A manifest could be overwritten."
+  }
+
+  assert {
+    condition     = alltrue([for bucket in values(aws_s3_bucket_lifecycle_configuration.log) : length(bucket.rule[0].expiration) == 0 && length(bucket.rule[0].transition) == 0])
+    error_message = "The log itself must neither expire nor move to a colder class."
+  }
+
+  assert {
+    condition = (
+      aws_cloudwatch_metric_alarm.all["silence"].treat_missing_data == "breaching"
+      && aws_cloudwatch_metric_alarm.all["silence"].period == 900
+      && aws_cloudwatch_metric_alarm.all["silence"].dimensions.pipeline == "shop-test"
+      && aws_cloudwatch_metric_alarm.all["errors"].threshold == 1
+      && alltrue([for alarm in values(aws_cloudwatch_metric_alarm.all) : tolist(alarm.alarm_actions)[0] == aws_sns_topic.alarms.arn])
+    )
+    error_message = "Somebody hears of a silent pipeline, and of any error."
+  }
+
+  assert {
+    condition = (
+      length(aws_cloudwatch_metric_alarm.all) == 9
+      && length(distinct([for filter in values(aws_cloudwatch_log_metric_filter.errors) : filter.metric_transformation[0].name])) == 1
+      && length(aws_vpc_endpoint.s3) + length(aws_vpc_endpoint.secrets) == 0
+      && length(aws_secretsmanager_secret.login) == 2
+    )
+    error_message = "It costs more than docs/deploy.md says."
+  }
+
+  assert {
+    condition     = alltrue([for group in values(aws_cloudwatch_log_group.stage) : group.retention_in_days == 30])
+    error_message = "Logs are kept for ever."
+  }
+}
+
+run "disabled_in_a_vpc" {
+  command = apply
+
+  variables {
+    enabled                  = false
+    kms_key_arn              = "arn:aws:kms:eu-west-2:123456789012:key/one"
+    permissions_boundary_arn = "arn:aws:iam::123456789012:policy/boundary"
+    vpc                      = { id = "vpc-1", subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], route_table_ids = ["rtb-1"] }
+    source_database = {
+      url        = "postgres://db.example/shop"
+      secret_arn = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:rds"
+    }
+  }
+
+  assert {
+    condition     = alltrue([for schedule in values(aws_scheduler_schedule.stage) : schedule.state == "DISABLED"])
+    error_message = "A disabled pipeline has no schedule."
+  }
+
+  assert {
+    condition     = length(aws_vpc_endpoint.s3) == 1 && length(aws_vpc_endpoint.secrets) == 1 && aws_lambda_function.stage["load"].vpc_config[0].subnet_ids == toset(["subnet-1"])
+    error_message = "The functions are in the VPC, with endpoints."
+  }
+
+  assert {
+    condition = alltrue([
+      for role in concat(values(aws_iam_role.stage), [aws_iam_role.scheduler]) : role.permissions_boundary == var.permissions_boundary_arn
+    ])
+    error_message = "Every role has the boundary."
+  }
+
+  assert {
+    condition     = keys(aws_secretsmanager_secret.login) == ["warehouse"] && aws_lambda_function.stage["extract"].environment[0].variables.BLACKWATER_SOURCE__SECRET == var.source_database.secret_arn
+    error_message = "A secret that is there is used."
+  }
+}
+
+run "a_login_in_an_address" {
+  command = plan
+
+  variables {
+    source_database = { url = "postgres://reader:password@db.example/shop" }
+  }
+
+  expect_failures = [var.source_database]
+}
+
+run "names" {
+  command = plan
+
+  variables {
+    name        = "Shop!"
+    environment = "production-and-more"
+  }
+
+  expect_failures = [var.name, var.environment]
+}

@@ -1,0 +1,183 @@
+variable "name" {
+  description = "The pipeline's name. With the environment it begins the name of every resource."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,19}$", var.name))
+    error_message = "A name has at most 20 lower-case letters, digits and hyphens, a letter first."
+  }
+}
+
+variable "environment" {
+  description = "The environment, as dev or prod."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9]{0,9}$", var.environment))
+    error_message = "An environment has at most 10 lower-case letters and digits, a letter first."
+  }
+}
+
+variable "region" {
+  description = "The AWS region."
+  type        = string
+}
+
+variable "packages" {
+  description = "The folder with extract.zip, transform.zip and load.zip, as `make package` leaves them."
+  type        = string
+  default     = "../target/package"
+}
+
+variable "architecture" {
+  description = "The processor that the packages are built for."
+  type        = string
+  default     = "x86_64"
+
+  validation {
+    condition     = contains(["x86_64", "arm64"], var.architecture)
+    error_message = "The architecture is x86_64 or arm64."
+  }
+}
+
+variable "source_database" {
+  description = "The database that is read: its address without a login, its schema, the columns that are never read, and the ARN of the secret with the login (null: a secret is made, to be filled by hand)."
+  type = object({
+    url        = string
+    schema     = optional(string, "public")
+    exclude    = optional(list(string), [])
+    secret_arn = optional(string)
+  })
+
+  validation {
+    condition     = startswith(var.source_database.url, "postgres://") && !strcontains(var.source_database.url, "@")
+    error_message = "The address begins with postgres:// and has no login: that stands in the secret."
+  }
+}
+
+variable "warehouse_database" {
+  description = "The database of the star schema: its address without a login, its schema, the roles that may read it, and the ARN of the secret with the login (null: a secret is made, to be filled by hand)."
+  type = object({
+    url        = string
+    schema     = optional(string, "public")
+    readers    = optional(list(string), [])
+    secret_arn = optional(string)
+  })
+
+  validation {
+    condition     = startswith(var.warehouse_database.url, "postgres://") && !strcontains(var.warehouse_database.url, "@")
+    error_message = "The address begins with postgres:// and has no login: that stands in the secret."
+  }
+}
+
+variable "enabled" {
+  description = "Whether the schedules run."
+  type        = bool
+  default     = true
+}
+
+variable "schedule" {
+  description = "How often extract runs."
+  type        = string
+  default     = "rate(5 minutes)"
+
+  validation {
+    condition     = can(regex("^(rate|cron)\\(.+\\)$", var.schedule))
+    error_message = "Write rate(...) or cron(...), as EventBridge Scheduler has them."
+  }
+}
+
+variable "sweep" {
+  description = "How often transform and load look for what an event did not bring."
+  type        = string
+  default     = "rate(1 hour)"
+
+  validation {
+    condition     = can(regex("^(rate|cron)\\(.+\\)$", var.sweep))
+    error_message = "Write rate(...) or cron(...), as EventBridge Scheduler has them."
+  }
+}
+
+variable "memory_mb" {
+  description = "The memory of each function."
+  type = object({
+    extract   = optional(number, 512)
+    transform = optional(number, 1024)
+    load      = optional(number, 512)
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for mb in values(var.memory_mb) : mb >= 256 && mb <= 10240])
+    error_message = "A function has 256 to 10240 MB."
+  }
+}
+
+variable "timeout_seconds" {
+  description = "How long a function may run."
+  type        = number
+  default     = 900
+
+  validation {
+    condition     = var.timeout_seconds >= 60 && var.timeout_seconds <= 900
+    error_message = "A function runs for 60 to 900 seconds."
+  }
+}
+
+variable "disk_mb" {
+  description = "The temporary disk of a function: the objects of a batch lie there while they are worked on."
+  type        = number
+  default     = 2048
+
+  validation {
+    condition     = var.disk_mb >= 512 && var.disk_mb <= 10240
+    error_message = "A function has 512 to 10240 MB of disk."
+  }
+}
+
+variable "vpc" {
+  description = "The subnets and security groups in which the functions reach the databases; null: they are reached from outside any VPC."
+  type = object({
+    id                 = string
+    subnet_ids         = list(string)
+    security_group_ids = list(string)
+    route_table_ids    = optional(list(string), [])
+    make_endpoints     = optional(bool, true)
+  })
+  default = null
+}
+
+variable "kms_key_arn" {
+  description = "A key of one's own for buckets, secrets, queues and topic; null: AWS's."
+  type        = string
+  default     = null
+}
+
+variable "permissions_boundary_arn" {
+  description = "The permissions boundary of every role; null: none."
+  type        = string
+  default     = null
+}
+
+variable "alert_emails" {
+  description = "Who hears of alarms. Each has to confirm the subscription."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for email in var.alert_emails : can(regex("^[^@ ]+@[^@ ]+$", email))])
+    error_message = "That is no e-mail address."
+  }
+}
+
+variable "log_retention_days" {
+  description = "How long log lines are kept."
+  type        = number
+  default     = 30
+}
+
+variable "noncurrent_version_days" {
+  description = "How long a replaced or deleted object can be restored."
+  type        = number
+  default     = 30
+}
