@@ -8,7 +8,7 @@ fn main() {
         String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned())
     };
     let commit = git(&["log", "-1", "--format=%h, %cs"]).map(|commit| format!(" ({commit})")).unwrap_or_default();
-    println!("cargo::rustc-env=BLACKWATER_VERSION={}{commit}", env!("CARGO_PKG_VERSION"));
+    println!("cargo::rustc-env=VERSION_AND_COMMIT={}{commit}", env!("CARGO_PKG_VERSION"));
     println!("cargo::rerun-if-changed=build.rs");
     // It changes with every commit.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {

@@ -32,7 +32,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Keeps a star-schema warehouse in step with an operational Postgres database.
 #[derive(Parser)]
-#[command(name = "blackwater", version = env!("BLACKWATER_VERSION"))]
+#[command(name = "blackwater", version = env!("VERSION_AND_COMMIT"))]
 struct Arguments {
     /// The configuration [default: blackwater.toml here; variables BLACKWATER_… override it]
     #[arg(long, global = true, value_name = "FILE")]
