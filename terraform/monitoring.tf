@@ -50,6 +50,11 @@ locals {
         namespace   = "Blackwater", metric = "ExtractRuns", dimensions = local.of_pipeline
         statistic   = "Sum", period = 900, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
       }
+      lag = {
+        description = "A batch is more than 15 minutes old, and the warehouse lacks it."
+        namespace   = "Blackwater", metric = "Lag", dimensions = local.of_pipeline
+        statistic   = "Maximum", period = 300, threshold = 900, comparison = "GreaterThanThreshold", missing = "ignore"
+      }
       quarantine = {
         description = "Rows are in quarantine: blackwater quarantine list says why."
         namespace   = "Blackwater", metric = "RowsInQuarantine", dimensions = local.of_pipeline

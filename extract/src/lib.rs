@@ -24,7 +24,7 @@ use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Database;
 use blackwater_shared::store::{Object, Store};
 use blackwater_shared::{PROGRAM, postgres};
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
 use serde::Serialize;
@@ -77,6 +77,8 @@ pub struct Report {
     pub notices: Vec<String>,
     /// The tables, if a batch was written.
     pub tables: Vec<TableReport>,
+    /// The age of the oldest batch that the warehouse was not known to have when the run began, 0 if it had all.
+    pub lag_seconds: u64,
 }
 
 /// How a run ended.
@@ -162,6 +164,14 @@ impl Extract {
             let bucket = self.log.store().bucket().to_owned();
             return Err(log::Error::Shorter { bucket, newest: number, applied: applied.batch }.into());
         }
+        let lag_seconds = self.lag(number, newest.as_ref(), applied.as_ref()).await?;
+        let gave_way = |why| Report {
+            outcome: Outcome::GaveWay,
+            batch: None,
+            notices: vec![why],
+            tables: Vec::new(),
+            lag_seconds,
+        };
         let wanted = wanted(newest.as_ref(), applied);
         // One connection holds the snapshot, the others read.
         let connections = self.connections.min(known.len() + 1);
@@ -170,7 +180,7 @@ impl Extract {
             return Err(error);
         }
         let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &known).await? else {
-            return Ok(Report::gave_way(format!(
+            return Ok(gave_way(format!(
                 "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
                 known.join(", ")
             )));
@@ -179,7 +189,7 @@ impl Extract {
         let verdict = newest.as_ref().map(|m| plan::continuity(&m.source, &snapshot.server, snapshot.wal_before));
         let broken = match verdict {
             Some(Continuity::Behind) => {
-                return Ok(Report::gave_way(format!("this standby is behind the snapshot of batch {number}")));
+                return Ok(gave_way(format!("this standby is behind the snapshot of batch {number}")));
             }
             Some(Continuity::Broken(why)) => {
                 notices.push(format!("{why}; every table is read in full"));
@@ -189,7 +199,7 @@ impl Extract {
         };
         let tables = catalogue::read(&snapshot.transaction, &self.schema, &known, &self.exclude).await?;
         let Some(tables) = tables else {
-            return Ok(Report::gave_way("a partition was attached at this very moment".into()));
+            return Ok(gave_way("a partition was attached at this very moment".into()));
         };
         let states = self.models(&tables)?;
 
@@ -239,7 +249,7 @@ impl Extract {
             models: states,
         };
         if newest.as_ref().is_some_and(|newest| broken.is_none() && !is_news(newest, &manifest)) {
-            return Ok(Report { outcome: Outcome::Nothing, batch: None, notices, tables: Vec::new() });
+            return Ok(Report { outcome: Outcome::Nothing, batch: None, notices, tables: Vec::new(), lag_seconds });
         }
         let outcome = match self.log.commit(&manifest).await? {
             Commit::Won => Outcome::Batch,
@@ -258,7 +268,18 @@ impl Extract {
             bytes: table.objects.iter().map(|object| object.bytes).sum(),
             keys: table.keys_sent == Some(batch),
         });
-        Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect() })
+        Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect(), lag_seconds })
+    }
+
+    /// The age of the oldest batch that is not applied, as far as load has left word. `number` is that of the newest.
+    async fn lag(&self, number: u64, newest: Option<&Extracted>, applied: Option<&Applied>) -> Result<u64, Error> {
+        let first = applied.map_or(0, |applied| applied.batch) + 1;
+        let at = match newest {
+            Some(newest) if first == number => Some(newest.head.at),
+            Some(_) if first < number => self.log.read::<Extracted>(first).await?.map(|manifest| manifest.head.at),
+            _ => None,
+        };
+        Ok(at.map_or(0, |at| (Utc::now() - at).num_seconds().max(0) as u64))
     }
 
     /// The tables as a run reads them that follows the manifest `newest`, if that can be trusted.
@@ -296,12 +317,6 @@ impl Extract {
             states.insert(name.clone(), state);
         }
         Ok(states)
-    }
-}
-
-impl Report {
-    fn gave_way(why: String) -> Self {
-        Self { outcome: Outcome::GaveWay, batch: None, notices: vec![why], tables: Vec::new() }
     }
 }
 

@@ -59,7 +59,12 @@ impl Stage for Extract {
     fn metrics(report: &Self::Report) -> Vec<Metric> {
         let rows = report.tables.iter().map(|table| table.rows).sum();
         let batches = u64::from(report.outcome == Outcome::Batch);
-        vec![("ExtractRuns", "Count", 1), ("Batches", "Count", batches), ("RowsExtracted", "Count", rows)]
+        vec![
+            ("ExtractRuns", "Count", 1),
+            ("Batches", "Count", batches),
+            ("RowsExtracted", "Count", rows),
+            ("Lag", "Seconds", report.lag_seconds),
+        ]
     }
 }
 

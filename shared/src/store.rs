@@ -251,6 +251,15 @@ impl Store {
     }
 
     fn request(&self, action: &'static str, key: &str, why: String) -> Error {
+        let mut why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lower = why.to_lowercase();
+        if lower.contains("region must be set") || lower.contains("missing region") {
+            why.push_str("\nSet AWS_REGION");
+        } else if lower.contains("credential") {
+            why.push_str(
+                "\nSet AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
+            );
+        }
         let place = if key.is_empty() { self.bucket.clone() } else { format!("{}/{key}", self.bucket) };
         Error::Request { action, place, why }
     }

@@ -111,7 +111,7 @@ run "whole" {
 
   assert {
     condition = (
-      length(aws_cloudwatch_metric_alarm.all) == 9
+      length(aws_cloudwatch_metric_alarm.all) == 10
       && length(distinct([for filter in values(aws_cloudwatch_log_metric_filter.errors) : filter.metric_transformation[0].name])) == 1
       && length(aws_vpc_endpoint.s3) + length(aws_vpc_endpoint.secrets) == 0
       && length(aws_secretsmanager_secret.login) == 2

@@ -57,11 +57,14 @@ async fn an_event_in_and_rows_in_the_warehouse_out() {
         world.source.batch_execute(&change).await.unwrap();
         extract.invoke(scheduled()).await.unwrap();
     }
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let full = extract.invoke(json!({ "full": ["staff"] })).await.unwrap();
+    assert!(full["lag_seconds"].as_u64().unwrap() >= 1, "batches 2 and 3 are not applied: {full}");
     assert_eq!((&full["batch"], &full["tables"].as_array().unwrap().len()), (&json!(4), &11));
     assert_eq!(transform.invoke(scheduled()).await.unwrap()["batches"].as_array().unwrap().len(), 3);
     assert_eq!(load.invoke(scheduled()).await.unwrap()["applied"], 4);
     world.agree().await;
+    assert_eq!(extract.invoke(scheduled()).await.unwrap()["lag_seconds"], 0);
     let (watched, lines): (Vec<_>, Vec<_>) = load.end().await.into_iter().partition(|line| line["_aws"].is_object());
     assert!(lines.iter().all(|line| line["span"]["request_id"].is_string()), "{lines:?}");
     let metrics = &watched[1]["_aws"]["CloudWatchMetrics"][0];
