@@ -38,7 +38,7 @@ struct Ready<S> {
 /// # Errors
 /// If the runtime cannot be reached.
 pub async fn serve<S: Stage>() -> Result<(), lambda_runtime::Error> {
-    let ours = Targets::new().with_default(LevelFilter::WARN).with_target("blackwater", LevelFilter::INFO);
+    let ours = Targets::new().with_target("blackwater", LevelFilter::INFO);
     let lines =
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
     tracing_subscriber::registry().with(lines).with(ours).init();

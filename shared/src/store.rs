@@ -286,7 +286,7 @@ impl Store {
 }
 
 /// What an error of the SDK says, and the first of its causes.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -61,7 +61,7 @@ impl Function {
             }
         });
         let endpoint = format!("http://{address}");
-        let process = Command::new(crate::program().with_file_name(program))
+        let process = Command::new(crate::world::built(program))
             .env_clear()
             .envs([
                 ("AWS_LAMBDA_RUNTIME_API", address.as_str()),

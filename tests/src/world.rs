@@ -366,10 +366,15 @@ fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, SystemTime>) {
     }
 }
 
-/// The program that was built with this test: beside its executable, and no older than its source.
+/// The program.
 pub fn program() -> PathBuf {
+    built("blackwater")
+}
+
+/// A program that was built with this test: beside its executable, and no older than its source.
+pub(crate) fn built(program: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
-    let program = this.parent().and_then(Path::parent).unwrap().join("blackwater");
+    let program = this.parent().and_then(Path::parent).unwrap().join(program);
     let built = program.metadata().unwrap_or_else(|_| panic!("no {}: run `make test`", program.display()));
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for package in ["cli", "lambda", "pipeline", "extract", "transform", "load", "local", "shared"] {
