@@ -482,8 +482,7 @@ fn is_transient(error: &tokio_postgres::Error) -> bool {
 
 /// Whether a statement failed for a value or a constraint, and not for the statement itself.
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-#[must_use]
-pub fn is_of_data(error: &tokio_postgres::Error) -> bool {
+fn is_of_data(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("23"))
 }
 
