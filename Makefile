@@ -1,6 +1,6 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo build release test lint deny audit postgres clean
+.PHONY: help demo build release test package lint deny audit postgres clean
 
 DENY_VERSION = 0.20.2
 DENY = target/tools/bin/cargo-deny
@@ -25,6 +25,9 @@ lint: ## Check the format, the lints and the documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+package: ## Pack the Lambda functions with a model pack: make package PACK=models/totesys
+	lambda/package $(PACK)
 
 deny: $(DENY) ## Check the dependencies' licences and sources
 	$(DENY) check licenses bans sources
