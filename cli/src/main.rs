@@ -12,15 +12,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-
 use blackwater_extract::Request;
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_pipeline::Pipeline;
 use blackwater_shared::config::{self, Config};
 use blackwater_shared::finding::Level;
-use blackwater_shared::in_parts;
 use blackwater_shared::progress::TARGET;
-use blackwater_shared::{secrets, store};
+use blackwater_shared::{in_parts, secrets, store};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Serialize;
@@ -200,10 +198,7 @@ fn failure(error: &anyhow::Error, format: Format) {
         remedy = Some("Nothing is lost; run again when that is over or put right".into());
     }
     match format {
-        Format::Text => {
-            let remedy = remedy.map(|remedy| format!("\n  → {remedy}")).unwrap_or_default();
-            progress::without(|| eprintln!("error: {what}{remedy}"));
-        }
+        Format::Text => progress::without(|| eprintln!("error: {what}{}", text::remedy(remedy.as_deref()))),
         Format::Json => {
             let _ = print(&format!("{}\n", serde_json::json!({ "error": what, "remedy": remedy })));
         }

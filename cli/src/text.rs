@@ -239,6 +239,11 @@ pub(crate) fn status(status: &Status) -> String {
     format!("{}\n{}{}\n{}", status.name, table(&stages), lag, table(&tables))
 }
 
+/// What to do, on a line of its own after what is wrong.
+pub(crate) fn remedy(remedy: Option<&str>) -> String {
+    remedy.map(|remedy| format!("\n  → {remedy}")).unwrap_or_default()
+}
+
 pub(crate) fn check(check: &Check) -> String {
     let mut text = String::new();
     for Finding { level, about, what, remedy } in &check.findings {
@@ -252,8 +257,7 @@ pub(crate) fn check(check: &Check) -> String {
             About::Buckets => "buckets",
             About::Warehouse => "warehouse",
         };
-        let remedy = remedy.as_ref().map(|remedy| format!("\n  → {remedy}")).unwrap_or_default();
-        let _ = writeln!(text, "{level}, {about}: {what}{remedy}");
+        let _ = writeln!(text, "{level}, {about}: {what}{}", self::remedy(remedy.as_deref()));
     }
     if check.findings.is_empty() {
         text.push_str("nothing is wrong\n");

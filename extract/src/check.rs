@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::finding::{About, Finding};
+use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::{Extracted, Table};
 use blackwater_shared::model::Model;
 use blackwater_shared::postgres::{Doing, ident, idents, qualified};
 use deadpool_postgres::Transaction;
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::error::Error;
 use crate::{Extract, catalogue, snapshot};
@@ -24,17 +24,8 @@ pub struct Checked {
     pub models: BTreeSet<String>,
     /// How much there is to read.
     pub sizes: Vec<TableSize>,
-    /// The log in the ingestion bucket, if that can be read.
+    /// Where the log in the ingestion bucket ends, if that can be read.
     pub log: Option<Ends>,
-}
-
-/// Where the log in the ingestion bucket ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ends {
-    /// The log; `None` if there is no batch.
-    pub log: Option<Uuid>,
-    /// Its newest batch, or 0.
-    pub batch: u64,
 }
 
 /// How large a source table is. Each run looks at all of it, for nothing indexes what has changed.

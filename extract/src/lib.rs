@@ -30,7 +30,7 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use check::{Checked, Ends, TableSize};
+pub use check::{Checked, TableSize};
 use closure::Closure;
 pub use error::Error;
 use plan::{Continuity, Plan, Reading};

@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 
 use blackwater_shared::finding::{About, Finding};
+use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{Doing, ident};
-use uuid::Uuid;
 
 use crate::error::Error;
 use crate::{Load, SESSION, catalogue, ledger};
 
 impl Load {
     /// Checks the warehouse against the models' star tables. `schema.sql` is applied, if it would be, in a
-    /// transaction that is rolled back. `log` is what is known of the one in the ingestion bucket: which it is, and its newest
-    /// batch.
+    /// transaction that is rolled back. `log` says where the one in the ingestion bucket ends.
     ///
     /// # Errors
     /// None of what a check is for: if the warehouse cannot be asked, that is a finding.
-    pub async fn check(&self, models: &BTreeMap<String, StarTable>, log: Option<(Option<Uuid>, u64)>) -> Vec<Finding> {
+    pub async fn check(&self, models: &BTreeMap<String, StarTable>, log: Option<Ends>) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Err(error) = self.check_warehouse(models, log, &mut findings).await {
             findings.push(Finding::error(About::Warehouse, error));
@@ -28,7 +27,7 @@ impl Load {
     async fn check_warehouse(
         &self,
         models: &BTreeMap<String, StarTable>,
-        log: Option<(Option<Uuid>, u64)>,
+        log: Option<Ends>,
         findings: &mut Vec<Finding>,
     ) -> Result<(), Error> {
         let doing = "check the warehouse";
@@ -48,7 +47,7 @@ impl Load {
             && let Err(error) = self.same_log(newest).await
         {
             findings.push(Finding::error(About::Buckets, error));
-        } else if let (Some(newest), Some((id, batch))) = (&newest, log)
+        } else if let (Some(newest), Some(Ends { log: id, batch })) = (&newest, log)
             && (id.is_some_and(|id| id != newest.log) || batch < newest.batch)
         {
             let there = id.map_or("has none".into(), |id| format!("ends at batch {batch} of log {id}"));

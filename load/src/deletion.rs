@@ -4,7 +4,7 @@
 
 use blackwater_shared::postgres::{Doing, ident, literal};
 
-use crate::catalogue::DELETED_AT;
+use crate::catalogue::{Column, DELETED_AT};
 use crate::error::Error;
 use crate::star::{Stage, Target};
 
@@ -15,6 +15,7 @@ impl Target<'_> {
             return Ok(0);
         }
         let exists = if are_in { "EXISTS" } else { "NOT EXISTS" };
+        let key = |column: &Column| format!("t.{}", ident(&column.name));
         let newest = self.is_newest().map(|condition| format!("FROM blackwater.version v WHERE {condition} AND"));
         let sql = format!(
             "UPDATE {star} s SET {DELETED_AT} = $1 {newest} s.{DELETED_AT} IS NULL
@@ -22,7 +23,7 @@ impl Target<'_> {
             star = self.quoted,
             newest = newest.as_deref().unwrap_or("WHERE"),
             keys = keys.typed(),
-            same = self.has_key(),
+            same = self.has_key(key, key),
         );
         let marked = self.batch.transaction.execute(&sql, &[&self.batch.at]).await;
         Ok(marked.doing(self.doing("mark the deleted rows of"))?)
@@ -71,24 +72,13 @@ impl Target<'_> {
             return None;
         }
         let live = self.live();
-        let equal: Vec<_> = self
-            .key
-            .iter()
-            .map(|column| {
-                let (ours, theirs) =
-                    (format!("s.{}", ident(&column.name)), format!("q.key->>{}", literal(&column.name)));
-                match self.foreign.contains(&column.name) {
-                    true => format!("{} = {theirs}", column.key_text(&ours)),
-                    false => format!("{ours} = ({theirs})::{}", column.compared_kind()),
-                }
-            })
-            .collect();
+        let value = |column: &Column| format!("q.key->>{}", literal(&column.name));
+        let equal = self.has_key(value, |column| format!("({})::{}", value(column), column.compared_kind()));
         let of_table = format!("star_schema = {} AND star_table = {}", literal(self.batch.schema), literal(self.name));
         Some(format!(
             "SELECT (SELECT count(*) FROM {live}) + (SELECT count(*) FROM blackwater.filtered WHERE {of_table}) + (
                  SELECT count(DISTINCT q.key) FROM blackwater.quarantine q
                  WHERE {of_table} AND NOT EXISTS (SELECT FROM {live} AND {equal}))",
-            equal = equal.join(" AND "),
         ))
     }
 }

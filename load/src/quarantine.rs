@@ -136,7 +136,7 @@ impl Target<'_> {
              WHERE (q.star_schema, q.star_table) = ($1, $2) AND q.key = {} AND q.batch < {}",
             stage.typed(),
             self.key_of("t"),
-            stage.batch()
+            stage.batch
         );
         for ids in rounds.iter().map(|row| row.get::<_, Vec<i64>>(0)) {
             stage.clear().await?;
@@ -308,16 +308,12 @@ impl Stage<'_> {
     /// now, or of these. They are tried again with every batch, as what refers to no known constraint.
     fn taken(&self, constraint: &str, columns: &[String]) -> String {
         let star = &self.target.quoted;
-        let each =
-            |of: &dyn Fn(&String) -> String, between: &str| columns.iter().map(of).collect::<Vec<_>>().join(between);
+        let equal: Vec<_> = columns.iter().map(|column| format!("o.{0} = t.{0}", ident(column))).collect();
         let row = format!(
             "SELECT t.{PLACE} AS place, {shown} || ' is taken, by the unique key ' || {name} AS why,
                     jsonb_build_object('constraint', {name}) AS reference
              FROM {typed} t",
-            shown = each(
-                &|column| format!("{} || t.{}::text", literal(&format!("{column} = ")), ident(column)),
-                " || ', ' || "
-            ),
+            shown = shown(columns),
             name = literal(constraint),
             typed = self.typed(),
         );
@@ -330,7 +326,7 @@ impl Stage<'_> {
                      SELECT FROM {star} o WHERE {equal} AND NOT ({same})
                      AND NOT EXISTS (SELECT FROM {typed} n WHERE {now}))) q",
             typed = self.typed(),
-            equal = each(&|column| format!("o.{0} = t.{0}", ident(column)), " AND "),
+            equal = equal.join(" AND "),
             same = self.target.same_key("o", "t"),
             now = self.target.same_key("o", "n"),
         )
@@ -353,7 +349,7 @@ impl Stage<'_> {
             "SELECT t.{PLACE} AS place, {shown} || ' is not in ' || {words} AS why,
                     jsonb_build_object('constraint', {constraint}, 'table', {words}, 'key', jsonb_build_object({key})) AS reference
              FROM {full} t WHERE {given} AND NOT EXISTS (SELECT FROM {table} r WHERE {equal}){own}",
-            shown = each(&|column, _| format!("{} || t.{}::text", literal(&format!("{column} = ")), ident(column)), " || ', ' || "),
+            shown = shown(&reference.columns),
             words = literal(&reference.table),
             constraint = literal(&reference.constraint),
             key = each(&|column, their| format!("{}, t.{}::text", literal(their), ident(column)), ", "),
@@ -440,7 +436,7 @@ impl Stage<'_> {
              INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
              SELECT $1, $2, key, batch, why, reference, star_row FROM gone ORDER BY place",
             key = target.key_of("t"),
-            of_batch = self.batch(),
+            of_batch = self.batch,
             why = self.why(),
             names = names.join(", "),
             values = values.join(", "),
@@ -478,12 +474,18 @@ impl Stage<'_> {
             "INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason)
              SELECT $1, $2, {}, {}, t.{REASON} FROM {} t",
             target.key_of("t"),
-            self.batch(),
+            self.batch,
             self.name
         );
         let written = target.batch.transaction.execute(&sql, &[&target.batch.schema, &target.name]).await;
         written.doing(target.doing("set aside rows of")).map(drop).map_err(Into::into)
     }
+}
+
+/// The values of a row `t` in these columns, as a text in SQL.
+fn shown(columns: &[String]) -> String {
+    let value = |column: &String| format!("{} || t.{}::text", literal(&format!("{column} = ")), ident(column));
+    columns.iter().map(value).collect::<Vec<_>>().join(" || ', ' || ")
 }
 
 /// The query for the rows in which one of several conditions holds, with the words for each.

@@ -106,7 +106,7 @@ pub(crate) struct Stage<'a> {
     /// Further columns of text, after them.
     extra: &'static [&'static str],
     /// The batch that brought a row `t`, in SQL.
-    of_batch: String,
+    pub(crate) batch: String,
 }
 
 /// The number of a row in a stage: where it lies.
@@ -130,13 +130,14 @@ impl<'a> Target<'a> {
         equal.join(" AND ")
     }
 
-    /// The condition that a row `s` of the star table has the key `t` of a stage of keys.
-    pub(crate) fn has_key(&self) -> String {
+    /// The condition that a row `s` of the star table has a key: `as_text` gives the value for a column of a type that
+    /// the source defines, `typed` that for any other.
+    pub(crate) fn has_key(&self, as_text: impl Fn(&Column) -> String, typed: impl Fn(&Column) -> String) -> String {
         let equal = |column: &&Column| {
-            let (ours, theirs) = (format!("s.{}", ident(&column.name)), format!("t.{}", ident(&column.name)));
+            let ours = format!("s.{}", ident(&column.name));
             match self.foreign.contains(&column.name) {
-                true => format!("{} = {theirs}", column.key_text(&ours)),
-                false => format!("{ours} = {theirs}"),
+                true => format!("{} = {}", column.key_text(&ours), as_text(column)),
+                false => format!("{ours} = {}", typed(column)),
             }
         };
         self.key.iter().map(equal).collect::<Vec<_>>().join(" AND ")
@@ -194,11 +195,11 @@ impl<'a> Target<'a> {
 
     async fn stage(&'a self, of_keys: bool, extra: &'static [&'static str]) -> Result<Stage<'a>, Error> {
         let columns = if of_keys { &self.key } else { &self.columns }.clone();
-        let of_batch = match extra.contains(&BATCH) {
+        let batch = match extra.contains(&BATCH) {
             true => format!("t.{BATCH}::bigint"),
             false => self.batch.number.to_string(),
         };
-        let stage = Stage { target: self, name: self.batch.temporary(), columns, of_keys, extra, of_batch };
+        let stage = Stage { target: self, name: self.batch.temporary(), columns, of_keys, extra, batch };
         stage.create(&stage.name, |column| stage.kinds(column).0).await?;
         Ok(stage)
     }
@@ -207,13 +208,8 @@ impl<'a> Target<'a> {
 impl Stage<'_> {
     /// The same, with rows that another batch brought.
     pub(crate) fn of_batch(mut self, batch: u64) -> Self {
-        self.of_batch = batch.to_string();
+        self.batch = batch.to_string();
         self
-    }
-
-    /// The batch that brought a row `t`, in SQL.
-    pub(crate) fn batch(&self) -> &str {
-        &self.of_batch
     }
 
     /// Takes all rows out.

@@ -210,7 +210,7 @@ impl Pipeline {
         let blackwater_extract::Checked { mut findings, tables, models, sizes, log } = self.extract.check().await;
         let (stars, more) = self.transform.check(&tables, &models).await;
         findings.extend(more);
-        findings.extend(self.load.check(&stars, log.map(|ends| (ends.log, ends.batch))).await);
+        findings.extend(self.load.check(&stars, log).await);
         findings.sort_by_key(|finding| (finding.level, finding.about));
         Check { findings, reads: sizes }
     }

@@ -67,6 +67,15 @@ pub struct Log {
     prefix: String,
 }
 
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// The log; `None` if there is no batch.
+    pub log: Option<Uuid>,
+    /// Its newest batch, or 0.
+    pub batch: u64,
+}
+
 /// How the attempt to commit a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
