@@ -251,8 +251,14 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let format = arguments.format;
     match &arguments.command {
         Command::Run { strict } => {
-            let done = pipeline.run().await?;
-            report(format, &done, text::run)?;
+            // A batch that is full is followed by the next.
+            let done = loop {
+                let done = pipeline.run().await?;
+                report(format, &done, text::run)?;
+                if !done.extract.more {
+                    break done;
+                }
+            };
             return Ok(quarantine::warn(done.load.quarantine, *strict));
         }
         Command::Watch { every } => watch::run(&pipeline, *every, format).await?,

@@ -38,7 +38,8 @@ fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }
 
@@ -62,6 +63,7 @@ pub(crate) fn extract(report: &blackwater_extract::Report) -> String {
             };
             let told = report.tables.iter().filter(|table| table.rows > 0 || table.keys);
             text.push_str(&self::table(&told.map(line).collect::<Vec<_>>()));
+            text.push_str(&to_come(report));
         }
         (Outcome::Lost, Some(batch)) => {
             let _ = writeln!(text, "extract: another run wrote batch {batch} first");
@@ -174,7 +176,17 @@ fn extracted(report: &blackwater_extract::Report) -> String {
         if tables.len() == 1 { "" } else { "s" },
         size(bytes)
     );
-    text
+    text + &to_come(report)
+}
+
+/// What a full batch leaves to the next ones.
+fn to_come(report: &blackwater_extract::Report) -> String {
+    let left = report.tables.iter().filter(|table| table.bytes_left > 0);
+    let left: Vec<_> = left.map(|table| format!("{} of {}", size(table.bytes_left), table.table)).collect();
+    match report.more {
+        true => format!("extract: the batch is full; the next ones bring {}\n", left.join(", ")),
+        false => String::new(),
+    }
 }
 
 /// One of the numbers of a star table.

@@ -41,7 +41,7 @@ pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) ->
                     Format::Text if is_idle => tracing::info!("nothing has changed"),
                     Format::Text => print(&format!("{}\n{}", now(), text::run(&report)))?,
                 }
-                every
+                if report.extract.more { Duration::ZERO } else { every }
             }
             Err(error) => {
                 failures += 1;

@@ -19,6 +19,10 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     pub(crate) key: Vec<String>,
     pub(crate) heaps: Vec<Heap>,
+    /// How large each heap is.
+    pub(crate) sizes: BTreeMap<u32, Size>,
+    /// The tables that its foreign keys refer to.
+    pub(crate) references: Vec<String>,
     pub(crate) fingerprint: String,
     /// Whether its rows lie in other heaps too, so that a reading must name the heaps.
     pub(crate) many: bool,
@@ -27,6 +31,21 @@ pub(crate) struct Table {
     /// The columns of each unique key.
     pub(crate) unique: Vec<Vec<String>>,
     pub(crate) traits: BTreeMap<String, Traits>,
+}
+
+/// How large a heap is.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Size {
+    pub(crate) blocks: u32,
+    /// Its bytes, with those of values that are stored elsewhere.
+    pub(crate) bytes: u64,
+}
+
+impl Size {
+    /// The bytes that a block stands for.
+    pub(crate) fn of_block(self) -> u64 {
+        (self.bytes / u64::from(self.blocks.max(1))).max(1)
+    }
 }
 
 /// What a model may do with a column.
@@ -43,6 +62,11 @@ pub(crate) struct Traits {
 }
 
 impl Table {
+    /// The bytes of its heaps.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.sizes.values().map(|size| size.bytes).sum()
+    }
+
     /// As a manifest has it, of which no row has been read.
     pub(crate) fn in_manifest(&self) -> manifest::Table {
         manifest::Table {
@@ -118,6 +142,7 @@ pub(crate) async fn read(
     let heaps = transaction.query(HEAPS, &[&schema, &tables]).await.doing("read the source's catalogue")?;
     let mut roots: BTreeMap<String, u32> = BTreeMap::new();
     let mut leaves: BTreeMap<String, Vec<(u32, u32)>> = BTreeMap::new();
+    let mut sizes: BTreeMap<String, BTreeMap<u32, Size>> = BTreeMap::new();
     for row in &heaps {
         let (table, oid): (String, u32) = (row.get(0), row.get(2));
         if !row.get::<_, bool>(5) {
@@ -127,7 +152,11 @@ pub(crate) async fn read(
             roots.insert(table.clone(), oid);
         }
         match row.get(3) {
-            "r" => leaves.entry(table).or_default().push((oid, row.get(4))),
+            "r" => {
+                let size = Size { blocks: row.get::<_, i64>(6) as u32, bytes: row.get::<_, i64>(7) as u64 };
+                sizes.entry(table.clone()).or_default().insert(oid, size);
+                leaves.entry(table).or_default().push((oid, row.get(4)));
+            }
             "p" => {}
             _ => {
                 return Err(Error::Table {
@@ -148,6 +177,11 @@ pub(crate) async fn read(
         unique.entry(row.get(0)).or_default().push(row.get(1));
     }
 
+    let mut references: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in transaction.query(REFERENCES, &[&schema, &tables]).await.doing("read the source's foreign keys")? {
+        references.entry(row.get(0)).or_default().push(row.get(1));
+    }
+
     let mut read = BTreeMap::new();
     for (table, root) in roots {
         let excluded: BTreeSet<_> =
@@ -166,7 +200,7 @@ pub(crate) async fn read(
             .remove(&table)
             .unwrap_or_default()
             .into_iter()
-            .map(|(oid, file)| Heap { oid, file, fingerprint: fingerprint(oid) })
+            .map(|(oid, file)| Heap { oid, file, fingerprint: fingerprint(oid), unread: None })
             .collect();
         let columns = definition
             .iter()
@@ -181,6 +215,8 @@ pub(crate) async fn read(
             many,
             inherited: many && heaps.iter().any(|heap| heap.oid == root),
             heaps,
+            sizes: sizes.remove(&table).unwrap_or_default(),
+            references: references.remove(&table).unwrap_or_default(),
             unique: unique.remove(&root).unwrap_or_default(),
             traits: definition.iter().map(|column| (column.name.clone(), column.traits.clone())).collect(),
         };
@@ -299,7 +335,8 @@ async fn definitions(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTre
     Ok(definitions)
 }
 
-/// (table, whether it is the table itself, oid, kind, file node, whether this session locked it).
+/// (table, whether it is the table itself, oid, kind, file node, whether this session locked it, blocks, bytes). A block
+/// that comes later holds no row that the snapshot sees.
 const HEAPS: &str = "
     WITH RECURSIVE heap (root, oid) AS (
         SELECT c.oid, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -309,9 +346,18 @@ const HEAPS: &str = "
     )
     SELECT root.relname::text, heap.root = heap.oid, c.oid, c.relkind::text, c.relfilenode,
            EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
-                   AND l.relation = c.oid AND l.granted)
+                   AND l.relation = c.oid AND l.granted),
+           pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid)
     FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_class root ON root.oid = heap.root
     ORDER BY 1, c.oid";
+
+/// (table, a table that it refers to).
+const REFERENCES: &str = "
+    SELECT DISTINCT c.relname::text, other.relname::text
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class other ON other.oid = k.confrelid
+    WHERE k.contype = 'f' AND c.relnamespace = other.relnamespace
+      AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+      AND c.relname = ANY($2) AND other.relname = ANY($2)";
 
 /// (table's oid, a unique key's columns in order, whether it is the primary key).
 const KEYS: &str = "

@@ -1,11 +1,12 @@
 //! What a batch holds of each table, in SQL.
 //!
-//! A batch stands by itself: for each SELECT of a model it holds D, the driving rows that changed,
-//! that a chain of joins leads to from a changed lookup row, or whose join columns match nothing
-//! when a lookup row may be gone; and for every row of D the lookup rows. All of it follows from
-//! the model's FROM, which Postgres runs here: as the joined columns are a key, a join adds no
-//! row, so D is a condition over the driving table with its joins. Every join is a LEFT JOIN here:
-//! a row that an INNER JOIN no longer lets through has changed too.
+//! A batch stands by itself: for each SELECT of a model it holds D, the driving rows that the log does
+//! not hold and that fit this batch, and of those that it holds the ones that changed, that a chain of
+//! joins leads to from a changed lookup row, or whose join columns match nothing when a lookup row may
+//! be gone; and for every row of D the lookup rows. All of it follows from the model's FROM, which
+//! Postgres runs here: as the joined columns are a key, a join adds no row, so D is a condition over
+//! the driving table with its joins. Every join is a LEFT JOIN here: a row that an INNER JOIN no longer
+//! lets through has changed too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,14 +23,12 @@ const NEEDED: &str = "blackwater:needed";
 pub(crate) struct Closure<'a> {
     pub(crate) sources: &'a BTreeMap<String, Source<'a>>,
     pub(crate) looks: &'a BTreeMap<String, Look>,
-    /// Each model, and whether it needs all rows of its driving tables.
-    pub(crate) models: Vec<(&'a Model, bool)>,
+    pub(crate) models: Vec<&'a Model>,
 }
 
 /// A SELECT in SQL: the names that its tables go by there.
 struct Chain<'a> {
     select: &'a Select,
-    all: bool,
     /// What precedes the number of each table; the driving table may go by another name.
     prefix: String,
     driving: String,
@@ -55,44 +54,33 @@ impl Closure<'_> {
     /// model that it drives. `None` if there can be none.
     pub(crate) fn rows(&self, table: &str) -> Option<Query> {
         let source = &self.sources[table];
-        let (mut joins, mut marks, mut needed) = (String::new(), Vec::new(), Vec::new());
-        let mut chains = 0;
-        for (model, all) in &self.models {
-            let mut drives = Vec::new();
-            for select in &model.selects {
-                chains += 1;
-                let chain =
-                    |prefix: String, driving: &str| Chain { select, all: *all, prefix, driving: driving.into() };
-                let touched = *all || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name));
-                if select.driving() == table {
-                    let chain = chain(format!("l{chains}_"), "t");
-                    joins.push_str(&self.joins(&chain, self.asked(&chain)));
-                    drives.extend(self.reasons(&chain));
-                }
-                for (place, _, join) in
-                    chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table)
-                {
-                    let alias = format!("n{chains}_{place}");
-                    let inner = chain(format!("{alias}_"), &format!("{alias}_0"));
-                    joins.push_str(&self.lookup(&inner, join, &alias));
-                    needed.push(format!("{alias}.k0 IS NOT NULL"));
-                }
-            }
-            if model.is_driven_by(table) {
-                marks.push((mark(&model.name), drives));
+        let (mut joins, marks) = self.driven(table);
+        let mut needed = Vec::new();
+        for (number, select) in self.models.iter().flat_map(|model| &model.selects).enumerate() {
+            let chain = |prefix: String, driving: &str| Chain { select, prefix, driving: driving.into() };
+            let touched = self.sources[select.driving()].due("t").is_some()
+                || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name));
+            for (place, _, join) in chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table) {
+                let alias = format!("n{number}_{place}");
+                let inner = chain(format!("{alias}_"), &format!("{alias}_0"));
+                joins.push_str(&self.lookup(&inner, join, &alias));
+                needed.push(format!("{alias}.k0 IS NOT NULL"));
             }
         }
-        if marks.iter().all(|(_, drives)| drives.is_empty()) && needed.is_empty() {
+        if marks.iter().all(|(_, drives)| drives.is_none()) && needed.is_empty() {
             return None;
         }
         let columns = || source.table.columns.iter().map(|column| &column.name);
         let names: Vec<_> = (0..marks.len()).map(|number| ident(&format!("blackwater:{number}"))).collect();
+        let marked = marks.iter().zip(&names);
         let marked: String =
-            marks.iter().zip(&names).map(|((_, drives), name)| format!(", {} AS {name}", any(drives))).collect();
+            marked.map(|((_, drives), name)| format!(", {} AS {name}", drives.as_deref().unwrap_or("false"))).collect();
         let shown: String = names.iter().map(|name| format!(", {name}")).collect();
+        // Where nothing else is wanted, the server reads these blocks alone.
+        let only = source.due("t").filter(|_| joins.is_empty() && self.looks[table].changed == 0);
         let sql = format!(
             "SELECT {columns}{shown} FROM (
-                 SELECT {of_table}{marked}, {needed} AS {extra} FROM {table} AS t{joins} WHERE {heaps} OFFSET 0
+                 SELECT {of_table}{marked}, {needed} AS {extra} FROM {table} AS t{joins} WHERE {heaps} AND {only} OFFSET 0
              ) AS t WHERE {any}",
             columns = idents("", columns()),
             needed = any(&needed),
@@ -100,23 +88,44 @@ impl Closure<'_> {
             of_table = idents("t.", columns()),
             table = source.quoted(),
             heaps = source.heaps("t"),
+            only = only.as_deref().unwrap_or("true"),
             any = any(&names.into_iter().chain([ident(NEEDED)]).collect::<Vec<_>>()),
         );
-        Some(Query { sql, names: columns().cloned().chain(marks.into_iter().map(|(mark, _)| mark)).collect() })
+        Some(Query { sql, names: columns().cloned().chain(marks.into_iter().map(|(name, _)| mark(name))).collect() })
+    }
+
+    /// The query for the number of driving rows of a table that the batch holds. `None` if there can be none.
+    pub(crate) fn count(&self, table: &str) -> Option<String> {
+        let source = &self.sources[table];
+        let (joins, marks) = self.driven(table);
+        let marks: Vec<_> = marks.into_iter().filter_map(|(_, drives)| drives).collect();
+        let (quoted, heaps) = (source.quoted(), source.heaps("t"));
+        let sql = format!("SELECT count(*) FROM {quoted} AS t{joins} WHERE {heaps} AND {}", any(&marks));
+        (!marks.is_empty()).then_some(sql)
+    }
+
+    /// The models that a table drives, each with the condition for its rows, and the joins for all of them.
+    fn driven(&self, table: &str) -> (String, Vec<(&str, Option<String>)>) {
+        let (mut joins, mut marks) = (String::new(), Vec::new());
+        let mut chains = 0;
+        for model in self.models.iter().filter(|model| model.is_driven_by(table)) {
+            let mut drives = Vec::new();
+            for select in model.selects.iter().filter(|select| select.driving() == table) {
+                chains += 1;
+                let chain = Chain { select, prefix: format!("l{chains}_"), driving: "t".into() };
+                joins.push_str(&self.joins(&chain, self.asked(&chain)));
+                drives.extend(self.is_in(&chain));
+            }
+            marks.push((model.name.as_str(), (!drives.is_empty()).then(|| any(&drives))));
+        }
+        (joins, marks)
     }
 
     /// The query for all driving rows of a SELECT with those that they look up, in the order of their keys:
     /// the columns that `column` names by table and name, and in `changed` whether the row is to come with
     /// the next batch.
-    pub(crate) fn joined(
-        &self,
-        model: &Model,
-        select: &Select,
-        column: impl Fn(usize, &str) -> String,
-        changed: &str,
-    ) -> Query {
-        let all = self.models.iter().any(|(known, all)| known.name == model.name && *all);
-        let chain = Chain { select, all, prefix: "l".into(), driving: "t".into() };
+    pub(crate) fn joined(&self, select: &Select, column: impl Fn(usize, &str) -> String, changed: &str) -> Query {
+        let chain = Chain { select, prefix: "l".into(), driving: "t".into() };
         let source = &self.sources[select.driving()];
         let tables = select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
         let columns: Vec<_> =
@@ -128,7 +137,7 @@ impl Closure<'_> {
         let sql = format!(
             "SELECT {values}, {reasons} FROM {table} AS t{joins} WHERE {heaps}{order} {key}",
             values = values.join(", "),
-            reasons = any(&self.reasons(&chain)),
+            reasons = self.is_in(&chain).as_deref().unwrap_or("false"),
             table = source.quoted(),
             joins = self.joins(&chain, chain.joins().map(|(place, ..)| place).collect()),
             heaps = source.heaps("t"),
@@ -139,26 +148,35 @@ impl Closure<'_> {
         Query { sql, names: names.chain([changed.to_owned()]).collect() }
     }
 
-    /// Whether rows of a table changed, or may be gone: one that is gone lowers the count, unless
+    /// Whether rows of a table are known to have changed, or may be gone: one that is gone lowers the count, unless
     /// a changed one took its place.
     fn has_news(&self, table: &str) -> bool {
-        let look = &self.looks[table];
-        look.changed > 0 || self.sources[table].known_rows != Some(look.rows)
+        let (look, source) = (&self.looks[table], &self.sources[table]);
+        let known = source.known.filter(|_| source.reading.since.is_some());
+        known.is_some_and(|known| look.changed > 0 || known.rows != look.rows)
     }
 
-    /// The lookups that say whether a driving row is in the batch.
+    /// The lookups that say whether a driving row that the log holds is in the batch.
     fn asked(&self, chain: &Chain<'_>) -> BTreeSet<usize> {
-        match chain.all {
-            true => BTreeSet::new(),
-            false => chain.joins().filter(|(_, name, _)| self.has_news(name)).map(|(place, ..)| place).collect(),
+        match self.sources[chain.select.driving()].read(&chain.driving) {
+            Some(_) => chain.joins().filter(|(_, name, _)| self.has_news(name)).map(|(place, ..)| place).collect(),
+            None => BTreeSet::new(),
         }
     }
 
-    /// Why a driving row is in the batch: conditions, none of them ever NULL.
+    /// The condition, never NULL, that a driving row is in the batch. `None` if none can be.
+    fn is_in(&self, chain: &Chain<'_>) -> Option<String> {
+        let source = &self.sources[chain.select.driving()];
+        let again = source.read(&chain.driving).and_then(|read| {
+            let reasons = self.reasons(chain);
+            (!reasons.is_empty()).then(|| format!("({read} AND {})", any(&reasons)))
+        });
+        let reasons: Vec<_> = again.into_iter().chain(source.due(&chain.driving)).collect();
+        (!reasons.is_empty()).then(|| any(&reasons))
+    }
+
+    /// Why a driving row that the log holds comes again: conditions, none of them ever NULL.
     fn reasons(&self, chain: &Chain<'_>) -> Vec<String> {
-        if chain.all {
-            return vec!["true".into()];
-        }
         let name = chain.select.driving();
         let mut reasons = Vec::new();
         if self.looks[name].changed > 0 {
@@ -209,7 +227,7 @@ impl Closure<'_> {
             chain.driving,
             self.joins(chain, wanted),
             source.heaps(&chain.driving),
-            any(&self.reasons(chain)),
+            self.is_in(chain).as_deref().unwrap_or("false"),
             join.on.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND "),
         )
     }

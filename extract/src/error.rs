@@ -59,6 +59,14 @@ pub enum Error {
         /// Its version.
         version: i32,
     },
+    /// The time was not enough.
+    #[error(
+        "could not {doing} before the run's deadline\nNothing is lost, but no batch was written. Give the run more time, or make limits.batch_bytes smaller"
+    )]
+    Late {
+        /// What was being done.
+        doing: String,
+    },
     /// `--full` names a table that no model reads.
     #[error("no model reads the table {table}; there are {}", .known.join(", "))]
     UnknownTable {

@@ -16,15 +16,17 @@ mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use blackwater_shared::config::Config;
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, Table};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Database;
 use blackwater_shared::store::{Object, Store};
 use blackwater_shared::{PROGRAM, postgres};
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
 use serde::Serialize;
@@ -33,13 +35,16 @@ use uuid::Uuid;
 pub use check::{Checked, TableSize};
 use closure::Closure;
 pub use error::Error;
-use plan::{Continuity, Plan, Reading};
+use plan::{Continuity, Reading};
 use read::{Destination, Look, SEEN, Source};
 use snapshot::bounds;
 pub use verify::Pieces;
 
 /// A log that says nothing for a day says that it is alive.
 const HEARTBEAT: TimeDelta = TimeDelta::days(1);
+
+/// A batch that takes less than this is not worth making smaller.
+const LEAST: Duration = Duration::from_secs(2);
 
 /// Extract with its clients, for any number of runs.
 #[derive(Clone)]
@@ -49,6 +54,7 @@ pub struct Extract {
     exclude: Vec<(String, String)>,
     connections: usize,
     object_bytes: u64,
+    batch_bytes: u64,
     log: Log,
     processed: Store,
     pack: Pack,
@@ -79,6 +85,11 @@ pub struct Report {
     pub tables: Vec<TableReport>,
     /// The age of the oldest batch that the warehouse was not known to have when the run began, 0 if it had all.
     pub lag_seconds: u64,
+    /// For how long, as far as the log tells, one and the same transaction has been open at the source: what was
+    /// written since it began is looked at with every run. 0 if there is none.
+    pub held_seconds: u64,
+    /// Whether the batch is full, and the rest comes with the next.
+    pub more: bool,
 }
 
 /// How a run ended.
@@ -110,6 +121,8 @@ pub struct TableReport {
     pub bytes: u64,
     /// Whether the batch has the keys of all rows, to find those that are gone.
     pub keys: bool,
+    /// About how many bytes of the table come with the next batches.
+    pub bytes_left: u64,
 }
 
 impl Extract {
@@ -125,6 +138,7 @@ impl Extract {
             exclude: config.source.exclude.clone(),
             connections: config.limits.connections,
             object_bytes: config.limits.memory / 16,
+            batch_bytes: config.limits.batch_bytes,
             log: Log::ingestion(ingestion),
             processed,
             pack,
@@ -137,10 +151,48 @@ impl Extract {
     /// # Errors
     /// Each says what failed; nothing is lost, the next run reads it.
     pub async fn run(&self, request: &Request) -> Result<Report, Error> {
-        postgres::retry(async || self.attempt(request).await, Error::is_transient).await
+        self.bounded(request, self.batch_bytes, Deadline::NONE).await
     }
 
-    async fn attempt(&self, request: &Request) -> Result<Report, Error> {
+    /// Runs until nothing is left or the deadline comes near: a report for each run. A batch may take half of the time
+    /// that is left; one that would take longer is begun again, smaller.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`], and [`Error::Late`] if not even a small batch was ready in time.
+    pub async fn run_until(&self, request: &Request, deadline: Deadline) -> Result<Vec<Report>, Error> {
+        let (mut request, mut bytes, mut reports) = (request.clone(), self.batch_bytes, Vec::new());
+        loop {
+            let began = Instant::now();
+            match self.bounded(&request, bytes, deadline.halfway()).await {
+                Ok(report) => {
+                    let more = report.more;
+                    reports.push(report);
+                    if !more || !deadline.allows(began.elapsed()) {
+                        return Ok(reports);
+                    }
+                    request = Request::Changes;
+                }
+                Err(Error::Late { .. }) if deadline.allows(LEAST) => {
+                    tracing::info!(bytes, "a batch of this size takes too long; trying a smaller one");
+                    bytes /= 4;
+                }
+                Err(Error::Late { .. }) if !reports.is_empty() => return Ok(reports),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn bounded(&self, request: &Request, bytes: u64, deadline: Deadline) -> Result<Report, Error> {
+        let is_late = || deadline.left().is_some_and(|left| left.is_zero());
+        let attempt = async || self.attempt(request, bytes, deadline).await;
+        let done = postgres::retry(attempt, |error| error.is_transient() && !is_late()).await;
+        done.map_err(|error| match error {
+            Error::Postgres(postgres::Error::Query { doing, .. }) if is_late() => Error::Late { doing },
+            error => error,
+        })
+    }
+
+    async fn attempt(&self, request: &Request, bytes: u64, deadline: Deadline) -> Result<Report, Error> {
         let known: Vec<_> = self.pack.source_tables().into_iter().collect();
         let full = match request {
             Request::Changes => Vec::new(),
@@ -164,13 +216,18 @@ impl Extract {
             let bucket = self.log.store().bucket().to_owned();
             return Err(log::Error::Shorter { bucket, newest: number, applied: applied.batch }.into());
         }
-        let lag_seconds = self.lag(number, newest.as_ref(), applied.as_ref()).await?;
-        let gave_way = |why| Report {
+        let mut report = Report {
             outcome: Outcome::GaveWay,
             batch: None,
-            notices: vec![why],
+            notices: Vec::new(),
             tables: Vec::new(),
-            lag_seconds,
+            lag_seconds: self.lag(number, newest.as_ref(), applied.as_ref()).await?,
+            held_seconds: 0,
+            more: false,
+        };
+        let gave_way = |why, mut report: Report| {
+            report.notices.push(why);
+            Ok(report)
         };
         let wanted = wanted(newest.as_ref(), applied);
         // One connection holds the snapshot, the others read.
@@ -180,40 +237,52 @@ impl Extract {
             return Err(error);
         }
         let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &known).await? else {
-            return Ok(gave_way(format!(
-                "another session holds a lock on one of {} (an ALTER TABLE or TRUNCATE under way)",
-                known.join(", ")
-            )));
+            let why = "an ALTER TABLE or TRUNCATE under way";
+            return gave_way(format!("another session holds a lock on one of {} ({why})", known.join(", ")), report);
         };
-        let mut notices = Vec::new();
         let verdict = newest.as_ref().map(|m| plan::continuity(&m.source, &snapshot.server, snapshot.wal_before));
         let broken = match verdict {
             Some(Continuity::Behind) => {
-                return Ok(gave_way(format!("this standby is behind the snapshot of batch {number}")));
+                return gave_way(format!("this standby is behind the snapshot of batch {number}"), report);
             }
             Some(Continuity::Broken(why)) => {
-                notices.push(format!("{why}; every table is read in full"));
+                report.notices.push(format!("{why}; every table is read in full"));
                 Some(why)
             }
             Some(Continuity::Same) | None => None,
         };
         let tables = catalogue::read(&snapshot.transaction, &self.schema, &known, &self.exclude).await?;
         let Some(tables) = tables else {
-            return Ok(gave_way("a partition was attached at this very moment".into()));
+            return gave_way("a partition was attached at this very moment".into(), report);
         };
         let states = self.models(&tables)?;
 
         let run = Uuid::now_v7();
-        let plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
         let (xmin, xmax) = bounds(&snapshot.server.snapshot).unwrap_or_default();
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
-        let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
-        let sources = self.sources(&tables, &plan, trusted, xmin);
+        report.held_seconds = self.held(trusted, xmin).await?;
         let readers = &snapshot.readers;
+        let mut plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
+        plan::cut(&mut plan, &tables, bytes);
+        let sources = self.sources(&tables, &plan, trusted, xmin, deadline);
         let looks = on_all(readers, sources.values(), async |reader, source| source.look(reader).await).await?;
-        let models = self.pack.models.values().map(|model| (model, plan.anew.contains_key(&model.name)));
-        let closure = Closure { sources: &sources, looks: &looks, models: models.collect() };
+        let closure = Closure { sources: &sources, looks: &looks, models: self.pack.models.values().collect() };
+        let large = sources.values().filter(|source| source.table.bytes() > bytes && source.reading.unread.is_empty());
+        let counts =
+            on_all(readers, large, async |reader, source| source.count(reader, closure.count(source.name)).await);
+        let too_many = |(name, count): (String, u64)| {
+            let of_row = tables[&name].bytes() / looks[&name].rows.max(1);
+            (count * of_row > bytes).then_some(name)
+        };
+        let too_many: Vec<_> = counts.await?.into_iter().filter_map(too_many).collect();
+        if !too_many.is_empty() {
+            plan::begin_again(&mut plan, &tables, &too_many);
+            plan::cut(&mut plan, &tables, bytes);
+        }
+        let sources = self.sources(&tables, &plan, trusted, xmin, deadline);
+        let closure = Closure { sources: &sources, looks: &looks, models: self.pack.models.values().collect() };
+
         let (store, batch) = (self.log.store(), number + 1);
         let to = Destination { store, batch, run, object_bytes: self.object_bytes };
         let copied = on_all(readers, sources.values(), async |reader, source| {
@@ -222,7 +291,8 @@ impl Extract {
                 None => Vec::new(),
             };
             // Fewer rows than there were: some are gone.
-            let fewer = source.known_rows.is_some_and(|known| looks[source.name].rows < known);
+            let known = source.known.filter(|known| known.is_whole() && source.reading.completes());
+            let fewer = known.is_some_and(|known| looks[source.name].rows < known.rows);
             let keys = match self.has_keys(source.name) && (fewer || wanted.contains(source.name)) {
                 true => Some(source.copy(&source.keys(), reader, &to, "keys.csv").await?),
                 false => None,
@@ -230,9 +300,9 @@ impl Extract {
             Ok((rows, keys))
         });
         let copied = copied.await?;
-        drop(closure);
         drop((snapshot.transaction, snapshot.readers));
 
+        let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
         let manifest = Extracted {
             head: Head {
                 format: FORMAT,
@@ -244,31 +314,30 @@ impl Extract {
                 at: snapshot.at,
             },
             seen: seen_by_now(seen, (xmin, xmax), &looks),
-            tables: in_manifest(&tables, newest.as_ref(), (batch, &snapshot.server), &looks, copied),
+            tables: in_manifest((&tables, &plan), newest.as_ref(), (batch, &snapshot.server), &looks, copied),
             source: snapshot.server,
             models: states,
         };
-        if newest.as_ref().is_some_and(|newest| broken.is_none() && !is_news(newest, &manifest)) {
-            return Ok(Report { outcome: Outcome::Nothing, batch: None, notices, tables: Vec::new(), lag_seconds });
+        if trusted.is_some_and(|newest| !is_news(newest, &manifest)) {
+            return Ok(Report { outcome: Outcome::Nothing, ..report });
         }
-        let outcome = match self.log.commit(&manifest).await? {
+        report.outcome = match self.log.commit(&manifest).await? {
             Commit::Won => Outcome::Batch,
             Commit::Lost => Outcome::Lost,
         };
-        let tables = manifest.tables.iter().map(|(name, table)| TableReport {
+        report.batch = Some(batch);
+        report.more = manifest.tables.values().any(|table| !table.is_whole());
+        let of_table = |(name, table): (&String, &Table)| TableReport {
             table: name.clone(),
-            full: match &plan.readings[name] {
-                Reading::Full(why) => Some(why.clone()),
-                Reading::Changes { .. } => {
-                    self.pack.driven_by(name).find_map(|model| plan.anew.get(&model.name)).cloned()
-                }
-            },
+            full: plan[name].full.clone(),
             source_rows: table.rows,
             rows: table.objects.iter().map(|object| object.rows).sum(),
             bytes: table.objects.iter().map(|object| object.bytes).sum(),
             keys: table.keys_sent == Some(batch),
-        });
-        Ok(Report { outcome, batch: Some(manifest.head.batch), notices, tables: tables.collect(), lag_seconds })
+            bytes_left: plan[name].bytes_left(&tables[name]),
+        };
+        report.tables = manifest.tables.iter().map(of_table).collect();
+        Ok(report)
     }
 
     /// The age of the oldest batch that is not applied, as far as load has left word. `number` is that of the newest.
@@ -279,22 +348,49 @@ impl Extract {
             Some(_) if first < number => self.log.read::<Extracted>(first).await?.map(|manifest| manifest.head.at),
             _ => None,
         };
-        Ok(at.map_or(0, |at| (Utc::now() - at).num_seconds().max(0) as u64))
+        Ok(at.map_or(0, age))
+    }
+
+    /// The age of the first batch in whose snapshot the transaction `xmin`, which is open now, had begun; 0 if there is
+    /// none. (Others' times in pg_stat_activity are not for every role to see.)
+    async fn held(&self, newest: Option<&Extracted>, xmin: u64) -> Result<u64, Error> {
+        let had_begun = |manifest: &Extracted| bounds(&manifest.source.snapshot).is_some_and(|(_, xmax)| xmax > xmin);
+        let Some(newest) = newest.filter(|newest| had_begun(newest)) else { return Ok(0) };
+        let (mut before, mut first, mut at) = (0, newest.head.batch, newest.head.at);
+        while first - before > 1 {
+            let middle = before + (first - before) / 2;
+            match self
+                .log
+                .read::<Extracted>(middle)
+                .await?
+                .filter(|manifest| manifest.source.system == newest.source.system)
+            {
+                Some(manifest) if had_begun(&manifest) => (first, at) = (middle, manifest.head.at),
+                _ => before = middle,
+            }
+        }
+        Ok(age(at))
     }
 
     /// The tables as a run reads them that follows the manifest `newest`, if that can be trusted.
     fn sources<'a>(
         &'a self,
         tables: &'a BTreeMap<String, catalogue::Table>,
-        plan: &'a Plan,
+        plan: &'a BTreeMap<String, Reading>,
         newest: Option<&'a Extracted>,
         xmin: u64,
+        deadline: Deadline,
     ) -> BTreeMap<String, Source<'a>> {
         let seen = newest.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
+        let selects = self.pack.models.values().flat_map(|model| &model.selects);
+        let looked_up: BTreeSet<_> = selects.flat_map(|select| &select.tables[1..]).map(|table| &table.name).collect();
         let source = |(name, table): (&'a String, &'a catalogue::Table)| {
-            let reading = &plan.readings[name];
-            let known_rows = newest.and_then(|newest| newest.tables.get(name)).map(|table| table.rows);
-            (name.clone(), Source { schema: &self.schema, name, table, reading, seen, xmin, known_rows })
+            let known = newest.and_then(|newest| newest.tables.get(name));
+            let (reading, looked_up) = (&plan[name], looked_up.contains(name));
+            (
+                name.clone(),
+                Source { schema: &self.schema, name, table, reading, seen, xmin, known, looked_up, deadline },
+            )
         };
         tables.iter().map(source).collect()
     }
@@ -320,14 +416,18 @@ impl Extract {
     }
 }
 
-/// Whether a batch has something to say that the newest has not: rows, keys, a table whose number of
-/// rows differs though none changed (some are gone), or a sign of life.
+fn age(at: DateTime<Utc>) -> u64 {
+    (Utc::now() - at).num_seconds().max(0) as u64
+}
+
+/// Whether a batch has something to say that the newest has not: rows, keys, how far a table is read, one
+/// whose number of rows differs though none changed (some are gone), or a sign of life.
 fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
     batch.head.at - newest.head.at >= HEARTBEAT
         || batch.tables.iter().any(|(name, table)| {
             !table.objects.is_empty()
                 || table.keys_sent == Some(batch.head.batch)
-                || newest.tables.get(name).is_none_or(|known| known.rows != table.rows)
+                || newest.tables.get(name).is_none_or(|known| !known.is_whole() || known.rows != table.rows)
         })
 }
 
@@ -344,7 +444,7 @@ fn seen_by_now(seen: &[u64], (xmin, xmax): (u64, u64), looks: &BTreeMap<String, 
 }
 
 fn in_manifest(
-    tables: &BTreeMap<String, catalogue::Table>,
+    (tables, plan): (&BTreeMap<String, catalogue::Table>, &BTreeMap<String, Reading>),
     newest: Option<&Extracted>,
     (batch, server): (u64, &Server),
     looks: &BTreeMap<String, Look>,
@@ -352,7 +452,7 @@ fn in_manifest(
 ) -> BTreeMap<String, Table> {
     let table = |(name, table): (&String, &catalogue::Table)| {
         let (objects, keys) = copied.remove(name).unwrap_or_default();
-        let table = Table {
+        let mut table = Table {
             marker: Some(server.snapshot.clone()),
             rows: looks[name].rows,
             objects,
@@ -363,6 +463,9 @@ fn in_manifest(
             keys: keys.unwrap_or_default(),
             ..table.in_manifest()
         };
+        for part in &plan[name].unread {
+            table.heaps.iter_mut().filter(|heap| heap.oid == part.heap).for_each(|heap| heap.unread = part.to);
+        }
         (name.clone(), table)
     };
     tables.iter().map(table).collect()

@@ -1,6 +1,8 @@
 //! Reading one table in the shared snapshot: a look that counts, and a COPY streamed to the
 //! ingestion bucket.
 
+use blackwater_shared::deadline::Deadline;
+use blackwater_shared::manifest;
 use blackwater_shared::postgres::{Doing, idents, qualified};
 use blackwater_shared::progress::progress;
 use blackwater_shared::store::{Object, Store, data_key};
@@ -10,7 +12,7 @@ use uuid::Uuid;
 
 use crate::catalogue::Table;
 use crate::error::Error;
-use crate::plan::Reading;
+use crate::plan::{Reading, Since, Unread};
 
 /// How many transactions a manifest lists as seen. Beyond that a run that finds one of them still
 /// above its marker delivers its rows again, which costs time and changes nothing.
@@ -26,8 +28,12 @@ pub(crate) struct Source<'a> {
     pub(crate) seen: &'a [u64],
     /// The snapshot's xmin.
     pub(crate) xmin: u64,
-    /// The rows that it had in the newest batch.
-    pub(crate) known_rows: Option<u64>,
+    /// The table in the newest batch, if that can be trusted.
+    pub(crate) known: Option<&'a manifest::Table>,
+    /// Whether a model looks its rows up.
+    pub(crate) looked_up: bool,
+    /// When the server is to give up.
+    pub(crate) deadline: Deadline,
 }
 
 /// Where a run writes.
@@ -71,19 +77,22 @@ pub(crate) struct Look {
 }
 
 impl Source<'_> {
-    /// Counts the table's rows and those that changed, in one scan.
+    /// Counts the table's rows and those that changed, in one scan. Of a table that no model looks up, only those that
+    /// the log holds with this batch.
     pub(crate) async fn look(&self, transaction: &Transaction<'_>) -> Result<Look, Error> {
         progress(&format!("looking for changes in {}", self.name), 0, 0);
         let sql = format!(
             "SELECT count(*), count(*) FILTER (WHERE {changed}),
-                    (array_agg(DISTINCT xmin::text::bigint) FILTER (WHERE ({changed}) AND age(xmin) BETWEEN 0 AND {recent}))[1:{limit}]
-             FROM {table} AS t WHERE {heaps}",
+                    (array_agg(DISTINCT xmin::text::bigint) FILTER (WHERE age(xmin) BETWEEN 0 AND {recent}))[1:{limit}]
+             FROM {table} AS t WHERE {heaps} AND {held}",
             changed = self.changed("t"),
             recent = age(self.xmin),
             table = self.quoted(),
             heaps = self.heaps("t"),
+            held = if self.looked_up { "true".to_owned() } else { self.held("t") },
             limit = SEEN + 1,
         );
+        self.limit(transaction).await?;
         let row = transaction.query_one(&sql, &[]).await.doing(format!("count the changed rows of {}", self.name))?;
         let writers: Option<Vec<i64>> = row.get(2);
         Ok(Look {
@@ -91,6 +100,24 @@ impl Source<'_> {
             changed: row.get::<_, i64>(1) as u64,
             writers: writers.unwrap_or_default().into_iter().map(|writer| widen(writer as u32, self.xmin)).collect(),
         })
+    }
+
+    /// Counts what `sql` counts, if there is something to count.
+    pub(crate) async fn count(&self, transaction: &Transaction<'_>, sql: Option<String>) -> Result<u64, Error> {
+        let Some(sql) = sql else { return Ok(0) };
+        self.limit(transaction).await?;
+        let row =
+            transaction.query_one(&sql, &[]).await.doing(format!("count the rows of {} that are due", self.name))?;
+        Ok(row.get::<_, i64>(0) as u64)
+    }
+
+    /// Has the server end the next statement at the deadline.
+    async fn limit(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        if let Some(left) = self.deadline.left() {
+            let sql = format!("SET LOCAL statement_timeout = {}", left.as_millis().max(1));
+            transaction.batch_execute(&sql).await.doing("limit the time of a statement")?;
+        }
+        Ok(())
     }
 
     /// Copies what `query` returns to the bucket, as objects with this extension.
@@ -102,6 +129,7 @@ impl Source<'_> {
         extension: &str,
     ) -> Result<Vec<Object>, Error> {
         let doing = || format!("copy the rows of {}", self.name);
+        self.limit(transaction).await?;
         let lines = transaction.copy_out(&query.copy()).await.doing(doing())?;
         pin_mut!(lines);
         let mut objects = Vec::new();
@@ -147,21 +175,63 @@ impl Source<'_> {
         Query { sql, names: key.clone() }
     }
 
-    /// The condition that a row changed. COPY takes no parameters: the numbers are written out.
+    /// The condition that a row changed since the marker. COPY takes no parameters: the numbers are written out.
     pub(crate) fn changed(&self, alias: &str) -> String {
-        match self.reading {
-            Reading::Full(_) => "true".into(),
-            Reading::Changes { since, heaps } => {
-                let mut condition = format!("age({alias}.xmin) BETWEEN 0 AND {}", age(*since));
-                if !self.seen.is_empty() {
-                    let seen: Vec<_> = self.seen.iter().map(|xid| (*xid as u32).to_string()).collect();
-                    condition.push_str(&format!(" AND {alias}.xmin <> ALL ('{{{}}}'::xid[])", seen.join(",")));
-                }
-                if !heaps.is_empty() {
-                    condition.push_str(&format!(" OR {alias}.tableoid = ANY ({})", oids(heaps)));
-                }
-                condition
+        let Some(Since { xmin, heaps }) = &self.reading.since else { return "false".into() };
+        let mut condition = format!("age({alias}.xmin) BETWEEN 0 AND {}", age(*xmin));
+        if !self.seen.is_empty() {
+            let seen: Vec<_> = self.seen.iter().map(|xid| (*xid as u32).to_string()).collect();
+            condition.push_str(&format!(" AND {alias}.xmin <> ALL ('{{{}}}'::xid[])", seen.join(",")));
+        }
+        if !heaps.is_empty() {
+            condition.push_str(&format!(" OR {alias}.tableoid = ANY ({})", oids(heaps)));
+        }
+        condition
+    }
+
+    /// The condition that the log holds a row since an earlier batch, as it was; `None` if it holds none.
+    pub(crate) fn read(&self, alias: &str) -> Option<String> {
+        let Reading { unread, .. } = self.reading;
+        let is_none = unread.len() == self.table.heaps.len() && unread.iter().all(|part| part.from == 0);
+        (!is_none).then(|| self.before(alias, unread.iter().map(|part| (part.heap, Some(part.from)))))
+    }
+
+    /// The condition that this batch has a row because the log does not hold it; `None` if there is none.
+    pub(crate) fn due(&self, alias: &str) -> Option<String> {
+        let part = |part: &Unread| {
+            let from = format!("{}{alias}.ctid >= '({},0)'::tid", self.in_heap(alias, part.heap), part.from);
+            match part.to {
+                Some(to) if to == part.from => None,
+                Some(to) => Some(format!("{from} AND {alias}.ctid < '({to},0)'::tid")),
+                None => Some(from),
             }
+        };
+        let parts: Vec<_> = self.reading.unread.iter().filter_map(part).collect();
+        (!parts.is_empty()).then(|| format!("({})", parts.join(" OR ")))
+    }
+
+    /// The condition that the log holds a row with this batch.
+    fn held(&self, alias: &str) -> String {
+        self.before(alias, self.reading.unread.iter().map(|part| (part.heap, part.to)))
+    }
+
+    /// The condition that a row does not lie behind the end that its heap has here.
+    fn before(&self, alias: &str, ends: impl Iterator<Item = (u32, Option<u32>)>) -> String {
+        let before = |(heap, end): (u32, Option<u32>)| {
+            let before = format!("{alias}.ctid < '({},0)'::tid", end?);
+            Some(match self.table.many {
+                true => format!("({alias}.tableoid <> {heap} OR {before})"),
+                false => before,
+            })
+        };
+        let ends: Vec<_> = ends.filter_map(before).collect();
+        if ends.is_empty() { "true".into() } else { ends.join(" AND ") }
+    }
+
+    fn in_heap(&self, alias: &str, heap: u32) -> String {
+        match self.table.many {
+            true => format!("{alias}.tableoid = {heap} AND "),
+            false => String::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::manifest::{Extracted, Table};
 use blackwater_shared::model::{CHANGED, Model, column};
 use blackwater_shared::postgres::Doing;
@@ -101,17 +102,17 @@ impl Extract {
         };
         let plan = plan(Some(applied), broken.as_deref(), &snapshot.server, &tables, &self.pack, &[]);
         let (xmin, _) = bounds(&snapshot.server.snapshot).unwrap_or_default();
-        let sources = self.sources(&tables, &plan, Some(applied).filter(|_| broken.is_none()), xmin);
+        let trusted = Some(applied).filter(|_| broken.is_none());
+        let sources = self.sources(&tables, &plan, trusted, xmin, Deadline::NONE);
         let looks =
             on_all(&snapshot.readers, sources.values(), async |reader, source| source.look(reader).await).await?;
-        let models = self.pack.models.values().map(|model| (model, plan.anew.contains_key(&model.name)));
-        let closure = Closure { sources: &sources, looks: &looks, models: models.collect() };
+        let closure = Closure { sources: &sources, looks: &looks, models: self.pack.models.values().collect() };
         let with_rows = |(name, table): (&String, &catalogue::Table)| {
             (name.clone(), Table { rows: looks[name].rows, ..table.in_manifest() })
         };
         let in_snapshot = tables.iter().map(with_rows).collect();
         for model in self.pack.models.values() {
-            let query = |(place, select)| (place, closure.joined(model, select, column, CHANGED));
+            let query = |(place, select)| (place, closure.joined(select, column, CHANGED));
             let queries: Vec<_> = model.selects.iter().enumerate().map(query).collect();
             let mut pieces = Pieces {
                 transaction: &snapshot.transaction,

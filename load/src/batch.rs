@@ -112,7 +112,8 @@ impl Batch<'_> {
         agreed.retain(|name, rows| {
             let table = manifest.tables.get(name);
             let is_untouched = counts.get(name.as_str()) == Some(&Counts::default());
-            is_untouched && table.is_some_and(|t| t.is_empty() && t.driving.as_ref().is_some_and(|d| d.rows == *rows))
+            is_untouched
+                && table.is_some_and(|t| t.is_empty() && t.driving.as_ref().is_some_and(|d| d.rows == Some(*rows)))
         });
         let mut applied = self.count(&targets, manifest, agreed).await?;
         for (name, of_table) in counts.into_iter().filter(|(_, of_table)| *of_table != Counts::default()) {
@@ -131,21 +132,21 @@ impl Batch<'_> {
         let mut applied = Applied { agreed, ..Applied::default() };
         let counted = targets.iter().filter(|target| !applied.agreed.contains_key(target.name)).filter_map(|target| {
             let table = &manifest.tables[target.name];
-            Some((target.name, table, table.driving.as_ref()?, target.held()?))
+            let driving = table.driving.as_ref()?;
+            Some((target.name, table, (&driving.table, driving.rows?), target.held()?))
         });
         let counted: Vec<_> = counted.collect();
         let queries: Vec<_> = counted.iter().map(|(.., query)| format!("({query})")).collect();
         let sql = format!("SELECT ARRAY[{}]::bigint[]", queries.join(", "));
         let row = self.transaction.query_one(&sql, &[]).await.doing("count the rows of the star tables")?;
         let held: Vec<i64> = row.get(0);
-        for ((name, table, driving, _), held) in counted.into_iter().zip(held) {
-            match (held as u64).cmp(&driving.rows) {
-                Compared::Equal => drop(applied.agreed.insert(name.to_owned(), driving.rows)),
-                Compared::Greater if table.keys.is_none() => drop(applied.wanted.insert(driving.table.clone())),
+        for ((name, table, (driving, rows), _), held) in counted.into_iter().zip(held) {
+            match (held as u64).cmp(&rows) {
+                Compared::Equal => drop(applied.agreed.insert(name.to_owned(), rows)),
+                Compared::Greater if table.keys.is_none() => drop(applied.wanted.insert(driving.clone())),
                 _ => applied.notices.push(format!(
-                    "{name} holds {held} rows of {}, which has {}; something else wrote to it. Run `blackwater extract \
-                     --full {}`",
-                    driving.table, driving.rows, driving.table
+                    "{name} holds {held} rows of {driving}, which has {rows}; something else wrote to it. Run `blackwater \
+                     extract --full {driving}`"
                 )),
             }
         }

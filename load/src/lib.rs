@@ -15,8 +15,10 @@ mod verify;
 mod view;
 
 use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
 
 use blackwater_shared::config::Config;
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::log::{self, Applied, Log};
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
@@ -66,6 +68,8 @@ pub struct Report {
     pub wanted: Vec<String>,
     /// Whether `schema.sql` has changed and waits for the next batch.
     pub schema_waits: bool,
+    /// Whether its time was over before all batches were applied.
+    pub more: bool,
 }
 
 /// What one batch changed.
@@ -165,12 +169,21 @@ impl Load {
     /// # Errors
     /// Each names the batch; those before it are applied, and the next run goes on from there.
     pub async fn run(&self, schema_applied: bool) -> Result<Report, Error> {
+        self.run_until(schema_applied, Deadline::NONE).await
+    }
+
+    /// One run that begins no batch when the deadline is near.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`].
+    pub async fn run_until(&self, schema_applied: bool, deadline: Deadline) -> Result<Report, Error> {
         let mut report = Report::default();
-        postgres::retry(async || self.attempt(schema_applied, &mut report).await, Error::is_transient).await?;
+        let attempt = async || self.attempt(schema_applied, deadline, &mut report).await;
+        postgres::retry(attempt, Error::is_transient).await?;
         Ok(report)
     }
 
-    async fn attempt(&self, schema_applied: bool, report: &mut Report) -> Result<(), Error> {
+    async fn attempt(&self, schema_applied: bool, deadline: Deadline, report: &mut Report) -> Result<(), Error> {
         self.log.store().check().await?;
         let mut client = self.warehouse.connect().await?;
         let mut newest = self.newest(&client).await?;
@@ -178,7 +191,13 @@ impl Load {
             self.same_log(newest).await?;
         }
         report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
+        let mut longest = Duration::ZERO;
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
+            report.more = !deadline.allows(longest);
+            if report.more {
+                break;
+            }
+            let began = Instant::now();
             ledger::prepare(&mut client).await?;
             if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
                 self.analyze(&client, &batch).await;
@@ -186,6 +205,7 @@ impl Load {
             }
             newest = self.newest(&client).await?;
             report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
+            longest = longest.max(began.elapsed());
         }
         self.leave_word(newest.as_ref()).await?;
         if let Some(newest) = newest {

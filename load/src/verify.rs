@@ -166,7 +166,7 @@ impl Comparison<'_> {
     }
 
     /// Compares a star table with the pieces that `next` gives, in the order of the keys. `then` are the
-    /// rows that the driving table had in the newest batch.
+    /// rows that the driving table had in the newest batch; `None` if that does not complete it.
     ///
     /// # Errors
     /// Those of the warehouse, and of `next`.
@@ -174,7 +174,7 @@ impl Comparison<'_> {
         &self,
         name: &str,
         model: &StarTable,
-        then: u64,
+        then: Option<u64>,
         next: &mut impl AsyncFnMut() -> Result<Option<Piece>, E>,
     ) -> Result<Verdict, E> {
         let stars = catalogue::read(self.snapshot.transaction, &self.load.schema, &[name]).await?;
@@ -194,7 +194,7 @@ impl Comparison<'_> {
         let mut star_row = lines.next(&target).await?;
         let (what, mut done) = (format!("comparing {name}"), 0);
         while let Some(piece) = next().await? {
-            progress(&what, done, then);
+            progress(&what, done, then.unwrap_or(0));
             for row in self.rows(&target, piece).await? {
                 done += 1;
                 while let Some((key, _)) = star_row.as_ref().filter(|(key, _)| *key < row.key) {
@@ -217,8 +217,8 @@ impl Comparison<'_> {
         drop(lines);
         merge.unknown = self.unknown(&target).await?;
         // Equal counts mean equal sets, so what is gone now went after the batch; where they differ, load
-        // has asked for the keys.
-        let is_known = held == Some(then) && !merge.missing || self.newest.wanted.contains(&driving.table);
+        // has asked for the keys. Before a table is complete nobody counts.
+        let is_known = then.is_none() || held == then && !merge.missing || self.newest.wanted.contains(&driving.table);
         Ok(merge.finish(is_known))
     }
 

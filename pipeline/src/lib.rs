@@ -233,7 +233,8 @@ impl Pipeline {
                 let mut each = async |model: &Model, pieces: &mut Pieces<'_>| {
                     let source = pieces.tables;
                     let star = self.transform.star(source, model)?;
-                    let then = applied.tables.get(model.selects[0].driving()).map_or(0, |table| table.rows);
+                    let known = applied.tables.get(model.selects[0].driving());
+                    let then = known.filter(|table| table.is_whole()).map(|table| table.rows);
                     let mut next = async || {
                         let Some((select, csv)) = pieces.next().await? else { return Ok::<_, Error>(None) };
                         let piece = self.transform.compare(source, model, (select, &csv), folder.path())?;

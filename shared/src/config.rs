@@ -104,6 +104,8 @@ pub struct Warehouse {
 pub struct Limits {
     /// Bytes of rows that a stage may hold at once; parts and pieces are cut to fit.
     pub memory: u64,
+    /// About how many bytes of the source's tables a batch holds, as the source stores them.
+    pub batch_bytes: u64,
     /// Connections to the source, which is also the number of tables read at once.
     pub connections: usize,
 }
@@ -162,6 +164,7 @@ struct WrittenBucket {
 #[serde(deny_unknown_fields)]
 struct WrittenLimits {
     memory: Option<String>,
+    batch_bytes: Option<String>,
     #[serde(default, deserialize_with = "number")]
     connections: Option<usize>,
 }
@@ -345,6 +348,9 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
     let memory = bytes(written.limits.memory.as_deref().unwrap_or("256MB"))
         .filter(|memory| *memory >= 128 << 20)
         .ok_or_else(|| wrong("limits.memory", "write 128MB or more, in MB or GB".into()))?;
+    let batch_bytes = bytes(written.limits.batch_bytes.as_deref().unwrap_or("256MB"))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| wrong("limits.batch_bytes", "write 1MB or more, in MB or GB".into()))?;
     let s3 = match (written.s3.endpoint, written.s3.directory) {
         (Some(_), Some(_)) => return Err(wrong("s3", "endpoint and directory exclude each other".into())),
         (None, Some(directory)) => S3::Directory(folder.join(directory)),
@@ -373,7 +379,7 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
         },
         ingestion: written.ingestion.bucket,
         processed: written.processed.bucket,
-        limits: Limits { memory, connections },
+        limits: Limits { memory, batch_bytes, connections },
         s3,
     })
 }
@@ -471,12 +477,13 @@ directory = "data"
             (
                 swap("memory =", "memroy ="),
                 "limits.memroy",
-                "unknown field `memroy`, expected `memory` or `connections`",
+                "unknown field `memroy`, expected one of `memory`, `batch_bytes`, `connections`",
             ),
             (swap("name = \"totesys\"", ""), "a setting is missing", "missing field `name`"),
             (swap("name = \"totesys\"", "name = \"Tote Sys\""), "name", "lower-case letters"),
             (swap("\"512MB\"", "\"much\""), "limits.memory", "128MB or more"),
             (swap("\"512MB\"", "\"1MB\""), "limits.memory", "128MB or more"),
+            (swap("memory = \"512MB\"", "batch_bytes = \"0MB\""), "limits.batch_bytes", "1MB or more"),
             (swap("memory = \"512MB\"", "connections = 1"), "limits.connections", "between 2 and 64"),
             (swap("memory = \"512MB\"", "connections = \"many\""), "limits.connections", "many is not a number"),
             (swap("acme-processed", "acme-ingestion"), "processed.bucket", "it is the ingestion bucket"),

@@ -2,6 +2,7 @@
 //! manifests, the model pack and the one connector to Postgres.
 
 pub mod config;
+pub mod deadline;
 pub mod finding;
 pub mod log;
 pub mod manifest;

@@ -1,4 +1,4 @@
-//! The manifests of the two logs, in format 1. `docs/formats.md` describes every field.
+//! The manifests of the two logs, in format 2. `docs/formats.md` describes every field.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::store::Object;
 
 /// The format that this program writes. It reads this one and the one before.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What every manifest begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ pub struct Table {
     pub heaps: Vec<Heap>,
     /// The hash of the table's definition.
     pub fingerprint: String,
-    /// The rows that it had in the snapshot.
+    /// The rows that it had in the snapshot; while the log does not hold all of it, perhaps only those that it holds.
     pub rows: u64,
     /// The rows of this batch: CSV as `COPY … (FORMAT csv, HEADER)` writes it, and after the
     /// columns one mark (`t` or `f`) for each model that the table drives ([`mark`]).
@@ -91,6 +91,14 @@ pub struct Table {
     pub keys_sent: Option<u64>,
     /// The keys, if this batch sends them: CSV with the columns of its primary key.
     pub keys: Vec<Object>,
+}
+
+impl Table {
+    /// Whether the log holds all of its rows.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.heaps.iter().all(|heap| heap.unread.is_none())
+    }
 }
 
 /// The header of the column that marks the rows which drive `model` in this batch.
@@ -109,8 +117,8 @@ pub struct Column {
     pub kind: String,
 }
 
-/// One heap: as long as all three agree, a row that was not written there has not changed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// One heap: as long as its first three fields agree, a row that was not written there has not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heap {
     /// The relation's oid.
     pub oid: u32,
@@ -118,6 +126,17 @@ pub struct Heap {
     pub file: u32,
     /// The hash of its definition.
     pub fingerprint: String,
+    /// The first block whose rows the log does not hold yet. `None`: it holds them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u32>,
+}
+
+impl Heap {
+    /// Whether it is this heap, as it was.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        (self.oid, self.file, &self.fingerprint) == (other.oid, other.file, &other.fingerprint)
+    }
 }
 
 /// A model, as the batch was extracted for it.
@@ -177,8 +196,8 @@ pub struct Driving {
     pub table: String,
     /// Its primary key, by the names that the model gives the columns, with the source's types.
     pub key: Vec<Column>,
-    /// The rows that it had in the batch's snapshot.
-    pub rows: u64,
+    /// The rows that it had in the batch's snapshot; `None` while the log does not hold all of it.
+    pub rows: Option<u64>,
 }
 
 /// A manifest of one of the two logs.

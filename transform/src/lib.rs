@@ -10,8 +10,10 @@ mod star;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use blackwater_shared::PROGRAM;
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{
@@ -42,6 +44,8 @@ pub struct Transform {
 pub struct Report {
     /// The batches that it made, in order.
     pub batches: Vec<BatchReport>,
+    /// Whether its time was over before all were made.
+    pub more: bool,
 }
 
 /// What became of one batch.
@@ -117,6 +121,14 @@ impl Transform {
     /// # Errors
     /// Each names the batch; what came before it is done, and the next run goes on from there.
     pub async fn run(&self) -> Result<Report, Error> {
+        self.run_until(Deadline::NONE).await
+    }
+
+    /// One run that begins no batch when the deadline is near.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`].
+    pub async fn run_until(&self, deadline: Deadline) -> Result<Report, Error> {
         // In this order: other programs may extract and load meanwhile.
         let applied = Applied::read(self.processed.store()).await?;
         let newest = self.ingestion.newest().await?;
@@ -132,8 +144,15 @@ impl Transform {
         }
         let made: BTreeSet<_> = self.processed.after(applied, usize::MAX).await?.into_iter().collect();
         let mut report = Report::default();
+        let mut longest = Duration::ZERO;
         for batch in (applied + 1..=newest).filter(|batch| !made.contains(batch)) {
+            report.more = !deadline.allows(longest);
+            if report.more {
+                break;
+            }
+            let began = Instant::now();
             report.batches.push(self.batch(batch).await?);
+            longest = longest.max(began.elapsed());
         }
         Ok(report)
     }
@@ -497,7 +516,11 @@ fn star_table(tables: &BTreeMap<String, Table>, Made { model, typed, key }: &Mad
         columns: returned
             .map(|(name, scalar)| Column { name: name.clone(), kind: scalar.kind().to_string() })
             .collect(),
-        driving: (!model.is_values).then(|| Driving { table: name.to_owned(), key, rows: table.rows }),
+        driving: (!model.is_values).then(|| Driving {
+            table: name.to_owned(),
+            key,
+            rows: table.is_whole().then_some(table.rows),
+        }),
         objects: Vec::new(),
         misfits: Vec::new(),
         filtered: Vec::new(),
