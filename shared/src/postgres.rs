@@ -97,6 +97,9 @@ impl Error {
     }
 }
 
+/// The authorities of Amazon RDS, which no system knows.
+const RDS: &[u8] = include_bytes!("rds.pem");
+
 /// How long to wait before each new try.
 const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
@@ -292,6 +295,12 @@ impl Address {
         Ok(Database { pool, address: self.clone() })
     }
 
+    /// Whether it is an address that AWS gives, for which its own authorities vouch.
+    fn is_of_rds(&self) -> bool {
+        let is = |host: &Host| matches!(host, Host::Tcp(name) if name.ends_with(".rds.amazonaws.com"));
+        self.config.get_hosts().iter().all(is)
+    }
+
     fn tls_config(&self) -> Result<ClientConfig, Error> {
         let wrong = |why: String| Error::Certificates { database: self.to_string(), why };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -314,6 +323,9 @@ impl Address {
             }
             None => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if self.is_of_rds() {
+                    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(RDS).flatten());
+                }
             }
         }
         if roots.is_empty() {
@@ -542,6 +554,18 @@ mod tests {
 
     fn parse(url: &str) -> Result<Address, Error> {
         Address::parse("source.url", &SecretString::from(url))
+    }
+
+    #[test]
+    fn the_authorities_of_rds_vouch_for_its_own_addresses_alone() {
+        let roots = |host: &str| {
+            let address = Address::parse("source.url", &format!("postgres://reader@{host}/totesys").into()).unwrap();
+            (address.is_of_rds(), address.tls_config().is_ok())
+        };
+        assert_eq!(roots("totesys.abc.eu-west-2.rds.amazonaws.com"), (true, true));
+        assert_eq!(roots("rds.amazonaws.com.example.org"), (false, true));
+        let mut known = RootCertStore::empty();
+        assert_eq!(known.add_parsable_certificates(CertificateDer::pem_slice_iter(RDS).flatten()), (81, 0));
     }
 
     #[test]
