@@ -1,12 +1,13 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo build release test package lint deny audit postgres clean
+.PHONY: help demo build release test lint package bootstrap-state deploy plan rollback deny audit postgres clean
 
 DENY_VERSION = 0.20.2
 DENY = target/tools/bin/cargo-deny
+MOTO = target/tools/moto/ready
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 # Unoptimized: built in a quarter of the time of a release, which would make the demo 3 s shorter.
 demo: postgres ## See it work on this machine: private servers, sample data, both sides compared
@@ -18,7 +19,7 @@ build: ## Build the program: target/debug/blackwater
 release: ## Build it for speed, which takes longer: target/release/blackwater
 	cargo build --locked --release --bin blackwater
 
-test: postgres ## Build everything and run every test, against real servers
+test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
 
 lint: ## Check the format, the lints and the documentation
@@ -29,6 +30,18 @@ lint: ## Check the format, the lints and the documentation
 package: ## Pack the Lambda functions with a model pack: make package PACK=models/totesys
 	lambda/package $(PACK)
 
+bootstrap-state: ## Make the bucket for Terraform's state, once in an account and region (AWS_REGION)
+	terraform/state make
+
+deploy: package ## Make the stack on AWS, or bring it up to date: make deploy ENV=prod
+	terraform/deploy $(ENV)
+
+plan: package ## Show what a deployment would change: make plan ENV=prod
+	PLAN=1 terraform/deploy $(ENV)
+
+rollback: ## Move the functions back to the version before: make rollback ENV=prod
+	terraform/rollback $(ENV)
+
 deny: $(DENY) ## Check the dependencies' licences and sources
 	$(DENY) check licenses bans sources
 
@@ -37,6 +50,12 @@ audit: $(DENY) ## Check the dependencies for known faults; needs the network
 
 $(DENY):
 	cargo install --locked --debug --quiet cargo-deny --version $(DENY_VERSION) --root target/tools
+
+# An emulator of AWS, for the tests of the functions.
+$(MOTO): tests/aws/requirements.txt
+	python3 -m venv target/tools/moto
+	target/tools/moto/bin/pip install --quiet --requirement tests/aws/requirements.txt
+	touch $@
 
 postgres: # Installs a Postgres server by the system's package manager, if there is none.
 	@./install-postgres

@@ -39,16 +39,17 @@ locals {
   environment = {
     for stage, of in local.stages : stage => merge(
       {
-        BLACKWATER_NAME              = local.prefix
-        BLACKWATER_MODEL             = "/var/task/model"
-        BLACKWATER_SOURCE__URL       = var.source_database.url
-        BLACKWATER_SOURCE__SCHEMA    = var.source_database.schema
-        BLACKWATER_WAREHOUSE__URL    = var.warehouse_database.url
-        BLACKWATER_WAREHOUSE__SCHEMA = var.warehouse_database.schema
-        BLACKWATER_INGESTION__BUCKET = aws_s3_bucket.log["ingestion"].bucket
-        BLACKWATER_PROCESSED__BUCKET = aws_s3_bucket.log["processed"].bucket
-        BLACKWATER_LIMITS__MEMORY    = "${max(128, floor(of.memory / 2))}MB"
-        TMPDIR                       = "/tmp"
+        BLACKWATER_NAME                = local.prefix
+        BLACKWATER_MODEL               = "/var/task/model"
+        BLACKWATER_SOURCE__URL         = var.source_database.url
+        BLACKWATER_SOURCE__SCHEMA      = var.source_database.schema
+        BLACKWATER_WAREHOUSE__URL      = var.warehouse_database.url
+        BLACKWATER_WAREHOUSE__SCHEMA   = var.warehouse_database.schema
+        BLACKWATER_INGESTION__BUCKET   = aws_s3_bucket.log["ingestion"].bucket
+        BLACKWATER_PROCESSED__BUCKET   = aws_s3_bucket.log["processed"].bucket
+        BLACKWATER_LIMITS__MEMORY      = "${max(128, floor(of.memory / 2))}MB"
+        BLACKWATER_LIMITS__BATCH_BYTES = "${var.batch_mb}MB"
+        TMPDIR                         = "/tmp"
       },
       length(var.source_database.exclude) > 0 ? { BLACKWATER_SOURCE__EXCLUDE = join(",", var.source_database.exclude) } : {},
       length(var.warehouse_database.readers) > 0 ? { BLACKWATER_WAREHOUSE__READERS = join(",", var.warehouse_database.readers) } : {},
@@ -139,7 +140,7 @@ resource "aws_iam_role" "stage" {
 }
 
 data "aws_iam_policy_document" "assume" {
-  for_each = toset(["lambda", "scheduler"])
+  for_each = toset(["lambda", "scheduler", "quicksight"])
 
   statement {
     actions = ["sts:AssumeRole"]

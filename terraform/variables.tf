@@ -181,3 +181,34 @@ variable "noncurrent_version_days" {
   type        = number
   default     = 30
 }
+
+variable "batch_mb" {
+  description = "About how much of the source's tables a batch holds, as the source stores them. A first load takes as many batches as it needs."
+  type        = number
+  default     = 256
+
+  validation {
+    condition     = var.batch_mb >= 1 && var.batch_mb == floor(var.batch_mb)
+    error_message = "A batch holds a whole number of MB, 1 or more."
+  }
+}
+
+variable "quicksight" {
+  description = "QuickSight over the warehouse; null: none. The file that describes data sets and dashboard, the ARNs of the users or groups that may see them, and when the data sets are loaded anew (HOURLY, DAILY; null: every look asks the warehouse). The account must have QuickSight."
+  type = object({
+    description = optional(string, "../models/totesys/quicksight.json")
+    viewers     = list(string)
+    refresh     = optional(string, "HOURLY")
+  })
+  default = null
+
+  validation {
+    condition     = try(var.quicksight.refresh, null) == null || contains(["HOURLY", "DAILY"], try(var.quicksight.refresh, "HOURLY"))
+    error_message = "QuickSight loads data sets HOURLY or DAILY; null asks the warehouse each time."
+  }
+
+  validation {
+    condition     = alltrue([for viewer in try(var.quicksight.viewers, []) : can(regex("^arn:[a-z-]+:quicksight:", viewer))])
+    error_message = "A viewer is the ARN of a QuickSight user or group."
+  }
+}

@@ -115,6 +115,7 @@ run "whole" {
       && length(distinct([for filter in values(aws_cloudwatch_log_metric_filter.errors) : filter.metric_transformation[0].name])) == 1
       && length(aws_vpc_endpoint.s3) + length(aws_vpc_endpoint.secrets) == 0
       && length(aws_secretsmanager_secret.login) == 2
+      && length(aws_secretsmanager_secret.reader) + length(aws_quicksight_data_source.warehouse) + length(aws_quicksight_data_set.all) + length(aws_cloudformation_stack.dashboard) == 0
     )
     error_message = "It costs more than docs/deploy.md says."
   }
@@ -159,6 +160,59 @@ run "disabled_in_a_vpc" {
   assert {
     condition     = keys(aws_secretsmanager_secret.login) == ["warehouse"] && aws_lambda_function.stage["extract"].environment[0].variables.BLACKWATER_SOURCE__SECRET == var.source_database.secret_arn
     error_message = "A secret that is there is used."
+  }
+}
+
+run "quicksight" {
+  command = apply
+
+  variables {
+    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    quicksight = { viewers = ["arn:aws:quicksight:eu-west-2:123456789012:group/default/analysts"] }
+  }
+
+  assert {
+    condition = alltrue([
+      for table in ["current_fact_sales_order", "current_fact_purchase_order", "current_fact_payment", "dim_staff", "dim_date"] :
+      one(aws_quicksight_data_set.all[table].physical_table_map).relational_table[0].schema == "public"
+      && contains(keys(aws_quicksight_refresh_schedule.all), table)
+    ]) && !anytrue([for table in keys(aws_quicksight_data_set.all) : startswith(table, "fact_")])
+    error_message = "The data sets show the newest version of each fact, and the dimensions."
+  }
+
+  assert {
+    condition = (
+      aws_quicksight_data_source.warehouse[0].credentials[0].secret_arn == aws_secretsmanager_secret.reader[0].arn
+      && !aws_quicksight_data_source.warehouse[0].ssl_properties[0].disable_ssl
+      && aws_quicksight_data_source.warehouse[0].vpc_connection_properties[0].vpc_connection_arn == aws_quicksight_vpc_connection.warehouse[0].arn
+      && aws_quicksight_data_source.warehouse[0].parameters[0].postgresql[0].host == "dw.example"
+    )
+    error_message = "QuickSight reads the warehouse in the VPC, by TLS, with a login of its own."
+  }
+
+  assert {
+    condition     = alltrue([for document in data.aws_iam_policy_document.stage : !strcontains(document.json, aws_secretsmanager_secret.reader[0].arn)])
+    error_message = "No stage reads the login of QuickSight."
+  }
+
+  assert {
+    condition = alltrue([
+      for set in values(aws_quicksight_data_set.all) : alltrue([
+        for permission in set.permissions : !anytrue([for action in permission.actions : strcontains(action, "Update") || strcontains(action, "Delete")])
+      ])
+    ])
+    error_message = "A viewer may look, and not change."
+  }
+
+  assert {
+    condition = (
+      length(jsondecode(aws_cloudformation_stack.dashboard[0].template_body).Resources.Dashboard.Properties.Definition.Sheets[0].Visuals) == 7
+      && alltrue([
+        for set in jsondecode(aws_cloudformation_stack.dashboard[0].template_body).Resources.Dashboard.Properties.Definition.DataSetIdentifierDeclarations :
+        set.DataSetArn == aws_quicksight_data_set.all[set.Identifier].arn
+      ])
+    )
+    error_message = "The dashboard has the charts that the model pack describes."
   }
 }
 
