@@ -1,7 +1,10 @@
 //! What the three functions have in common: configuration from variables, logins that may be rotated, events that are no more
 //! than a reason to look, and lines of JSON.
 
+use std::time::Duration;
+
 use blackwater_shared::config::{self, Config};
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::pack::{self, Pack};
 use blackwater_shared::store::{self, Store};
 use blackwater_shared::{in_parts, postgres, secrets};
@@ -16,6 +19,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 mod stages;
 
 pub use stages::Stage;
+
+/// What is kept of an invocation's time for its end.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// Why an invocation failed.
 #[derive(Debug)]
@@ -51,7 +57,8 @@ pub async fn serve<S: Stage>() -> Result<(), lambda_runtime::Error> {
             if event.payload["Event"] == "s3:TestEvent" {
                 return Ok(Value::Null);
             }
-            invocation::<S>(kept, &event.payload).await.map_err(|failure| {
+            let deadline = Deadline::at(event.context.deadline() - MARGIN);
+            invocation::<S>(kept, &event.payload, deadline).await.map_err(|failure| {
                 let diagnostic = failure.diagnostic();
                 tracing::error!(error_type = diagnostic.error_type, "{}", diagnostic.error_message);
                 diagnostic
@@ -72,17 +79,21 @@ async fn ready<S: Stage>() -> Result<Ready<S>, Failure<S::Error>> {
     Ok(Ready { stage, pipeline: config.name })
 }
 
-async fn invocation<S: Stage>(kept: &Mutex<Option<Ready<S>>>, event: &Value) -> Result<Value, Failure<S::Error>> {
+async fn invocation<S: Stage>(
+    kept: &Mutex<Option<Ready<S>>>,
+    event: &Value,
+    deadline: Deadline,
+) -> Result<Value, Failure<S::Error>> {
     let mut kept = kept.lock().await;
     let mut known = match kept.take() {
         Some(known) => known,
         None => ready().await?,
     };
-    let mut done = known.stage.run(event).await;
+    let mut done = known.stage.run(event, deadline).await;
     if done.as_ref().is_err_and(S::is_of_login) {
         tracing::info!("the login was refused; asking for it again");
         known = ready().await?;
-        done = known.stage.run(event).await;
+        done = known.stage.run(event, deadline).await;
     }
     let Ready { pipeline, .. } = kept.insert(known);
     let report = done.map_err(Failure::Stage)?;

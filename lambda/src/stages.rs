@@ -3,6 +3,7 @@
 use blackwater_extract::{Extract, Outcome, Request};
 use blackwater_load::Load;
 use blackwater_shared::config::Config;
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres;
 use blackwater_shared::store::Store;
@@ -27,8 +28,8 @@ pub trait Stage: Sized {
     /// If there are no certificates to verify a database with.
     fn make(config: &Config, pack: Pack, ingestion: Store, processed: Store) -> Result<Self, postgres::Error>;
 
-    /// A run for an event.
-    async fn run(&self, event: &Value) -> Result<Self::Report, Self::Error>;
+    /// A run for an event, which ends before the deadline.
+    async fn run(&self, event: &Value, deadline: Deadline) -> Result<Self::Report, Self::Error>;
 
     /// Whether a database refused the login, as after a rotation.
     fn is_of_login(error: &Self::Error) -> bool;
@@ -37,33 +38,35 @@ pub trait Stage: Sized {
     fn metrics(report: &Self::Report) -> Vec<Metric>;
 }
 
-/// For the schedule's event; `{"full": ["staff"]}` asks for tables in full.
+/// For the schedule's event; `{"full": ["staff"]}` asks for tables in full. A full batch is followed by the next.
 impl Stage for Extract {
-    type Report = blackwater_extract::Report;
+    type Report = Vec<blackwater_extract::Report>;
     type Error = blackwater_extract::Error;
 
     fn make(config: &Config, pack: Pack, ingestion: Store, processed: Store) -> Result<Self, postgres::Error> {
         Self::new(config, pack, ingestion, processed)
     }
 
-    async fn run(&self, event: &Value) -> Result<Self::Report, Self::Error> {
+    async fn run(&self, event: &Value, deadline: Deadline) -> Result<Self::Report, Self::Error> {
         let tables = |names: &Vec<Value>| names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
         let request = event["full"].as_array().map_or(Request::Changes, |names| Request::Full(tables(names)));
-        Self::run(self, &request).await
+        self.run_until(&request, deadline).await
     }
 
     fn is_of_login(error: &Self::Error) -> bool {
         matches!(error, Self::Error::Postgres(error) if error.is_of_login())
     }
 
-    fn metrics(report: &Self::Report) -> Vec<Metric> {
-        let rows = report.tables.iter().map(|table| table.rows).sum();
-        let batches = u64::from(report.outcome == Outcome::Batch);
+    fn metrics(reports: &Self::Report) -> Vec<Metric> {
+        let rows = reports.iter().flat_map(|report| &report.tables).map(|table| table.rows).sum();
+        let batches = reports.iter().filter(|report| report.outcome == Outcome::Batch).count() as u64;
+        let most = |of: fn(&blackwater_extract::Report) -> u64| reports.iter().map(of).max().unwrap_or(0);
         vec![
             ("ExtractRuns", "Count", 1),
             ("Batches", "Count", batches),
             ("RowsExtracted", "Count", rows),
-            ("Lag", "Seconds", report.lag_seconds),
+            ("Lag", "Seconds", most(|report| report.lag_seconds)),
+            ("OldestTransaction", "Seconds", most(|report| report.held_seconds)),
         ]
     }
 }
@@ -77,8 +80,8 @@ impl Stage for Transform {
         Ok(Self::new(pack, ingestion, processed))
     }
 
-    async fn run(&self, _: &Value) -> Result<Self::Report, Self::Error> {
-        Self::run(self).await
+    async fn run(&self, _: &Value, deadline: Deadline) -> Result<Self::Report, Self::Error> {
+        self.run_until(deadline).await
     }
 
     fn is_of_login(_: &Self::Error) -> bool {
@@ -99,8 +102,8 @@ impl Stage for Load {
         Self::new(config, pack, processed)
     }
 
-    async fn run(&self, _: &Value) -> Result<Self::Report, Self::Error> {
-        Self::run(self, false).await
+    async fn run(&self, _: &Value, deadline: Deadline) -> Result<Self::Report, Self::Error> {
+        self.run_until(false, deadline).await
     }
 
     fn is_of_login(error: &Self::Error) -> bool {

@@ -1,127 +1,299 @@
-//! The three functions, run as Lambda runs them.
+//! The stack that Terraform describes, with the three functions as Lambda runs them.
 
-use blackwater_local::s3::S3;
-use blackwater_tests::{BUCKETS, Function, World};
+use std::time::Duration;
+
+use blackwater_tests::{Aws, World};
 use serde_json::{Value, json};
 
-/// What EventBridge Scheduler sends.
-fn scheduled() -> Value {
-    json!({ "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.scheduler", "detail": {} })
+async fn change(world: &World, name: &str) {
+    let sql = format!("UPDATE design SET file_name = '{name}' WHERE design_id = 3");
+    world.source.batch_execute(&sql).await.unwrap();
 }
 
-/// What S3 sends when an object is there: its key is URL-encoded.
-fn created(bucket: &str, key: &str) -> Value {
-    let object = json!({ "key": key.replace('=', "%3D"), "size": 1, "eTag": "0", "sequencer": "0" });
-    json!({ "Records": [{ "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
-                          "s3": { "bucket": { "name": bucket }, "object": object } }] })
+async fn applied(world: &World) -> Option<String> {
+    let there = world.in_warehouse("SELECT to_regclass('blackwater.ledger')").await;
+    there.as_ref()?;
+    world.in_warehouse("SELECT max(batch) FROM blackwater.ledger").await
 }
 
-/// A function, with further variables.
-async fn function(world: &World, s3: &S3, stage: &str, source: &[(&str, &str)]) -> Function {
-    let (pack, endpoint) = (world.pack().display().to_string(), s3.endpoint());
-    let warehouse = world.server.url("warehouse");
-    let mut variables = vec![
-        ("AWS_ENDPOINT_URL_S3", endpoint.as_str()),
-        ("BLACKWATER_NAME", "test"),
-        ("BLACKWATER_MODEL", pack.as_str()),
-        ("BLACKWATER_INGESTION__BUCKET", BUCKETS[0]),
-        ("BLACKWATER_PROCESSED__BUCKET", BUCKETS[1]),
-        ("BLACKWATER_WAREHOUSE__URL", warehouse.as_str()),
-    ];
-    variables.extend(source);
-    Function::start(&format!("blackwater-{stage}"), &variables).await
+/// Nothing was asked for that the roles and the buckets' policies do not allow.
+async fn nothing_denied(aws: &Aws) {
+    assert_eq!(aws.command(json!(["denied"])).await, json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_in_and_rows_in_the_warehouse_out() {
+async fn a_schedule_s_event_in_and_rows_in_the_warehouse_out() {
     let world = World::totesys().await;
-    let s3 = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
-    let source = world.server.url("source");
-    let source = [("BLACKWATER_SOURCE__URL", source.as_str())];
-    let mut extract = function(&world, &s3, "extract", &source).await;
-    let mut transform = function(&world, &s3, "transform", &source).await;
-    let mut load = function(&world, &s3, "load", &source).await;
-
-    assert_eq!(extract.invoke(scheduled()).await.unwrap()["batch"], 1);
-    // S3 asks whether the function is there; nothing has happened.
-    assert_eq!(transform.invoke(json!({ "Service": "Amazon S3", "Event": "s3:TestEvent" })).await, Ok(Value::Null));
-    let manifest = created(BUCKETS[0], "batches/000000000001.json");
-    assert_eq!(transform.invoke(manifest.clone()).await.unwrap()["batches"][0]["batch"], 1);
-    assert_eq!(load.invoke(created(BUCKETS[1], "batches/x/000000000001.json")).await.unwrap()["applied"], 1);
+    let aws = Aws::start(&world, &[]).await;
+    assert_eq!(aws.schedule("extract").await.unwrap()[0]["batch"], 1);
+    assert_eq!(aws.answers("transform", 1).await[0].as_ref().unwrap()["batches"][0]["batch"], 1);
+    assert_eq!(aws.answers("load", 1).await[0].as_ref().unwrap()["applied"], 1);
     world.agree().await;
 
-    // An event that comes twice; one that never comes, and the sweep; a function that is asked for a full read.
-    assert_eq!(transform.invoke(manifest).await.unwrap()["batches"], json!([]));
-    for file in ["two", "three"] {
-        let change = format!("UPDATE design SET file_name = '{file}' WHERE design_id = 3");
-        world.source.batch_execute(&change).await.unwrap();
-        extract.invoke(scheduled()).await.unwrap();
-    }
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    let full = extract.invoke(json!({ "full": ["staff"] })).await.unwrap();
-    assert!(full["lag_seconds"].as_u64().unwrap() >= 1, "batches 2 and 3 are not applied: {full}");
-    assert_eq!((&full["batch"], &full["tables"].as_array().unwrap().len()), (&json!(4), &11));
-    assert_eq!(transform.invoke(scheduled()).await.unwrap()["batches"].as_array().unwrap().len(), 3);
-    assert_eq!(load.invoke(scheduled()).await.unwrap()["applied"], 4);
+    // Nothing has changed; S3 asks whether the function is there; a table is asked for in full.
+    assert_eq!(aws.schedule("extract").await.unwrap()[0]["outcome"], "nothing");
+    assert_eq!(aws.invoke("transform", json!({ "Event": "s3:TestEvent" })).await, Ok(Value::Null));
+    let full = aws.invoke("extract", json!({ "full": ["staff"] })).await.unwrap();
+    assert_eq!((&full[0]["batch"], &full[0]["tables"].as_array().unwrap().len()), (&json!(2), &11));
+    aws.answers("load", 2).await;
     world.agree().await;
-    assert_eq!(extract.invoke(scheduled()).await.unwrap()["lag_seconds"], 0);
-    let (watched, lines): (Vec<_>, Vec<_>) = load.end().await.into_iter().partition(|line| line["_aws"].is_object());
+    nothing_denied(&aws).await;
+
+    let (watched, lines): (Vec<_>, Vec<_>) =
+        aws.end("load").await.into_iter().partition(|line| line["_aws"].is_object());
     assert!(lines.iter().all(|line| line["span"]["request_id"].is_string()), "{lines:?}");
     let metrics = &watched[1]["_aws"]["CloudWatchMetrics"][0];
     assert_eq!((&metrics["Namespace"], &metrics["Dimensions"]), (&json!("Blackwater"), &json!([["pipeline"]])));
-    let named =
-        metrics["Metrics"].as_array().unwrap().iter().map(|metric| &watched[1][metric["Name"].as_str().unwrap()]);
-    assert_eq!(named.collect::<Vec<_>>(), [&json!(2), &json!(0)], "rows written, rows in quarantine");
-    assert_eq!(watched[1]["pipeline"], "test");
+    assert_eq!((&watched[1]["RowsWritten"], &watched[1]["RowsInQuarantine"]), (&json!(0), &json!(0)));
+    assert_eq!(watched[1]["pipeline"], "shop-test");
+    let lines = aws.end("extract").await;
+    let idle: Vec<_> = lines.iter().filter(|line| line["message"] == "done").collect();
+    assert_eq!(idle.len(), 3, "one line for each run: {lines:?}");
+}
+
+/// The names of the metrics that a stage prints are those that alarms and the dashboard ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_that_are_watched_are_those_that_are_printed() {
+    let world = World::totesys().await;
+    let aws = Aws::start(&world, &[]).await;
+    aws.schedule("extract").await.unwrap();
+    aws.answers("load", 1).await;
+    let mut printed = Vec::new();
+    for stage in ["extract", "transform", "load"] {
+        for line in aws.end(stage).await {
+            let metrics = line["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().cloned().unwrap_or_default();
+            printed.extend(metrics.iter().map(|metric| metric["Name"].as_str().unwrap().to_owned()));
+        }
+    }
+    assert!(printed.len() <= 10, "each costs 0.30 USD a month: {printed:?}");
+    for (name, alarm) in aws.stack["aws_cloudwatch_metric_alarm"].as_object().unwrap() {
+        let metric = alarm["metric_name"].as_str().unwrap().to_owned();
+        let is_own = alarm["namespace"] == "Blackwater" && metric != "shop-test-errors";
+        assert!(!is_own || printed.contains(&metric), "alarm {name} watches {metric}, which nobody prints");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_fails_twice_is_tried_again_and_one_that_goes_on_failing_is_swept() {
+    let world = World::totesys().await;
+    let aws = Aws::start(&world, &[]).await;
+    aws.schedule("extract").await.unwrap();
+    aws.answers("load", 1).await;
+
+    let hide = "ALTER TABLE dim_design RENAME TO hidden";
+    world.warehouse.batch_execute(hide).await.unwrap();
+    change(&world, "two").await;
+    aws.schedule("extract").await.unwrap();
+    let answers = aws.answers("load", 3).await;
+    assert!(answers[1].is_err() && answers[2].is_err(), "{answers:?}");
+    world.warehouse.batch_execute("ALTER TABLE hidden RENAME TO dim_design").await.unwrap();
+    assert_eq!(aws.answers("load", 4).await[3].as_ref().unwrap()["applied"], 2);
+    world.agree().await;
+    assert_eq!(aws.command(json!(["failed", "load"])).await, json!([]));
+
+    world.warehouse.batch_execute(hide).await.unwrap();
+    change(&world, "three").await;
+    aws.schedule("extract").await.unwrap();
+    assert!(aws.answers("load", 7).await[4..].iter().all(Result::is_err));
+    let mut failed = json!([]);
+    while failed == json!([]) {
+        failed = aws.command(json!(["failed", "load"])).await;
+    }
+    assert!(failed[0].as_str().unwrap().contains("000000000003.json"), "{failed}");
+    world.warehouse.batch_execute("ALTER TABLE hidden RENAME TO dim_design").await.unwrap();
+    assert_eq!(aws.schedule("load").await.unwrap()["applied"], 3);
+    world.agree().await;
+
+    // The alarm counts the lines that this pattern finds: one for each failure.
+    let pattern = aws.stack["aws_cloudwatch_log_metric_filter"]["load"]["pattern"].as_str().unwrap().to_owned();
+    let condition = pattern.trim_start_matches("{ $.").trim_end_matches(" }").split_once(" = ").unwrap();
+    let (field, value) = (condition.0, serde_json::from_str::<Value>(condition.1).unwrap());
+    let found: Vec<_> = aws.end("load").await.into_iter().filter(|line| line[field] == value).collect();
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(found.iter().all(|line| line["error_type"] == "Table"), "{found:?}");
+    let told = found[0]["message"].as_str().unwrap();
+    assert!(told.contains("dim_design") && told.contains("batch 2"), "{told}");
+    nothing_denied(&aws).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_never_comes_is_made_up_for_by_the_sweep() {
+    let world = World::totesys().await;
+    let aws = Aws::start(&world, &[]).await;
+    aws.lose(Some("transform"));
+    aws.schedule("extract").await.unwrap();
+    change(&world, "two").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let second = aws.schedule("extract").await.unwrap();
+    assert!(second[0]["lag_seconds"].as_u64().unwrap() >= 1, "batch 1 is not applied: {second}");
+    assert_eq!(aws.events("transform").len(), 2);
+    assert_eq!(applied(&world).await, None);
+    aws.lose(Some("load"));
+    assert_eq!(aws.schedule("transform").await.unwrap()["batches"].as_array().unwrap().len(), 2);
+    assert_eq!(aws.schedule("load").await.unwrap()["applied"], 2);
+    world.agree().await;
+    assert_eq!(aws.schedule("extract").await.unwrap()[0]["lag_seconds"], 0);
+    nothing_denied(&aws).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_come_twice_and_out_of_order_do_no_harm() {
+    let world = World::totesys().await;
+    let aws = Aws::start(&world, &[]).await;
+    aws.lose(Some("transform"));
+    for name in ["one", "two", "three", "four"] {
+        change(&world, name).await;
+        aws.schedule("extract").await.unwrap();
+    }
+    aws.lose(Some("load"));
+    let events = aws.events("transform");
+    for place in [2, 2, 0, 3, 1] {
+        aws.invoke("transform", events[place].clone()).await.unwrap();
+    }
+    aws.lose(None);
+    let events = aws.events("load");
+    assert_eq!(events.len(), 4);
+    let (first, second) = tokio::join!(aws.invoke("load", events[3].clone()), aws.invoke("load", events[0].clone()));
+    assert_eq!((&first.unwrap()["applied"], &second.unwrap()["applied"]), (&json!(4), &json!(4)));
+    aws.invoke("load", events[1].clone()).await.unwrap();
+    world.agree().await;
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.ledger").await, Some("4".into()));
+    nothing_denied(&aws).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_fails_says_so_and_goes_on_with_the_next_event() {
     let world = World::totesys().await;
-    let s3 = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
-    let source = world.server.url("source");
-    let source = [("BLACKWATER_SOURCE__URL", source.as_str())];
-    let mut extract = function(&world, &s3, "extract", &source).await;
+    let aws = Aws::start(&world, &[]).await;
     world.source.batch_execute("ALTER TABLE design RENAME TO designs").await.unwrap();
-    let error = extract.invoke(scheduled()).await.unwrap_err();
+    let error = aws.schedule("extract").await.unwrap_err();
     assert_eq!(error["errorType"], "NoTable");
     assert!(error["errorMessage"].as_str().unwrap().contains("the source has no table design"), "{error}");
     world.source.batch_execute("ALTER TABLE designs RENAME TO design").await.unwrap();
-    assert_eq!(extract.invoke(scheduled()).await.unwrap()["batch"], 1);
-    let lines = extract.end().await;
-    let errors: Vec<_> = lines.iter().filter(|line| line["level"] == "ERROR").collect();
-    assert!(errors.len() == 1 && errors[0]["error_type"] == "NoTable", "an alarm counts these lines: {errors:?}");
+    assert_eq!(aws.schedule("extract").await.unwrap()[0]["batch"], 1);
+    aws.answers("load", 1).await;
+    world.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_secret_is_fetched_again_when_the_login_fails() {
     let world = World::totesys().await;
-    let s3 = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
     let hba = world.server.folder().join("data/pg_hba.conf");
     std::fs::write(hba, "host all reader 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n").unwrap();
     world.source.batch_execute("CREATE ROLE reader LOGIN SUPERUSER PASSWORD 'first'").await.unwrap();
     world.source.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     let source = world.server.url("source").replace("postgres@", "");
-    let variables = [("BLACKWATER_SOURCE__SECRET", "test/source"), ("BLACKWATER_SOURCE__URL", source.as_str())];
-    let mut extract = function(&world, &s3, "extract", &variables).await;
-    let put = |extract: &Function, password: &str| {
-        let secret = json!({ "username": "reader", "password": password }).to_string();
-        extract.secrets.lock().unwrap().insert("test/source".into(), secret);
-    };
-    // The function started before there was a secret.
-    let error = extract.invoke(scheduled()).await.unwrap_err();
+    let aws = Aws::start_as(&world, json!({}), &[("BLACKWATER_SOURCE__URL", &source)]).await;
+    // The functions started before anybody had filled the secrets.
+    let error = aws.schedule("extract").await.unwrap_err();
     assert_eq!(error["errorType"], "Config.Setting", "{error}");
-    put(&extract, "first");
-    assert_eq!(extract.invoke(scheduled()).await.unwrap()["batch"], 1);
+    let put = async |password: &str| {
+        aws.command(json!(["secret", "source", { "username": "reader", "password": password }])).await;
+    };
+    put("first").await;
+    assert_eq!(aws.schedule("extract").await.unwrap()[0]["batch"], 1);
     world.source.batch_execute("ALTER ROLE reader PASSWORD 's3cret'").await.unwrap();
     let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'";
     world.source.batch_execute(sessions).await.unwrap();
-    world.source.batch_execute("UPDATE design SET file_name = 'two' WHERE design_id = 3").await.unwrap();
+    change(&world, "two").await;
     // Rotated at the database, and not yet in the secret.
-    let error = extract.invoke(scheduled()).await.unwrap_err();
+    let error = aws.schedule("extract").await.unwrap_err();
     assert_eq!(error["errorType"], "Postgres.Connect", "{error}");
-    put(&extract, "s3cret");
-    assert_eq!(extract.invoke(scheduled()).await.unwrap()["batch"], 2);
-    let lines = extract.end().await;
+    put("s3cret").await;
+    assert_eq!(aws.schedule("extract").await.unwrap()[0]["batch"], 2);
+    let lines = aws.end("extract").await;
     assert!(!format!("{lines:?}").contains("s3cret"), "{lines:?}");
+}
+
+/// Some 6 MB more of sales.
+const SALES: &str = "INSERT INTO sales_order (created_at, last_updated, design_id, staff_id, counterparty_id, units_sold, unit_price,
+        currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id)
+    SELECT at, at, 1 + n % 20, 1 + n % 20, 1 + n % 20, 1001 + n % 90000, 2 + (n % 200) * 0.01, 1 + n % 3,
+           to_char(at + INTERVAL '3 days', 'YYYY-MM-DD'), to_char(at + INTERVAL '2 days', 'YYYY-MM-DD'), 1 + n % 20
+    FROM (SELECT n, TIMESTAMP '2022-11-03 14:20:52.186' + n * INTERVAL '5 min' AS at FROM generate_series(1, 50000) n) t";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_ends_before_its_deadline_and_the_next_goes_on() {
+    let world = World::totesys().await;
+    world.source.batch_execute(SALES).await.unwrap();
+    let aws = Aws::start(&world, &[("BLACKWATER_LIMITS__BATCH_BYTES", "1MB")]).await;
+    aws.lose(Some("transform"));
+    let mut more = true;
+    let (mut runs, mut batches) = (0, 0);
+    while more {
+        let timeout = Duration::from_secs(4);
+        aws.limit("extract", timeout);
+        let began = std::time::Instant::now();
+        let reports = aws.schedule("extract").await.unwrap();
+        assert!(began.elapsed() < timeout, "Lambda would have ended it");
+        more = reports.as_array().unwrap().last().unwrap()["more"].as_bool().unwrap();
+        batches += reports.as_array().unwrap().len();
+        runs += 1;
+    }
+    assert!(batches > 5 && batches > runs, "{batches} batches in {runs} runs");
+    for stage in ["transform", "load"] {
+        aws.lose(Some("load"));
+        aws.limit(stage, Duration::from_secs(3));
+        let mut done = 0;
+        while done < batches {
+            let began = std::time::Instant::now();
+            let report = aws.schedule(stage).await.unwrap();
+            assert!(began.elapsed() < Duration::from_secs(3), "Lambda would have ended {stage}");
+            let made = report["batches"].as_array().unwrap().len();
+            assert!(made > 0, "{stage} does not go on: {report}");
+            done += made;
+        }
+    }
+    world.agree().await;
+
+    // Without time for anything it says so, and does no harm.
+    change(&world, "late").await;
+    aws.limit("extract", Duration::from_millis(1));
+    let error = aws.schedule("extract").await.unwrap_err();
+    assert_eq!(error["errorType"], "Late", "{error}");
+    aws.limit("extract", Duration::from_secs(60));
+    assert_eq!(aws.schedule("extract").await.unwrap()[0]["outcome"], "batch");
+    nothing_denied(&aws).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_is_one_release_behind_waits_and_skips_nothing() {
+    let world = World::totesys().await;
+    let aws = Aws::start(&world, &[]).await;
+    // What the releases before and after would have written.
+    let rewrite = async |bucket: &str, key: &str, format: u64, program: &str| {
+        let mut manifest = aws.command(json!(["get", bucket, key])).await;
+        manifest["format"] = format.into();
+        manifest["program"] = program.into();
+        aws.command(json!(["put", bucket, key, manifest])).await;
+    };
+    let (first, second) = ("batches/000000000001.json", "batches/000000000002.json");
+    aws.lose(Some("transform"));
+    aws.schedule("extract").await.unwrap();
+    rewrite("ingestion", first, 1, "0.0.1").await;
+    change(&world, "two").await;
+    aws.schedule("extract").await.unwrap();
+    let newest = aws.command(json!(["get", "ingestion", second])).await;
+    rewrite("ingestion", second, newest["format"].as_u64().unwrap() + 1, "9.9.9").await;
+
+    // Transform meets the batch of a newer extract: it makes the one before, and no later one.
+    let error = aws.schedule("transform").await.unwrap_err();
+    assert_eq!(error["errorType"], "Log.Newer", "{error}");
+    assert!(error["errorMessage"].as_str().unwrap().contains("Install the newer version"), "{error}");
+    // Extract is the older one too now, and adds nothing to what it does not understand.
+    assert_eq!(aws.schedule("extract").await.unwrap_err()["errorType"], "Log.Newer");
+
+    // Once it is deployed it goes on.
+    aws.command(json!(["put", "ingestion", second, newest])).await;
+    aws.lose(Some("load"));
+    aws.schedule("transform").await.unwrap();
+    let keys = aws.command(json!(["manifests", "processed"])).await;
+    let made = keys[1].as_str().unwrap();
+    let newest = aws.command(json!(["get", "processed", made])).await;
+    rewrite("processed", made, newest["format"].as_u64().unwrap() + 1, "9.9.9").await;
+    assert_eq!(aws.schedule("load").await.unwrap_err()["errorType"], "Log.Newer");
+    assert_eq!(applied(&world).await, Some("1".into()), "what it understands is applied");
+    aws.command(json!(["put", "processed", made, newest])).await;
+    assert_eq!(aws.schedule("load").await.unwrap()["applied"], 2);
+    world.agree().await;
 }

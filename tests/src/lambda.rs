@@ -1,8 +1,6 @@
 //! A function as Lambda runs it: its process, and a server of the runtime API that gives it events.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
-//! The server answers for Secrets Manager too.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
@@ -15,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -26,41 +24,28 @@ pub type Answer = Result<Value, Value>;
 
 /// A function that waits for events.
 #[derive(Debug)]
-pub struct Function {
-    process: Child,
+pub(crate) struct Function {
+    process: Mutex<Child>,
     events: mpsc::Sender<Value>,
-    answers: mpsc::Receiver<Answer>,
-    /// The secrets by name; they may change.
-    pub secrets: Arc<Mutex<BTreeMap<String, String>>>,
+    answers: tokio::sync::Mutex<mpsc::Receiver<Answer>>,
+    timeout: Arc<Mutex<Duration>>,
 }
 
-#[derive(Clone)]
 struct Api {
-    events: Arc<tokio::sync::Mutex<mpsc::Receiver<Value>>>,
+    events: tokio::sync::Mutex<mpsc::Receiver<Value>>,
     answers: mpsc::Sender<Answer>,
-    secrets: Arc<Mutex<BTreeMap<String, String>>>,
+    timeout: Arc<Mutex<Duration>>,
 }
 
 impl Function {
-    /// Starts the program with these variables, and no others.
-    pub async fn start(program: &str, variables: &[(&str, &str)]) -> Self {
+    /// Starts the program with these variables, and no others. An invocation may take as long as `timeout` says.
+    pub(crate) async fn start(program: &str, variables: &[(String, String)], timeout: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let ((events, waiting), (answers, answered)) = (mpsc::channel(8), mpsc::channel(8));
-        let secrets = Arc::<Mutex<BTreeMap<_, _>>>::default();
-        let api = Api { events: Arc::new(tokio::sync::Mutex::new(waiting)), answers, secrets: Arc::clone(&secrets) };
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let api = api.clone();
-                let answer = service_fn(move |request| {
-                    let api = api.clone();
-                    async move { Ok::<_, Infallible>(api.answer(request).await) }
-                });
-                let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-                tokio::spawn(serving);
-            }
-        });
-        let endpoint = format!("http://{address}");
+        let timeout = Arc::new(Mutex::new(timeout));
+        let api = Api { events: tokio::sync::Mutex::new(waiting), answers, timeout: Arc::clone(&timeout) };
+        serve(listener, Arc::new(api), |api, request| async move { api.answer(request).await });
         let process = Command::new(crate::world::built(program))
             .env_clear()
             .envs([
@@ -68,32 +53,38 @@ impl Function {
                 ("AWS_LAMBDA_FUNCTION_NAME", program),
                 ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
                 ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512"),
-                ("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint.as_str()),
-                ("AWS_REGION", "us-east-1"),
-                ("AWS_ACCESS_KEY_ID", blackwater_local::s3::ACCESS_KEY),
-                ("AWS_SECRET_ACCESS_KEY", blackwater_local::s3::SECRET_KEY),
             ])
-            .envs(variables.iter().copied())
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { process, events, answers: answered, secrets }
+        Self { process: Mutex::new(process), events, answers: tokio::sync::Mutex::new(answered), timeout }
     }
 
-    /// Invokes it, and waits for its end.
-    pub async fn invoke(&mut self, event: Value) -> Answer {
+    /// Invokes it, one event at a time, and waits for its end.
+    pub(crate) async fn invoke(&self, event: Value) -> Answer {
+        let mut answers = self.answers.lock().await;
         self.events.send(event).await.unwrap();
-        let answer = tokio::time::timeout(Duration::from_secs(60), self.answers.recv()).await;
+        let answer = tokio::time::timeout(Duration::from_secs(60), answers.recv()).await;
         answer.expect("the function does not answer").expect("the server of the runtime API is gone")
     }
 
+    /// Gives invocations from now on so much time.
+    pub(crate) fn limit(&self, timeout: Duration) {
+        *self.timeout.lock().unwrap() = timeout;
+    }
+
     /// Ends the process: the lines that it printed.
-    pub async fn end(mut self) -> Vec<Value> {
-        self.process.start_kill().unwrap();
+    pub(crate) async fn end(&self) -> Vec<Value> {
+        let mut stdout = {
+            let mut process = self.process.lock().unwrap();
+            process.start_kill().unwrap();
+            process.stdout.take().unwrap()
+        };
         let mut text = String::new();
-        self.process.stdout.take().unwrap().read_to_string(&mut text).await.unwrap();
+        stdout.read_to_string(&mut text).await.unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
     }
 }
@@ -102,13 +93,13 @@ impl Api {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default();
-        let path = parts.uri.path().strip_prefix("/2018-06-01/runtime/").unwrap_or_default();
         let accepted = || Response::builder().status(202).body(Full::default()).unwrap();
-        match (parts.method, path) {
+        match (parts.method, parts.uri.path().strip_prefix("/2018-06-01/runtime/").unwrap_or_default()) {
             (Method::GET, "invocation/next") => {
                 let event = self.events.lock().await.recv().await;
                 let Some(event) = event else { return std::future::pending().await };
-                let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(300);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                let deadline = now + *self.timeout.lock().unwrap();
                 Response::builder()
                     .header("Lambda-Runtime-Aws-Request-Id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
                     .header("Lambda-Runtime-Deadline-Ms", deadline.as_millis().to_string())
@@ -124,14 +115,27 @@ impl Api {
                 self.answers.send(Err(body)).await.unwrap();
                 accepted()
             }
-            _ => {
-                let secret = self.secrets.lock().unwrap().get(body["SecretId"].as_str().unwrap_or_default()).cloned();
-                let (status, answer) = match secret {
-                    Some(secret) => (200, json!({ "SecretString": secret })),
-                    None => (400, json!({ "__type": "ResourceNotFoundException", "message": "no such secret" })),
-                };
-                Response::builder().status(status).body(answer.to_string().into()).unwrap()
-            }
+            (method, path) => panic!("the runtime API has no {method} {path}"),
         }
     }
+}
+
+/// Serves HTTP until the program ends.
+pub(crate) fn serve<S, F, A>(listener: TcpListener, state: Arc<S>, answer: F)
+where
+    S: Send + Sync + 'static,
+    F: Fn(Arc<S>, Request<Incoming>) -> A + Copy + Send + 'static,
+    A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let state = Arc::clone(&state);
+            let answer = service_fn(move |request| {
+                let answer = answer(Arc::clone(&state), request);
+                async { Ok::<_, Infallible>(answer.await) }
+            });
+            let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+            tokio::spawn(serving);
+        }
+    });
 }

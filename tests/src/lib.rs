@@ -4,12 +4,14 @@
 // A test that meets something unexpected stops there and says what.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+mod aws;
 mod lambda;
 mod oracle;
 mod proxy;
 mod world;
 
-pub use lambda::{Answer, Function};
+pub use aws::Aws;
+pub use lambda::Answer;
 pub use oracle::{Oracle, TOTESYS};
 pub use proxy::{KillSwitch, Proxy};
 pub use world::{BUCKETS, Finished, World, extracted, program};
