@@ -90,7 +90,7 @@ variable "schedule" {
 variable "sweep" {
   description = "How often transform and load look for what an event did not bring."
   type        = string
-  default     = "rate(1 hour)"
+  default     = "rate(10 minutes)"
 
   validation {
     condition     = can(regex("^(rate|cron)\\(.+\\)$", var.sweep))

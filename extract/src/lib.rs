@@ -60,6 +60,16 @@ pub struct Extract {
     pack: Pack,
 }
 
+/// What a run meets at the source.
+struct Met<'a> {
+    tables: &'a BTreeMap<String, catalogue::Table>,
+    /// The newest batch, if its markers hold.
+    newest: Option<&'a Extracted>,
+    /// The snapshot's xmin.
+    xmin: u64,
+    deadline: Deadline,
+}
+
 /// What is wanted of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Request {
@@ -257,49 +267,16 @@ impl Extract {
         };
         let states = self.models(&tables)?;
 
-        let run = Uuid::now_v7();
         let (xmin, xmax) = bounds(&snapshot.server.snapshot).unwrap_or_default();
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         report.held_seconds = self.held(trusted, xmin).await?;
-        let readers = &snapshot.readers;
+        let met = Met { tables: &tables, newest: trusted, xmin, deadline };
         let mut plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
-        plan::cut(&mut plan, &tables, bytes);
-        let sources = self.sources(&tables, &plan, trusted, xmin, deadline);
-        let looks = on_all(readers, sources.values(), async |reader, source| source.look(reader).await).await?;
-        let closure = Closure { sources: &sources, looks: &looks, models: self.pack.models.values().collect() };
-        let large = sources.values().filter(|source| source.table.bytes() > bytes && source.reading.unread.is_empty());
-        let counts =
-            on_all(readers, large, async |reader, source| source.count(reader, closure.count(source.name)).await);
-        let too_many = |(name, count): (String, u64)| {
-            let of_row = tables[&name].bytes() / looks[&name].rows.max(1);
-            (count * of_row > bytes).then_some(name)
-        };
-        let too_many: Vec<_> = counts.await?.into_iter().filter_map(too_many).collect();
-        if !too_many.is_empty() {
-            plan::begin_again(&mut plan, &tables, &too_many);
-            plan::cut(&mut plan, &tables, bytes);
-        }
-        let sources = self.sources(&tables, &plan, trusted, xmin, deadline);
-        let closure = Closure { sources: &sources, looks: &looks, models: self.pack.models.values().collect() };
-
-        let (store, batch) = (self.log.store(), number + 1);
+        let looks = self.look(&snapshot.readers, &met, &mut plan, bytes).await?;
+        let (store, batch, run) = (self.log.store(), number + 1, Uuid::now_v7());
         let to = Destination { store, batch, run, object_bytes: self.object_bytes };
-        let copied = on_all(readers, sources.values(), async |reader, source| {
-            let rows = match closure.rows(source.name) {
-                Some(query) => source.copy(&query, reader, &to, "csv").await?,
-                None => Vec::new(),
-            };
-            // Fewer rows than there were: some are gone.
-            let known = source.known.filter(|known| known.is_whole() && source.reading.completes());
-            let fewer = known.is_some_and(|known| looks[source.name].rows < known.rows);
-            let keys = match self.has_keys(source.name) && (fewer || wanted.contains(source.name)) {
-                true => Some(source.copy(&source.keys(), reader, &to, "keys.csv").await?),
-                false => None,
-            };
-            Ok((rows, keys))
-        });
-        let copied = copied.await?;
+        let copied = self.copy(&snapshot.readers, &met, (&plan, &looks), &wanted, &to).await?;
         drop((snapshot.transaction, snapshot.readers));
 
         let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
@@ -340,6 +317,70 @@ impl Extract {
         Ok(report)
     }
 
+    /// Looks at every table, and cuts what is to be read of them to the size of a batch.
+    async fn look(
+        &self,
+        readers: &[Transaction<'_>],
+        met: &Met<'_>,
+        plan: &mut BTreeMap<String, Reading>,
+        bytes: u64,
+    ) -> Result<BTreeMap<String, Look>, Error> {
+        plan::cut(plan, met.tables, bytes);
+        let sources = self.sources(met, plan);
+        let looks = on_all(readers, sources.values(), async |reader, source| source.look(reader).await).await?;
+        let closure = self.closure(&sources, &looks);
+        // More may be due of a table than it has changed rows: those that look up a row that changed.
+        let large = sources.values().filter(|source| source.table.bytes() > bytes && source.reading.unread.is_empty());
+        let counts =
+            on_all(readers, large, async |reader, source| source.count(reader, closure.count(source.name)).await);
+        let too_many = |(name, count): (String, u64)| {
+            let of_row = met.tables[&name].bytes() / looks[&name].rows.max(1);
+            (count.saturating_mul(of_row) > bytes).then_some(name)
+        };
+        let too_many: Vec<_> = counts.await?.into_iter().filter_map(too_many).collect();
+        if !too_many.is_empty() {
+            plan::begin_again(plan, met.tables, &too_many);
+            plan::cut(plan, met.tables, bytes);
+        }
+        Ok(looks)
+    }
+
+    /// Copies what is due of every table to the bucket: the objects of its rows, and those of its keys if they are wanted.
+    async fn copy(
+        &self,
+        readers: &[Transaction<'_>],
+        met: &Met<'_>,
+        (plan, looks): (&BTreeMap<String, Reading>, &BTreeMap<String, Look>),
+        wanted: &BTreeSet<String>,
+        to: &Destination<'_>,
+    ) -> Result<BTreeMap<String, (Vec<Object>, Option<Vec<Object>>)>, Error> {
+        let sources = self.sources(met, plan);
+        let closure = self.closure(&sources, looks);
+        on_all(readers, sources.values(), async |reader, source| {
+            let rows = match closure.rows(source.name) {
+                Some(query) => source.copy(&query, reader, to, "csv").await?,
+                None => Vec::new(),
+            };
+            // Fewer rows than there were: some are gone.
+            let known = source.known.filter(|known| known.is_whole() && source.reading.completes());
+            let fewer = known.is_some_and(|known| looks[source.name].rows < known.rows);
+            let keys = match self.has_keys(source.name) && (fewer || wanted.contains(source.name)) {
+                true => Some(source.copy(&source.keys(), reader, to, "keys.csv").await?),
+                false => None,
+            };
+            Ok((rows, keys))
+        })
+        .await
+    }
+
+    fn closure<'a>(
+        &'a self,
+        sources: &'a BTreeMap<String, Source<'a>>,
+        looks: &'a BTreeMap<String, Look>,
+    ) -> Closure<'a> {
+        Closure { sources, looks, models: self.pack.models.values().collect() }
+    }
+
     /// The age of the oldest batch that is not applied, as far as load has left word. `number` is that of the newest.
     async fn lag(&self, number: u64, newest: Option<&Extracted>, applied: Option<&Applied>) -> Result<u64, Error> {
         let first = applied.map_or(0, |applied| applied.batch) + 1;
@@ -372,15 +413,9 @@ impl Extract {
         Ok(age(at))
     }
 
-    /// The tables as a run reads them that follows the manifest `newest`, if that can be trusted.
-    fn sources<'a>(
-        &'a self,
-        tables: &'a BTreeMap<String, catalogue::Table>,
-        plan: &'a BTreeMap<String, Reading>,
-        newest: Option<&'a Extracted>,
-        xmin: u64,
-        deadline: Deadline,
-    ) -> BTreeMap<String, Source<'a>> {
+    /// The tables as a run reads them.
+    fn sources<'a>(&'a self, met: &Met<'a>, plan: &'a BTreeMap<String, Reading>) -> BTreeMap<String, Source<'a>> {
+        let Met { tables, newest, xmin, deadline } = *met;
         let seen = newest.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
         let selects = self.pack.models.values().flat_map(|model| &model.selects);
         let looked_up: BTreeSet<_> = selects.flat_map(|select| &select.tables[1..]).map(|table| &table.name).collect();

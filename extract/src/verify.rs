@@ -12,12 +12,11 @@ use bytes::Bytes;
 use deadpool_postgres::Transaction;
 use futures_util::{Stream, StreamExt};
 
-use crate::closure::Closure;
 use crate::error::Error;
 use crate::plan::{Continuity, continuity, plan};
 use crate::read::Query;
 use crate::snapshot::{self, bounds};
-use crate::{Extract, catalogue, on_all};
+use crate::{Extract, Met, catalogue, on_all};
 
 /// Rows in a piece, at most.
 const PIECE: u64 = 8192;
@@ -103,10 +102,10 @@ impl Extract {
         let plan = plan(Some(applied), broken.as_deref(), &snapshot.server, &tables, &self.pack, &[]);
         let (xmin, _) = bounds(&snapshot.server.snapshot).unwrap_or_default();
         let trusted = Some(applied).filter(|_| broken.is_none());
-        let sources = self.sources(&tables, &plan, trusted, xmin, Deadline::NONE);
+        let sources = self.sources(&Met { tables: &tables, newest: trusted, xmin, deadline: Deadline::NONE }, &plan);
         let looks =
             on_all(&snapshot.readers, sources.values(), async |reader, source| source.look(reader).await).await?;
-        let closure = Closure { sources: &sources, looks: &looks, models: self.pack.models.values().collect() };
+        let closure = self.closure(&sources, &looks);
         let with_rows = |(name, table): (&String, &catalogue::Table)| {
             (name.clone(), Table { rows: looks[name].rows, ..table.in_manifest() })
         };

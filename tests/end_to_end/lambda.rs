@@ -297,3 +297,48 @@ async fn a_stage_that_is_one_release_behind_waits_and_skips_nothing() {
     assert_eq!(aws.schedule("load").await.unwrap()["applied"], 2);
     world.agree().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_quicksight_is_told_of_the_warehouse_is_true() {
+    let world = World::totesys().await;
+    world.run().await;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/totesys/quicksight.json");
+    let described: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    for (name, set) in described["data_sets"].as_object().unwrap() {
+        let all = format!("SELECT * FROM {name}");
+        let sql = set["sql"].as_str().map_or(all, |sql| sql.replace("{schema}", "\"public\""));
+        let statement = world.warehouse.prepare(&sql).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        for (column, kind) in set["columns"].as_object().unwrap() {
+            let found = statement.columns().iter().find(|found| found.name() == column);
+            let shown = match found.unwrap_or_else(|| panic!("{name} has no {column}")).type_().name() {
+                "int2" | "int4" | "int8" => "INTEGER",
+                "numeric" => "DECIMAL",
+                "date" | "timestamp" | "timestamptz" => "DATETIME",
+                "bool" => "BIT",
+                _ => "STRING",
+            };
+            assert_eq!(kind, shown, "{name}.{column}");
+        }
+    }
+    for chart in described["dashboard"]["charts"].as_array().unwrap() {
+        let columns = &described["data_sets"][chart["data_set"].as_str().unwrap()]["columns"];
+        let kind = |field: &str| columns[chart[field].as_str().unwrap_or_default()].as_str().unwrap_or("none");
+        assert!(["INTEGER", "DECIMAL"].contains(&kind("sum")), "{chart}");
+        let by = match chart["kind"].as_str().unwrap() {
+            "number" => "none",
+            "line" => "DATETIME",
+            "bar" => "STRING",
+            other => panic!("there are no {other} charts"),
+        };
+        assert_eq!(kind("by"), by, "{chart}");
+    }
+    let facts = world.warehouse.query(
+        "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace = 'public'::regnamespace",
+        &[],
+    );
+    for row in facts.await.unwrap() {
+        let table: String = row.get(0);
+        let is_shown = table.starts_with("dim_") || table.starts_with("current_");
+        assert_eq!(described["data_sets"][&table].is_object(), is_shown, "{table}");
+    }
+}

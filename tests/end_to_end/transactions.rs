@@ -66,6 +66,25 @@ async fn what_a_prepared_transaction_wrote_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_stays_open_is_told_with_its_age() {
+    let world = World::totesys().await;
+    world.run().await;
+    let writer = world.session().await;
+    writer.batch_execute("BEGIN; UPDATE design SET design_name = 'w' WHERE design_id = 1").await.unwrap();
+    for city in ["one", "two", "three"] {
+        world.source.batch_execute(&format!("UPDATE address SET city = '{city}'")).await.unwrap();
+        world.run().await;
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    }
+    let held = |report: &serde_json::Value| report["extract"]["held_seconds"].as_u64().unwrap();
+    // As far as the log tells: since the first batch after it began.
+    let age = held(&world.run().await);
+    assert!((3..60).contains(&age), "{age} s");
+    writer.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(held(&world.run_and_agree().await), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_transaction_without_an_id_yet_writes_later_arrives() {
     let world = World::totesys().await;
     let writer = world.session().await;
