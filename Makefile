@@ -1,10 +1,11 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo build release test lint package bootstrap-state deploy plan rollback deny audit postgres clean
+.PHONY: help demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
 
 DENY_VERSION = 0.20.2
 DENY = target/tools/bin/cargo-deny
 MOTO = target/tools/moto/ready
+BENCH = target/tools/bench/ready
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -21,6 +22,9 @@ release: ## Build it for speed, which takes longer: target/release/blackwater
 
 test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
+
+bench: postgres package $(BENCH) ## Measure the functions: start, memory, size, beside one in Python
+	cargo run --locked --bin bench
 
 lint: ## Check the format, the lints and the documentation
 	cargo fmt --all --check
@@ -55,6 +59,11 @@ $(DENY):
 $(MOTO): tests/aws/requirements.txt
 	python3 -m venv target/tools/moto
 	target/tools/moto/bin/pip install --quiet --requirement tests/aws/requirements.txt
+	touch $@
+
+$(BENCH): bench/python/requirements.txt
+	python3 -m venv target/tools/bench
+	target/tools/bench/bin/pip install --quiet --requirement bench/python/requirements.txt
 	touch $@
 
 postgres: # Installs a Postgres server by the system's package manager, if there is none.

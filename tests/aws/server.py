@@ -190,8 +190,33 @@ def put(bucket, key, value):
     s3.put_object(Bucket=of("s3_bucket")[bucket]["bucket"], Key=key, Body=json.dumps(value))
 
 
+def release():
+    """Publishes a second version of each function, and has the alias point to it."""
+    for function in of("lambda_function").values():
+        name = function["function_name"]
+        awslambda.update_function_code(FunctionName=name, ZipFile=b"PK\5\6" + bytes(17) + b"\1", Publish=True)
+        awslambda.create_alias(FunctionName=name, Name="live", FunctionVersion="2")
+
+
+def live():
+    """The versions that the aliases point to."""
+    names = [function["function_name"] for function in of("lambda_function").values()]
+    return {name: awslambda.get_alias(FunctionName=name, Name="live")["FunctionVersion"] for name in names}
+
+
+def bucket(name):
+    """What keeps a bucket safe."""
+    return {
+        "versioning": s3.get_bucket_versioning(Bucket=name).get("Status"),
+        "public": s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"],
+        "encryption": s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"],
+        "policy": json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]),
+    }
+
+
 print(json.dumps({"endpoint": endpoint, "stack": stack}), flush=True)
-commands = {"failed": failed, "secret": secret, "manifests": manifests, "get": get, "put": put, "denied": lambda: denied}
+commands = [failed, secret, manifests, get, put, release, live, bucket]
+commands = {command.__name__: command for command in commands} | {"denied": lambda: denied}
 for line in sys.stdin:
     command, *arguments = json.loads(line)
     print(json.dumps(commands[command](*arguments)), flush=True)

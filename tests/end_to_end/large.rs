@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blackwater_local::s3::S3;
-use blackwater_tests::{BUCKETS, World};
+use blackwater_tests::{BUCKETS, World, high_water};
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
@@ -108,10 +108,10 @@ async fn three_hundred_thousand_sales_pass_each_stage_in_256_megabytes() {
     world.configure(&world.server.url("source"), &world.server.url("warehouse"), &s3);
     for stage in ["extract", "transform", "load"] {
         let mut program = world.spawn(&[stage]);
-        let status = format!("/proc/{}/status", program.id().unwrap());
+        let id = program.id().unwrap();
         let mut peak = 0;
         let code = loop {
-            peak = peak.max(high_water(&status));
+            peak = peak.max(high_water(id));
             match tokio::time::timeout(Duration::from_millis(20), program.wait()).await {
                 Ok(ended) => break ended.unwrap().code(),
                 Err(_) => continue,
@@ -122,11 +122,4 @@ async fn three_hundred_thousand_sales_pass_each_stage_in_256_megabytes() {
         assert!((1..256 * 1024).contains(&peak), "{stage} used {peak} kB");
     }
     world.agree().await;
-}
-
-/// The most memory that a program has held so far, in kB: <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
-fn high_water(status: &str) -> u64 {
-    let text = std::fs::read_to_string(status).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }

@@ -6,6 +6,7 @@ mod check;
 mod cutting;
 mod definitions;
 mod deletions;
+mod deploy;
 mod errors;
 mod first_load;
 mod histories;

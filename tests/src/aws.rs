@@ -18,12 +18,14 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::World;
 use crate::lambda::{Answer, Function, serve};
+use crate::world::built;
 
 /// The stack, its functions, and what comes to pass.
 #[derive(Debug)]
 pub struct Aws {
     /// What Terraform makes: by resource type, by index, the arguments.
     pub stack: Value,
+    endpoint: String,
     inside: Arc<Inside>,
     commands: tokio::sync::Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
     _server: Child,
@@ -73,6 +75,7 @@ impl Aws {
         let made: Value = serde_json::from_str(&lines.next_line().await.unwrap().expect("no stack")).unwrap();
         let aws = Self {
             stack: made["stack"].clone(),
+            endpoint: made["endpoint"].as_str().unwrap().to_owned(),
             inside: Arc::clone(&inside),
             commands: tokio::sync::Mutex::new((server.stdin.take().unwrap(), lines)),
             _server: server,
@@ -92,7 +95,7 @@ impl Aws {
                 ("BLACKWATER_SOURCE__URL", source.as_str()),
                 ("BLACKWATER_WAREHOUSE__URL", warehouse.as_str()),
                 ("BLACKWATER_MODEL", pack.as_str()),
-                ("AWS_ENDPOINT_URL", made["endpoint"].as_str().unwrap()),
+                ("AWS_ENDPOINT_URL", aws.endpoint.as_str()),
                 ("AWS_REGION", "eu-west-2"),
                 ("AWS_ACCESS_KEY_ID", stage.as_str()),
                 ("AWS_SECRET_ACCESS_KEY", "none"),
@@ -102,7 +105,8 @@ impl Aws {
             }
             let timeout = Duration::from_secs(function["timeout"].as_u64().unwrap());
             let all: Vec<_> = all.into_iter().collect();
-            by_stage.insert(stage.clone(), Function::start(&format!("blackwater-{stage}"), &all, timeout).await);
+            by_stage
+                .insert(stage.clone(), Function::start(&[built(&format!("blackwater-{stage}"))], &all, timeout).await);
         }
         inside.functions.set(by_stage).unwrap();
         aws
@@ -160,6 +164,23 @@ impl Aws {
         commands.0.write_all(format!("{command}\n").as_bytes()).await.unwrap();
         let answer = commands.1.next_line().await.unwrap().unwrap_or_else(|| panic!("{command} failed"));
         serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Runs a script of `terraform/`, copied into a folder, with the AWS command line and this AWS: its exit code and what it
+    /// printed.
+    pub async fn script(&self, folder: &Path, script: &str, argument: &str) -> (Option<i32>, String) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        std::fs::copy(root.join("terraform").join(script), folder.join(script)).unwrap();
+        let path = format!("{}:{}", root.join("target/tools/moto/bin").display(), std::env::var("PATH").unwrap());
+        let output = Command::new(folder.join(script))
+            .arg(argument)
+            .envs([("PATH", path.as_str()), ("AWS_ENDPOINT_URL", &self.endpoint), ("AWS_REGION", "eu-west-2")])
+            .envs([("AWS_ACCESS_KEY_ID", "admin"), ("AWS_SECRET_ACCESS_KEY", "admin")])
+            .output()
+            .await
+            .unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.code(), text)
     }
 
     /// Ends a function: the lines that it printed.

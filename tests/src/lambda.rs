@@ -3,9 +3,10 @@
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -24,33 +25,44 @@ pub type Answer = Result<Value, Value>;
 
 /// A function that waits for events.
 #[derive(Debug)]
-pub(crate) struct Function {
+pub struct Function {
     process: Mutex<Child>,
+    started: Instant,
+    ready: Arc<OnceLock<Instant>>,
     events: mpsc::Sender<Value>,
     answers: tokio::sync::Mutex<mpsc::Receiver<Answer>>,
     timeout: Arc<Mutex<Duration>>,
 }
 
 struct Api {
+    ready: Arc<OnceLock<Instant>>,
     events: tokio::sync::Mutex<mpsc::Receiver<Value>>,
     answers: mpsc::Sender<Answer>,
     timeout: Arc<Mutex<Duration>>,
 }
 
 impl Function {
-    /// Starts the program with these variables, and no others. An invocation may take as long as `timeout` says.
-    pub(crate) async fn start(program: &str, variables: &[(String, String)], timeout: Duration) -> Self {
+    /// Starts the program, with its arguments, with these variables, and no others. An invocation may take as long as
+    /// `timeout` says.
+    pub async fn start(program: &[PathBuf], variables: &[(String, String)], timeout: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let ((events, waiting), (answers, answered)) = (mpsc::channel(8), mpsc::channel(8));
-        let timeout = Arc::new(Mutex::new(timeout));
-        let api = Api { events: tokio::sync::Mutex::new(waiting), answers, timeout: Arc::clone(&timeout) };
+        let (timeout, ready) = (Arc::new(Mutex::new(timeout)), Arc::default());
+        let api = Api {
+            ready: Arc::clone(&ready),
+            events: tokio::sync::Mutex::new(waiting),
+            answers,
+            timeout: Arc::clone(&timeout),
+        };
         serve(listener, Arc::new(api), |api, request| async move { api.answer(request).await });
-        let process = Command::new(crate::world::built(program))
+        let started = Instant::now();
+        let process = Command::new(&program[0])
+            .args(&program[1..])
             .env_clear()
             .envs([
                 ("AWS_LAMBDA_RUNTIME_API", address.as_str()),
-                ("AWS_LAMBDA_FUNCTION_NAME", program),
+                ("AWS_LAMBDA_FUNCTION_NAME", "function"),
                 ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
                 ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512"),
             ])
@@ -60,15 +72,39 @@ impl Function {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { process: Mutex::new(process), events, answers: tokio::sync::Mutex::new(answered), timeout }
+        Self {
+            process: Mutex::new(process),
+            started,
+            ready,
+            events,
+            answers: tokio::sync::Mutex::new(answered),
+            timeout,
+        }
     }
 
     /// Invokes it, one event at a time, and waits for its end.
-    pub(crate) async fn invoke(&self, event: Value) -> Answer {
+    pub async fn invoke(&self, event: Value) -> Answer {
         let mut answers = self.answers.lock().await;
         self.events.send(event).await.unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(60), answers.recv()).await;
         answer.expect("the function does not answer").expect("the server of the runtime API is gone")
+    }
+
+    /// Waits until it asks for an event: how long that took from its start.
+    pub async fn ready(&self) -> Duration {
+        while self.started.elapsed() < Duration::from_secs(30) {
+            if let Some(ready) = self.ready.get() {
+                return *ready - self.started;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("the function asks for no event");
+    }
+
+    /// The most memory that it has held so far, in kB.
+    pub fn memory(&self) -> u64 {
+        let process = self.process.lock().unwrap();
+        process.id().map_or(0, high_water)
     }
 
     /// Gives invocations from now on so much time.
@@ -96,6 +132,7 @@ impl Api {
         let accepted = || Response::builder().status(202).body(Full::default()).unwrap();
         match (parts.method, parts.uri.path().strip_prefix("/2018-06-01/runtime/").unwrap_or_default()) {
             (Method::GET, "invocation/next") => {
+                self.ready.get_or_init(Instant::now);
                 let event = self.events.lock().await.recv().await;
                 let Some(event) = event else { return std::future::pending().await };
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -118,6 +155,13 @@ impl Api {
             (method, path) => panic!("the runtime API has no {method} {path}"),
         }
     }
+}
+
+/// The most memory that a program has held so far, in kB: <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
+pub fn high_water(program: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{program}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 /// Serves HTTP until the program ends.

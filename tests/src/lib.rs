@@ -11,7 +11,7 @@ mod proxy;
 mod world;
 
 pub use aws::Aws;
-pub use lambda::Answer;
+pub use lambda::{Answer, Function, high_water};
 pub use oracle::{Oracle, TOTESYS};
 pub use proxy::{KillSwitch, Proxy};
 pub use world::{BUCKETS, Finished, World, extracted, program};
