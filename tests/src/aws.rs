@@ -170,7 +170,9 @@ impl Aws {
     /// printed.
     pub async fn script(&self, folder: &Path, script: &str, argument: &str) -> (Option<i32>, String) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        std::fs::copy(root.join("terraform").join(script), folder.join(script)).unwrap();
+        for file in [script, "pipeline"] {
+            std::fs::copy(root.join("terraform").join(file), folder.join(file)).unwrap();
+        }
         let path = format!("{}:{}", root.join("target/tools/moto/bin").display(), std::env::var("PATH").unwrap());
         let output = Command::new(folder.join(script))
             .arg(argument)
