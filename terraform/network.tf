@@ -20,6 +20,25 @@ resource "aws_vpc_endpoint" "secrets" {
   service_name        = "com.amazonaws.${var.region}.secretsmanager"
   vpc_endpoint_type   = "Interface"
   subnet_ids          = var.vpc.subnet_ids
-  security_group_ids  = var.vpc.security_group_ids
+  security_group_ids  = [aws_security_group.endpoint[0].id]
   private_dns_enabled = true
+}
+
+# The endpoint lets the functions in, and nobody else.
+resource "aws_security_group" "endpoint" {
+  count = length(local.endpoints)
+
+  name        = "${local.prefix}-secrets"
+  description = "Blackwater: the functions reach Secrets Manager"
+  vpc_id      = var.vpc.id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "endpoint" {
+  count = length(local.endpoints) * length(try(var.vpc.security_group_ids, []))
+
+  security_group_id            = aws_security_group.endpoint[0].id
+  referenced_security_group_id = var.vpc.security_group_ids[count.index]
+  ip_protocol                  = "tcp"
+  from_port                    = 443
+  to_port                      = 443
 }

@@ -136,7 +136,7 @@ variable "disk_mb" {
 }
 
 variable "vpc" {
-  description = "The subnets and security groups in which the functions reach the databases; null: they are reached from outside any VPC."
+  description = "The subnets and security groups in which the functions reach the databases, and whether endpoints for S3 and Secrets Manager are made there; null: the databases are reached from outside any VPC."
   type = object({
     id                 = string
     subnet_ids         = list(string)
@@ -148,7 +148,7 @@ variable "vpc" {
 }
 
 variable "kms_key_arn" {
-  description = "A key of one's own for buckets, secrets, queues and topic; null: AWS's."
+  description = "A key of one's own for buckets, secrets, queues and topic; null: AWS's. Its policy must let this account's roles use it, and cloudwatch.amazonaws.com for the alarms."
   type        = string
   default     = null
 }

@@ -151,6 +151,15 @@ run "disabled_in_a_vpc" {
   }
 
   assert {
+    condition = (
+      aws_vpc_endpoint.secrets[0].security_group_ids == toset([aws_security_group.endpoint[0].id])
+      && tolist(aws_vpc_security_group_ingress_rule.endpoint[*].referenced_security_group_id) == tolist(var.vpc.security_group_ids)
+      && aws_vpc_security_group_ingress_rule.endpoint[0].from_port == 443
+    )
+    error_message = "The endpoint lets in the functions alone."
+  }
+
+  assert {
     condition = alltrue([
       for role in concat(values(aws_iam_role.stage), [aws_iam_role.scheduler]) : role.permissions_boundary == var.permissions_boundary_arn
     ])
