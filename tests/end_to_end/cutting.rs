@@ -3,6 +3,8 @@
 use blackwater_tests::{Oracle, World};
 use serde_json::Value;
 
+use crate::deletions::Dice;
+
 /// Some 12 MB: sales in two partitions, customers that they refer to, and towns.
 const SALES: &str = "
     CREATE TABLE town (id integer PRIMARY KEY, name text NOT NULL);
@@ -153,5 +155,77 @@ async fn a_change_that_does_not_fit_a_batch_is_cut_too() {
     world.agree().await;
     let batches = batches(&world);
     assert!(batches[before..].iter().all(|(_, bytes)| *bytes < 4 << 20), "{batches:?}");
+    assert_eq!(run(&world).await[0]["extract"]["outcome"], "nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_between_batches_the_warehouse_ends_with_the_rows_of_the_source() {
+    let world = world().await;
+    let mut dice = Dice(std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap()));
+    // What waits for a transaction that is open does not wait long.
+    world.source.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
+    let writer = world.session().await;
+    writer.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
+    let mut is_open = false;
+    let mut steps = 0;
+    let mut more = true;
+    while more || steps < 25 {
+        for _ in 0..dice.throw(4) {
+            let (from, many, other) = (dice.throw(30_000), dice.throw(3000), dice.throw(20_000) + 1);
+            let to = from + many;
+            let sql = match dice.throw(20) {
+                0..=1 => format!("UPDATE customer SET name = 'c{steps}' WHERE id BETWEEN {from} AND {to}"),
+                2..=3 => format!("UPDATE a_sale SET amount = {steps} WHERE id BETWEEN {from} AND {to}"),
+                4 => format!("UPDATE a_sale SET customer = {other} WHERE id BETWEEN {from} AND {to}"),
+                5..=6 => format!("DELETE FROM a_sale WHERE id BETWEEN {from} AND {to}"),
+                7..=8 => format!(
+                    "INSERT INTO a_sale SELECT n, {other}, n, repeat('x', 200) FROM generate_series({from}, {to}) n ON CONFLICT DO NOTHING"
+                ),
+                9 => format!("UPDATE town SET name = 't{steps}' WHERE id = {}", many % 50 + 1),
+                10 => format!("UPDATE customer SET town = {} WHERE id BETWEEN {from} AND {to}", many % 50 + 1),
+                11 => "VACUUM".to_owned(),
+                12 => format!("VACUUM FULL {}", ["customer", "a_sale_1", "a_sale_2", "town"][many as usize % 4]),
+                13 => format!("ALTER TABLE customer ADD COLUMN extra_{steps} integer DEFAULT {many}"),
+                14 => "ALTER TABLE a_sale DETACH PARTITION a_sale_2".to_owned(),
+                15 => "ALTER TABLE a_sale ATTACH PARTITION a_sale_2 FOR VALUES FROM (15000) TO (100000)".to_owned(),
+                16 => "CREATE TABLE a_sale_3 PARTITION OF a_sale FOR VALUES FROM (100000) TO (200000);
+                       INSERT INTO a_sale SELECT n, 1, n, 'late' FROM generate_series(100000, 103000) n"
+                    .to_owned(),
+                17 if is_open => {
+                    writer.batch_execute("COMMIT").await.unwrap();
+                    is_open = false;
+                    continue;
+                }
+                17 => {
+                    let sql = format!("BEGIN; SAVEPOINT a; UPDATE a_sale SET note = 'open' WHERE id BETWEEN {from} AND {to}");
+                    is_open = writer.batch_execute(&sql).await.is_ok();
+                    if !is_open {
+                        writer.batch_execute("ROLLBACK").await.unwrap();
+                    }
+                    continue;
+                }
+                18 => "TRUNCATE a_sale_1".to_owned(),
+                _ => format!("INSERT INTO customer (id, town, name) VALUES ({}, 1, 'new') ON CONFLICT DO NOTHING", 30_000 + many),
+            };
+            println!("{sql}");
+            // What is locked, detached or there already stays as it is.
+            let _ = world.source.batch_execute(&sql).await;
+        }
+        let report = world.blackwater(&["extract"]).await.report();
+        println!("-- {} {}", report["outcome"], report["batch"]);
+        more = report["more"].as_bool().unwrap();
+        steps += 1;
+        if dice.throw(4) == 0 {
+            world.blackwater(&["transform"]).await.report();
+            world.blackwater(&["load"]).await.report();
+            let verified = world.blackwater(&["verify"]).await;
+            assert_eq!(verified.code, Some(0), "what is still to come is no difference: {verified:?}");
+        }
+    }
+    if is_open {
+        writer.batch_execute("COMMIT").await.unwrap();
+    }
+    run(&world).await;
+    world.agree().await;
     assert_eq!(run(&world).await[0]["extract"]["outcome"], "nothing");
 }
