@@ -35,6 +35,12 @@ locals {
     }
   }
 
+  # A deployment makes a version of every function, also of one that stays as it was: a rollback goes back by one.
+  deployment = substr(sha256(jsonencode([
+    local.environment, var.memory_mb, var.timeout_seconds, var.disk_mb, var.vpc,
+    [for stage in keys(local.stages) : filesha256("${var.packages}/${stage}.zip")],
+  ])), 0, 12)
+
   # A stage that has no business with a database knows its address alone.
   environment = {
     for stage, of in local.stages : stage => merge(
@@ -62,7 +68,7 @@ resource "aws_lambda_function" "stage" {
   for_each = local.stages
 
   function_name    = "${local.prefix}-${each.key}"
-  description      = "Blackwater: ${each.key}"
+  description      = "Blackwater: ${each.key}, deployment ${local.deployment}"
   role             = aws_iam_role.stage[each.key].arn
   filename         = "${var.packages}/${each.key}.zip"
   source_code_hash = filebase64sha256("${var.packages}/${each.key}.zip")

@@ -10,19 +10,9 @@ locals {
 
   # What a viewer needs, and an author of further dashboards.
   may_see = {
-    data_source = ["quicksight:DescribeDataSource", "quicksight:PassDataSource"]
-    data_set    = ["quicksight:DescribeDataSet", "quicksight:DescribeDataSetPermissions", "quicksight:PassDataSet", "quicksight:DescribeIngestion", "quicksight:ListIngestions"]
-    dashboard   = ["quicksight:DescribeDashboard", "quicksight:ListDashboardVersions", "quicksight:QueryDashboard"]
+    data_set  = ["quicksight:DescribeDataSet", "quicksight:DescribeDataSetPermissions", "quicksight:PassDataSet", "quicksight:DescribeIngestion", "quicksight:ListIngestions"]
+    dashboard = ["quicksight:DescribeDashboard", "quicksight:ListDashboardVersions", "quicksight:QueryDashboard"]
   }
-}
-
-# A role of the warehouse that may read, and nothing else: one of warehouse_database.readers.
-resource "aws_secretsmanager_secret" "reader" {
-  count = length(local.quicksight)
-
-  name        = "${local.prefix}/reader"
-  description = "Blackwater: who reads the warehouse for QuickSight: JSON with username and password"
-  kms_key_id  = var.kms_key_arn
 }
 
 resource "aws_quicksight_data_source" "warehouse" {
@@ -33,7 +23,7 @@ resource "aws_quicksight_data_source" "warehouse" {
   type           = "POSTGRESQL"
 
   credentials {
-    secret_arn = aws_secretsmanager_secret.reader[0].arn
+    secret_arn = var.quicksight.secret_arn
   }
 
   parameters {
@@ -52,14 +42,6 @@ resource "aws_quicksight_data_source" "warehouse" {
     for_each = aws_quicksight_vpc_connection.warehouse
     content {
       vpc_connection_arn = vpc_connection_properties.value.arn
-    }
-  }
-
-  dynamic "permission" {
-    for_each = toset(var.quicksight.viewers)
-    content {
-      principal = permission.value
-      actions   = local.may_see.data_source
     }
   }
 }

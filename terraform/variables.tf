@@ -41,7 +41,7 @@ variable "architecture" {
 }
 
 variable "source_database" {
-  description = "The database that is read: its address without a login, its schema, the columns that are never read, and the ARN of the secret with the login (null: a secret is made, to be filled by hand)."
+  description = "The database that is read: its address without a login, its schema, the columns that are never read, and the ARN of the secret with the login, under kms_key_arn or AWS's key (null: a secret is made, to be filled by hand)."
   type = object({
     url        = string
     schema     = optional(string, "public")
@@ -56,7 +56,7 @@ variable "source_database" {
 }
 
 variable "warehouse_database" {
-  description = "The database of the star schema: its address without a login, its schema, the roles that may read it, and the ARN of the secret with the login (null: a secret is made, to be filled by hand)."
+  description = "The database of the star schema: its address without a login, its schema, the roles that may read it, and the ARN of the secret with the login, under kms_key_arn or AWS's key (null: a secret is made, to be filled by hand)."
   type = object({
     url        = string
     schema     = optional(string, "public")
@@ -194,10 +194,11 @@ variable "batch_mb" {
 }
 
 variable "quicksight" {
-  description = "QuickSight over the warehouse; null: none. The file that describes data sets and dashboard, the ARNs of the users or groups that may see them, and when the data sets are loaded anew (HOURLY, DAILY; null: every look asks the warehouse). The account must have QuickSight."
+  description = "QuickSight over the warehouse; null: none. The ARN of the secret with the login of a role that may read, the ARNs of the users or groups that may see what is shown, the file that describes data sets and dashboard, and when the data sets are loaded anew (HOURLY, DAILY; null: every look asks the warehouse). docs/deploy.md says what must be there before."
   type = object({
-    description = optional(string, "../models/totesys/quicksight.json")
+    secret_arn  = string
     viewers     = list(string)
+    description = optional(string, "../models/totesys/quicksight.json")
     refresh     = optional(string, "HOURLY")
   })
   default = null
@@ -210,5 +211,10 @@ variable "quicksight" {
   validation {
     condition     = alltrue([for viewer in try(var.quicksight.viewers, []) : can(regex("^arn:[a-z-]+:quicksight:", viewer))])
     error_message = "A viewer is the ARN of a QuickSight user or group."
+  }
+
+  validation {
+    condition     = var.quicksight == null || length(try(var.vpc.subnet_ids, ["", ""])) >= 2
+    error_message = "QuickSight's connection into a VPC needs two subnets."
   }
 }

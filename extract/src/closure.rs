@@ -94,31 +94,42 @@ impl Closure<'_> {
         Some(Query { sql, names: columns().cloned().chain(marks.into_iter().map(|(name, _)| mark(name))).collect() })
     }
 
-    /// The query for the number of driving rows of a table that the batch holds. `None` if there can be none.
-    pub(crate) fn count(&self, table: &str) -> Option<String> {
+    /// The query for the number of rows of a table that come again with the batch because of a model that it drives. `None` if
+    /// there can be none.
+    pub(crate) fn again(&self, table: &str) -> Option<String> {
         let source = &self.sources[table];
-        let (joins, marks) = self.driven(table);
-        let marks: Vec<_> = marks.into_iter().filter_map(|(_, drives)| drives).collect();
+        let (mut joins, mut again) = (String::new(), Vec::new());
+        for chain in self.chains(table).map(|(_, chain)| chain) {
+            joins.push_str(&self.joins(&chain, self.asked(&chain)));
+            again.extend(self.is_again(&chain));
+        }
         let (quoted, heaps) = (source.quoted(), source.heaps("t"));
-        let sql = format!("SELECT count(*) FROM {quoted} AS t{joins} WHERE {heaps} AND {}", any(&marks));
-        (!marks.is_empty()).then_some(sql)
+        let sql = format!("SELECT count(*) FROM {quoted} AS t{joins} WHERE {heaps} AND {}", any(&again));
+        (!again.is_empty()).then_some(sql)
+    }
+
+    /// The SELECTs that a table drives, with their models.
+    fn chains(&self, table: &str) -> impl Iterator<Item = (&Model, Chain<'_>)> {
+        let selects = self.models.iter().flat_map(|model| model.selects.iter().map(move |select| (*model, select)));
+        let driven = selects.filter(move |(_, select)| select.driving() == table).enumerate();
+        driven.map(|(number, (model, select))| {
+            (model, Chain { select, prefix: format!("l{number}_"), driving: "t".into() })
+        })
     }
 
     /// The models that a table drives, each with the condition for its rows, and the joins for all of them.
     fn driven(&self, table: &str) -> (String, Vec<(&str, Option<String>)>) {
-        let (mut joins, mut marks) = (String::new(), Vec::new());
-        let mut chains = 0;
-        for model in self.models.iter().filter(|model| model.is_driven_by(table)) {
-            let mut drives = Vec::new();
-            for select in model.selects.iter().filter(|select| select.driving() == table) {
-                chains += 1;
-                let chain = Chain { select, prefix: format!("l{chains}_"), driving: "t".into() };
-                joins.push_str(&self.joins(&chain, self.asked(&chain)));
-                drives.extend(self.is_in(&chain));
+        let mut joins = String::new();
+        let mut marks: Vec<(&str, Vec<String>)> = Vec::new();
+        for (model, chain) in self.chains(table) {
+            joins.push_str(&self.joins(&chain, self.asked(&chain)));
+            match marks.last_mut() {
+                Some((name, drives)) if *name == model.name => drives.extend(self.is_in(&chain)),
+                _ => marks.push((&model.name, self.is_in(&chain).into_iter().collect())),
             }
-            marks.push((model.name.as_str(), (!drives.is_empty()).then(|| any(&drives))));
         }
-        (joins, marks)
+        let condition = |drives: Vec<String>| (!drives.is_empty()).then(|| any(&drives));
+        (joins, marks.into_iter().map(|(name, drives)| (name, condition(drives))).collect())
     }
 
     /// The query for all driving rows of a SELECT with those that they look up, in the order of their keys:
@@ -166,13 +177,16 @@ impl Closure<'_> {
 
     /// The condition, never NULL, that a driving row is in the batch. `None` if none can be.
     fn is_in(&self, chain: &Chain<'_>) -> Option<String> {
-        let source = &self.sources[chain.select.driving()];
-        let again = source.read(&chain.driving).and_then(|read| {
-            let reasons = self.reasons(chain);
-            (!reasons.is_empty()).then(|| format!("({read} AND {})", any(&reasons)))
-        });
-        let reasons: Vec<_> = again.into_iter().chain(source.due(&chain.driving)).collect();
+        let due = self.sources[chain.select.driving()].due(&chain.driving);
+        let reasons: Vec<_> = self.is_again(chain).into_iter().chain(due).collect();
         (!reasons.is_empty()).then(|| any(&reasons))
+    }
+
+    /// The condition, never NULL, that a driving row that the log holds comes again. `None` if none does.
+    fn is_again(&self, chain: &Chain<'_>) -> Option<String> {
+        let read = self.sources[chain.select.driving()].read(&chain.driving)?;
+        let reasons = self.reasons(chain);
+        (!reasons.is_empty()).then(|| format!("({read} AND {})", any(&reasons)))
     }
 
     /// Why a driving row that the log holds comes again: conditions, none of them ever NULL.

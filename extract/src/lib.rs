@@ -25,7 +25,7 @@ use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, T
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Database;
 use blackwater_shared::store::{Object, Store};
-use blackwater_shared::{PROGRAM, postgres};
+use blackwater_shared::{PROGRAM, in_parts, postgres};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
@@ -42,6 +42,9 @@ pub use verify::Pieces;
 
 /// A log that says nothing for a day says that it is alive.
 const HEARTBEAT: TimeDelta = TimeDelta::days(1);
+
+/// The bytes of a key as CSV, more or less.
+const KEY: u64 = 32;
 
 /// A batch that takes less than this is not worth making smaller.
 const LEAST: Duration = Duration::from_secs(2);
@@ -61,12 +64,15 @@ pub struct Extract {
 }
 
 /// What a run meets at the source.
+#[derive(Clone, Copy)]
 struct Met<'a> {
     tables: &'a BTreeMap<String, catalogue::Table>,
     /// The newest batch, if its markers hold.
     newest: Option<&'a Extracted>,
     /// The snapshot's xmin.
     xmin: u64,
+    /// About how much a batch holds.
+    bytes: u64,
     deadline: Deadline,
 }
 
@@ -164,40 +170,50 @@ impl Extract {
         self.bounded(request, self.batch_bytes, Deadline::NONE).await
     }
 
-    /// Runs until nothing is left or the deadline comes near: a report for each run. A batch may take half of the time
-    /// that is left; one that would take longer is begun again, smaller.
+    /// Runs until nothing is left or the deadline comes near: a report for each run. What a batch holds may take half of the
+    /// time that is left to copy; one that would take longer is begun again, smaller.
     ///
     /// # Errors
-    /// Those of [`Self::run`], and [`Error::Late`] if not even a small batch was ready in time.
+    /// Those of [`Self::run`] if the first one fails, and [`Error::Late`] if not even a small batch was ready in time.
     pub async fn run_until(&self, request: &Request, deadline: Deadline) -> Result<Vec<Report>, Error> {
         let (mut request, mut bytes, mut reports) = (request.clone(), self.batch_bytes, Vec::new());
         loop {
             let began = Instant::now();
-            match self.bounded(&request, bytes, deadline.halfway()).await {
+            match self.bounded(&request, bytes, deadline).await {
                 Ok(report) => {
-                    let more = report.more;
+                    let Report { outcome, more, .. } = report;
                     reports.push(report);
-                    if !more || !deadline.allows(began.elapsed()) {
+                    if !deadline.allows(began.elapsed()) {
                         return Ok(reports);
                     }
-                    request = Request::Changes;
+                    match outcome {
+                        Outcome::Batch if more => request = Request::Changes,
+                        // Another run has the number, and goes on by itself; but nobody else was asked for this.
+                        Outcome::Lost if request != Request::Changes => {}
+                        _ => return Ok(reports),
+                    }
                 }
                 Err(Error::Late { .. }) if deadline.allows(LEAST) => {
                     tracing::info!(bytes, "a batch of this size takes too long; trying a smaller one");
                     bytes /= 4;
                 }
-                Err(Error::Late { .. }) if !reports.is_empty() => return Ok(reports),
+                // What is written is written. What is wrong is told by the next run, if it is wrong still.
+                Err(error) if !reports.is_empty() => {
+                    tracing::warn!(error = in_parts(&error.to_string()).0, "the batches before are written");
+                    return Ok(reports);
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 
     async fn bounded(&self, request: &Request, bytes: u64, deadline: Deadline) -> Result<Report, Error> {
-        let is_late = || deadline.left().is_some_and(|left| left.is_zero());
         let attempt = async || self.attempt(request, bytes, deadline).await;
-        let done = postgres::retry(attempt, |error| error.is_transient() && !is_late()).await;
+        let done = postgres::retry(attempt, |error| error.is_transient() && deadline.allows(LEAST)).await;
         done.map_err(|error| match error {
-            Error::Postgres(postgres::Error::Query { doing, .. }) if is_late() => Error::Late { doing },
+            Error::Postgres(postgres::Error::Query { doing, cancelled: true, .. }) if deadline.left().is_some() => {
+                Error::Late { doing }
+            }
             error => error,
         })
     }
@@ -271,11 +287,12 @@ impl Extract {
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         report.held_seconds = self.held(trusted, xmin).await?;
-        let met = Met { tables: &tables, newest: trusted, xmin, deadline };
+        let met = Met { tables: &tables, newest: trusted, xmin, bytes, deadline };
         let mut plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
-        let looks = self.look(&snapshot.readers, &met, &mut plan, bytes).await?;
+        let looks = self.look(&snapshot.readers, &met, &mut plan).await?;
         let (store, batch, run) = (self.log.store(), number + 1, Uuid::now_v7());
         let to = Destination { store, batch, run, object_bytes: self.object_bytes };
+        let met = Met { deadline: deadline.halfway(), ..met };
         let copied = self.copy(&snapshot.readers, &met, (&plan, &looks), &wanted, &to).await?;
         drop((snapshot.transaction, snapshot.readers));
 
@@ -323,16 +340,16 @@ impl Extract {
         readers: &[Transaction<'_>],
         met: &Met<'_>,
         plan: &mut BTreeMap<String, Reading>,
-        bytes: u64,
     ) -> Result<BTreeMap<String, Look>, Error> {
+        let bytes = met.bytes;
         plan::cut(plan, met.tables, bytes);
         let sources = self.sources(met, plan);
         let looks = on_all(readers, sources.values(), async |reader, source| source.look(reader).await).await?;
         let closure = self.closure(&sources, &looks);
-        // More may be due of a table than it has changed rows: those that look up a row that changed.
-        let large = sources.values().filter(|source| source.table.bytes() > bytes && source.reading.unread.is_empty());
+        // More rows may come again than have changed: those that look up one that did.
+        let large = sources.values().filter(|source| source.table.bytes() > bytes);
         let counts =
-            on_all(readers, large, async |reader, source| source.count(reader, closure.count(source.name)).await);
+            on_all(readers, large, async |reader, source| source.count(reader, closure.again(source.name)).await);
         let too_many = |(name, count): (String, u64)| {
             let of_row = met.tables[&name].bytes() / looks[&name].rows.max(1);
             (count.saturating_mul(of_row) > bytes).then_some(name)
@@ -357,18 +374,19 @@ impl Extract {
         let sources = self.sources(met, plan);
         let closure = self.closure(&sources, looks);
         on_all(readers, sources.values(), async |reader, source| {
-            let rows = match closure.rows(source.name) {
+            let objects = match closure.rows(source.name) {
                 Some(query) => source.copy(&query, reader, to, "csv").await?,
                 None => Vec::new(),
             };
-            // Fewer rows than there were: some are gone.
+            // Fewer rows than there were: some are gone. The keys of a large table come if load asks.
+            let rows = looks[source.name].rows;
             let known = source.known.filter(|known| known.is_whole() && source.reading.completes());
-            let fewer = known.is_some_and(|known| looks[source.name].rows < known.rows);
+            let fewer = known.is_some_and(|known| rows < known.rows) && rows.saturating_mul(KEY) <= met.bytes;
             let keys = match self.has_keys(source.name) && (fewer || wanted.contains(source.name)) {
                 true => Some(source.copy(&source.keys(), reader, to, "keys.csv").await?),
                 false => None,
             };
-            Ok((rows, keys))
+            Ok((objects, keys))
         })
         .await
     }
@@ -415,7 +433,7 @@ impl Extract {
 
     /// The tables as a run reads them.
     fn sources<'a>(&'a self, met: &Met<'a>, plan: &'a BTreeMap<String, Reading>) -> BTreeMap<String, Source<'a>> {
-        let Met { tables, newest, xmin, deadline } = *met;
+        let Met { tables, newest, xmin, deadline, .. } = *met;
         let seen = newest.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
         let selects = self.pack.models.values().flat_map(|model| &model.selects);
         let looked_up: BTreeSet<_> = selects.flat_map(|select| &select.tables[1..]).map(|table| &table.name).collect();

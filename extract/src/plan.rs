@@ -202,7 +202,7 @@ pub(crate) fn begin_again(
     which: &[String],
 ) {
     for (name, reading) in readings.iter_mut().filter(|(name, _)| which.contains(name)) {
-        reading.full = Some("more of its rows are due than fit a batch".into());
+        reading.full = Some("more of its rows come again than fit a batch".into());
         reading.unread = tables[name].heaps.iter().map(|heap| Unread { heap: heap.oid, from: 0, to: None }).collect();
     }
 }

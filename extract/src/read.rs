@@ -107,7 +107,7 @@ impl Source<'_> {
         let Some(sql) = sql else { return Ok(0) };
         self.limit(transaction).await?;
         let row =
-            transaction.query_one(&sql, &[]).await.doing(format!("count the rows of {} that are due", self.name))?;
+            transaction.query_one(&sql, &[]).await.doing(format!("count the rows of {} that come again", self.name))?;
         Ok(row.get::<_, i64>(0) as u64)
     }
 

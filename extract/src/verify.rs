@@ -102,7 +102,8 @@ impl Extract {
         let plan = plan(Some(applied), broken.as_deref(), &snapshot.server, &tables, &self.pack, &[]);
         let (xmin, _) = bounds(&snapshot.server.snapshot).unwrap_or_default();
         let trusted = Some(applied).filter(|_| broken.is_none());
-        let sources = self.sources(&Met { tables: &tables, newest: trusted, xmin, deadline: Deadline::NONE }, &plan);
+        let sources = self
+            .sources(&Met { tables: &tables, newest: trusted, xmin, bytes: u64::MAX, deadline: Deadline::NONE }, &plan);
         let looks =
             on_all(&snapshot.readers, sources.values(), async |reader, source| source.look(reader).await).await?;
         let closure = self.closure(&sources, &looks);

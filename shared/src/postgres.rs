@@ -73,6 +73,8 @@ pub enum Error {
         transient: bool,
         /// Whether a value or a constraint was the reason.
         of_data: bool,
+        /// Whether the server ended it because it was told to, or because of its time.
+        cancelled: bool,
     },
 }
 
@@ -140,6 +142,7 @@ impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
             why: explain(&error),
             transient: is_transient(&error),
             of_data: is_of_data(&error),
+            cancelled: error.code() == Some(&SqlState::QUERY_CANCELED),
         })
     }
 }

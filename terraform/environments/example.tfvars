@@ -11,4 +11,4 @@ warehouse_database = { url = "postgres://warehouse.example.eu-west-2.rds.amazona
 
 alert_emails = ["data@example.com"]
 
-# quicksight = { viewers = ["arn:aws:quicksight:eu-west-2:123456789012:group/default/analysts"] }
+# quicksight = { secret_arn = "arn:aws:secretsmanager:…", viewers = ["arn:aws:quicksight:eu-west-2:123456789012:group/default/analysts"] }

@@ -115,9 +115,14 @@ run "whole" {
       && length(distinct([for filter in values(aws_cloudwatch_log_metric_filter.errors) : filter.metric_transformation[0].name])) == 1
       && length(aws_vpc_endpoint.s3) + length(aws_vpc_endpoint.secrets) == 0
       && length(aws_secretsmanager_secret.login) == 2
-      && length(aws_secretsmanager_secret.reader) + length(aws_quicksight_data_source.warehouse) + length(aws_quicksight_data_set.all) + length(aws_cloudformation_stack.dashboard) == 0
+      && length(aws_quicksight_data_source.warehouse) + length(aws_quicksight_data_set.all) + length(aws_cloudformation_stack.dashboard) == 0
     )
     error_message = "It costs more than docs/deploy.md says."
+  }
+
+  assert {
+    condition     = alltrue([for function in values(aws_lambda_function.stage) : function.publish && endswith(function.description, local.deployment)])
+    error_message = "A deployment makes a version of every function, or a rollback would mix deployments."
   }
 
   assert {
@@ -176,8 +181,8 @@ run "quicksight" {
   command = apply
 
   variables {
-    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
-    quicksight = { viewers = ["arn:aws:quicksight:eu-west-2:123456789012:group/default/analysts"] }
+    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"], security_group_ids = ["sg-1"] }
+    quicksight = { secret_arn = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:reader", viewers = ["arn:aws:quicksight:eu-west-2:123456789012:group/default/analysts"] }
   }
 
   assert {
@@ -191,7 +196,7 @@ run "quicksight" {
 
   assert {
     condition = (
-      aws_quicksight_data_source.warehouse[0].credentials[0].secret_arn == aws_secretsmanager_secret.reader[0].arn
+      aws_quicksight_data_source.warehouse[0].credentials[0].secret_arn == var.quicksight.secret_arn
       && !aws_quicksight_data_source.warehouse[0].ssl_properties[0].disable_ssl
       && aws_quicksight_data_source.warehouse[0].vpc_connection_properties[0].vpc_connection_arn == aws_quicksight_vpc_connection.warehouse[0].arn
       && aws_quicksight_data_source.warehouse[0].parameters[0].postgresql[0].host == "dw.example"
@@ -200,7 +205,7 @@ run "quicksight" {
   }
 
   assert {
-    condition     = alltrue([for document in data.aws_iam_policy_document.stage : !strcontains(document.json, aws_secretsmanager_secret.reader[0].arn)])
+    condition     = alltrue([for document in data.aws_iam_policy_document.stage : !strcontains(document.json, var.quicksight.secret_arn)])
     error_message = "No stage reads the login of QuickSight."
   }
 
@@ -233,6 +238,17 @@ run "a_login_in_an_address" {
   }
 
   expect_failures = [var.source_database]
+}
+
+run "quicksight_in_one_subnet" {
+  command = plan
+
+  variables {
+    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    quicksight = { secret_arn = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:reader", viewers = ["analysts"] }
+  }
+
+  expect_failures = [var.quicksight]
 }
 
 run "names" {

@@ -138,6 +138,34 @@ async fn what_changes_while_a_table_is_half_read_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_to_every_row_of_a_table_that_is_half_read_is_cut_too() {
+    let world = world().await;
+    let unread = |manifest: &Value| manifest["tables"]["a_sale"]["heaps"][1]["unread"].as_u64();
+    let mut held = None;
+    while held.is_none_or(|blocks| blocks < 100) {
+        assert_eq!(world.blackwater(&["extract"]).await.report()["more"], true);
+        held = unread(world.manifests().last().unwrap());
+    }
+    let before = world.manifests().len();
+    world.source.batch_execute("UPDATE town SET name = name || '!'").await.unwrap();
+    run(&world).await;
+    world.agree().await;
+    let batches = batches(&world);
+    assert!(batches[before..].iter().all(|(_, bytes)| *bytes < 4 << 20), "{batches:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lookup_table_that_is_rewritten_after_a_change_takes_its_tables_along() {
+    let world = world().await;
+    run(&world).await;
+    // The town of a customer changes, and no row of the customers tells that any more.
+    world.source.batch_execute("UPDATE customer SET town = 1 + town % 50 WHERE id % 7 = 0").await.unwrap();
+    world.source.batch_execute("VACUUM FULL customer").await.unwrap();
+    run(&world).await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_does_not_fit_a_batch_is_cut_too() {
     let world = world().await;
     run(&world).await;
@@ -197,7 +225,8 @@ async fn whatever_happens_between_batches_the_warehouse_ends_with_the_rows_of_th
                     continue;
                 }
                 17 => {
-                    let sql = format!("BEGIN; SAVEPOINT a; UPDATE a_sale SET note = 'open' WHERE id BETWEEN {from} AND {to}");
+                    let sql =
+                        format!("BEGIN; SAVEPOINT a; UPDATE a_sale SET note = 'open' WHERE id BETWEEN {from} AND {to}");
                     is_open = writer.batch_execute(&sql).await.is_ok();
                     if !is_open {
                         writer.batch_execute("ROLLBACK").await.unwrap();
@@ -205,7 +234,10 @@ async fn whatever_happens_between_batches_the_warehouse_ends_with_the_rows_of_th
                     continue;
                 }
                 18 => "TRUNCATE a_sale_1".to_owned(),
-                _ => format!("INSERT INTO customer (id, town, name) VALUES ({}, 1, 'new') ON CONFLICT DO NOTHING", 30_000 + many),
+                _ => format!(
+                    "INSERT INTO customer (id, town, name) VALUES ({}, 1, 'new') ON CONFLICT DO NOTHING",
+                    30_000 + many
+                ),
             };
             println!("{sql}");
             // What is locked, detached or there already stays as it is.

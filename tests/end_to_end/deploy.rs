@@ -18,7 +18,7 @@ async fn a_rollback_moves_the_functions_back_by_one_version_extract_first() {
     let live = aws.command(json!(["live"])).await;
     assert!(live.as_object().unwrap().values().all(|version| version == "1"), "{live}");
     let (code, text) = aws.script(folder.path(), "rollback", "test").await;
-    assert_eq!((code, text.trim()), (Some(1), "shop-test-extract has no version before 1"));
+    assert_eq!((code, text.trim()), (Some(1), "shop-test-extract has no version before 1; nothing was moved"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
