@@ -49,8 +49,9 @@ rollback: ## Move the functions back to the version before: make rollback ENV=pr
 deny: $(DENY) ## Check the dependencies' licences and sources
 	$(DENY) check licenses bans sources
 
-audit: $(DENY) ## Check the dependencies for known faults; needs the network
+audit: $(DENY) ## Check the dependencies for known faults, and the authorities that are trusted; needs the network
 	$(DENY) check advisories
+	shared/rds-authorities
 
 $(DENY):
 	cargo install --locked --debug --quiet cargo-deny --version $(DENY_VERSION) --root target/tools

@@ -21,12 +21,22 @@ variable "environment" {
 variable "region" {
   description = "The AWS region."
   type        = string
+
+  validation {
+    condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
+    error_message = "Write a region as eu-west-2."
+  }
 }
 
 variable "packages" {
   description = "The folder with extract.zip, transform.zip and load.zip, as `make package` leaves them."
   type        = string
   default     = "../target/package"
+
+  validation {
+    condition     = alltrue([for stage in ["extract", "transform", "load"] : fileexists("${var.packages}/${stage}.zip")])
+    error_message = "The packages are not there: make package."
+  }
 }
 
 variable "architecture" {
@@ -145,18 +155,33 @@ variable "vpc" {
     make_endpoints     = optional(bool, true)
   })
   default = null
+
+  validation {
+    condition     = var.vpc == null || alltrue([for id in try(concat([var.vpc.id], var.vpc.subnet_ids, var.vpc.security_group_ids, var.vpc.route_table_ids), []) : can(regex("^(vpc|subnet|sg|rtb)-", id))]) && length(try(var.vpc.subnet_ids, [])) > 0 && length(try(var.vpc.security_group_ids, [])) > 0
+    error_message = "A VPC has its id (vpc-...), at least one subnet (subnet-...) and one security group (sg-...), and route tables (rtb-...)."
+  }
 }
 
 variable "kms_key_arn" {
   description = "A key of one's own for buckets, secrets, queues and topic; null: AWS's. Its policy must let this account's roles use it, and cloudwatch.amazonaws.com for the alarms."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:", var.kms_key_arn))
+    error_message = "Write the ARN of a KMS key."
+  }
 }
 
 variable "permissions_boundary_arn" {
   description = "The permissions boundary of every role; null: none."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.permissions_boundary_arn == null || can(regex("^arn:[a-z-]+:iam::.*:policy/", var.permissions_boundary_arn))
+    error_message = "Write the ARN of a policy."
+  }
 }
 
 variable "alert_emails" {
@@ -174,12 +199,22 @@ variable "log_retention_days" {
   description = "How long log lines are kept."
   type        = number
   default     = 30
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "CloudWatch keeps lines for 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365 days or whole years."
+  }
 }
 
 variable "noncurrent_version_days" {
   description = "How long a replaced or deleted object can be restored."
   type        = number
   default     = 30
+
+  validation {
+    condition     = var.noncurrent_version_days >= 1
+    error_message = "An older version is kept for a day or more."
+  }
 }
 
 variable "batch_mb" {

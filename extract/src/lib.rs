@@ -170,20 +170,21 @@ impl Extract {
         self.bounded(request, self.batch_bytes, Deadline::NONE).await
     }
 
-    /// Runs until nothing is left or the deadline comes near: a report for each run. What a batch holds may take half of the
-    /// time that is left to copy; one that would take longer is begun again, smaller.
+    /// Runs until nothing is left or half of the time is over: a report for each run. What a batch holds may take half of
+    /// what is left to copy; one that would take longer is begun again, smaller.
     ///
     /// # Errors
     /// Those of [`Self::run`] if the first one fails, and [`Error::Late`] if not even a small batch was ready in time.
     pub async fn run_until(&self, request: &Request, deadline: Deadline) -> Result<Vec<Report>, Error> {
         let (mut request, mut bytes, mut reports) = (request.clone(), self.batch_bytes, Vec::new());
+        let half = deadline.halfway();
         loop {
             let began = Instant::now();
             match self.bounded(&request, bytes, deadline).await {
                 Ok(report) => {
                     let Report { outcome, more, .. } = report;
                     reports.push(report);
-                    if !deadline.allows(began.elapsed()) {
+                    if !half.allows(began.elapsed()) {
                         return Ok(reports);
                     }
                     match outcome {
@@ -351,7 +352,9 @@ impl Extract {
         let counts =
             on_all(readers, large, async |reader, source| source.count(reader, closure.again(source.name)).await);
         let too_many = |(name, count): (String, u64)| {
-            let of_row = met.tables[&name].bytes() / looks[&name].rows.max(1);
+            let Source { table, reading, looked_up, .. } = &sources[&name];
+            let uncounted = if *looked_up { 0 } else { reading.bytes_left(table) };
+            let of_row = table.bytes().saturating_sub(uncounted) / looks[&name].rows.max(1);
             (count.saturating_mul(of_row) > bytes).then_some(name)
         };
         let too_many: Vec<_> = counts.await?.into_iter().filter_map(too_many).collect();
@@ -418,12 +421,8 @@ impl Extract {
         let (mut before, mut first, mut at) = (0, newest.head.batch, newest.head.at);
         while first - before > 1 {
             let middle = before + (first - before) / 2;
-            match self
-                .log
-                .read::<Extracted>(middle)
-                .await?
-                .filter(|manifest| manifest.source.system == newest.source.system)
-            {
+            let manifest: Option<Extracted> = self.log.read(middle).await?;
+            match manifest.filter(|manifest| manifest.source.system == newest.source.system) {
                 Some(manifest) if had_begun(&manifest) => (first, at) = (middle, manifest.head.at),
                 _ => before = middle,
             }

@@ -172,7 +172,7 @@ impl Load {
         self.run_until(schema_applied, Deadline::NONE).await
     }
 
-    /// One run that begins no batch when the deadline is near.
+    /// One run that begins no batch in the second half of its time.
     ///
     /// # Errors
     /// Those of [`Self::run`].
@@ -191,9 +191,9 @@ impl Load {
             self.same_log(newest).await?;
         }
         report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
-        let mut longest = Duration::ZERO;
+        let (half, mut longest) = (deadline.halfway(), Duration::ZERO);
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
-            report.more = !deadline.allows(longest);
+            report.more = !half.allows(longest);
             if report.more {
                 break;
             }

@@ -251,13 +251,32 @@ run "quicksight_in_one_subnet" {
   expect_failures = [var.quicksight]
 }
 
-run "names" {
+run "what_is_none" {
   command = plan
 
   variables {
-    name        = "Shop!"
-    environment = "production-and-more"
+    name                     = "Shop!"
+    environment              = "production-and-more"
+    region                   = "London"
+    architecture             = "riscv"
+    schedule                 = "often"
+    sweep                    = "seldom"
+    memory_mb                = { load = 128 }
+    timeout_seconds          = 5
+    disk_mb                  = 100
+    batch_mb                 = 0.5
+    alert_emails             = ["nobody"]
+    kms_key_arn              = "alias/key"
+    permissions_boundary_arn = "boundary"
+    log_retention_days       = 31
+    noncurrent_version_days  = 0
+    warehouse_database       = { url = "mysql://dw.example/warehouse" }
+    vpc                      = { id = "vpc-1", subnet_ids = [], security_group_ids = ["sg-1"] }
   }
 
-  expect_failures = [var.name, var.environment]
+  expect_failures = [
+    var.name, var.environment, var.region, var.architecture, var.schedule, var.sweep, var.memory_mb, var.timeout_seconds,
+    var.disk_mb, var.batch_mb, var.alert_emails, var.kms_key_arn, var.permissions_boundary_arn, var.log_retention_days,
+    var.noncurrent_version_days, var.warehouse_database, var.vpc,
+  ]
 }

@@ -124,7 +124,7 @@ impl Transform {
         self.run_until(Deadline::NONE).await
     }
 
-    /// One run that begins no batch when the deadline is near.
+    /// One run that begins no batch in the second half of its time.
     ///
     /// # Errors
     /// Those of [`Self::run`].
@@ -144,9 +144,9 @@ impl Transform {
         }
         let made: BTreeSet<_> = self.processed.after(applied, usize::MAX).await?.into_iter().collect();
         let mut report = Report::default();
-        let mut longest = Duration::ZERO;
+        let (half, mut longest) = (deadline.halfway(), Duration::ZERO);
         for batch in (applied + 1..=newest).filter(|batch| !made.contains(batch)) {
-            report.more = !deadline.allows(longest);
+            report.more = !half.allows(longest);
             if report.more {
                 break;
             }
