@@ -6,7 +6,7 @@ locals {
   data_sets  = local.described.data_sets
 
   # postgres://host:port/database?options
-  warehouse = regex("^postgres://(?P<host>[^:/?]+)(?::(?P<port>[0-9]+))?/(?P<database>[^/?]+)", var.warehouse_database.url)
+  warehouse = try(regex("^postgres://(?P<host>[^:/?]+)(?::(?P<port>[0-9]+))?/(?P<database>[^/?]+)", var.warehouse_database.url), null)
 
   # What a viewer needs, and an author of further dashboards.
   may_see = {

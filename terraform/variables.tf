@@ -252,4 +252,9 @@ variable "quicksight" {
     condition     = var.quicksight == null || length(try(var.vpc.subnet_ids, ["", ""])) >= 2
     error_message = "QuickSight's connection into a VPC needs two subnets."
   }
+
+  validation {
+    condition     = var.quicksight == null || can(regex("^postgres://[^/?]+/[^/?]+", var.warehouse_database.url))
+    error_message = "QuickSight needs the name of the database in warehouse_database.url."
+  }
 }
