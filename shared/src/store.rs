@@ -277,7 +277,8 @@ impl Store {
             (Some(code), None) => code.to_owned(),
             // An answer to HEAD has no words.
             _ => match error.raw_response() {
-                Some(answer) => format!("the answer is {}", answer.status()),
+                Some(answer) if !answer.status().is_success() => format!("the answer is {}", answer.status()),
+                Some(answer) => format!("the answer is {} and cannot be read: {}", answer.status(), innermost(error)),
                 None => innermost(error),
             },
         };

@@ -214,17 +214,17 @@ async fn a_rotated_secret_is_fetched_again_when_the_login_fails() {
     assert!(!format!("{lines:?}").contains("s3cret"), "{lines:?}");
 }
 
-/// Some 6 MB more of sales.
+/// Some 120 bytes of sales a row.
 const SALES: &str = "INSERT INTO sales_order (created_at, last_updated, design_id, staff_id, counterparty_id, units_sold, unit_price,
         currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id)
     SELECT at, at, 1 + n % 20, 1 + n % 20, 1 + n % 20, 1001 + n % 90000, 2 + (n % 200) * 0.01, 1 + n % 3,
            to_char(at + INTERVAL '3 days', 'YYYY-MM-DD'), to_char(at + INTERVAL '2 days', 'YYYY-MM-DD'), 1 + n % 20
-    FROM (SELECT n, TIMESTAMP '2022-11-03 14:20:52.186' + n * INTERVAL '5 min' AS at FROM generate_series(1, 50000) n) t";
+    FROM (SELECT n, TIMESTAMP '2022-11-03 14:20:52.186' + n * INTERVAL '5 min' AS at FROM generate_series(1, $ROWS) n) t";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_ends_before_its_deadline_and_the_next_goes_on() {
     let world = World::totesys().await;
-    world.source.batch_execute(SALES).await.unwrap();
+    world.source.batch_execute(&SALES.replace("$ROWS", "50000")).await.unwrap();
     let aws = Aws::start(&world, &[("BLACKWATER_LIMITS__BATCH_BYTES", "1MB")]).await;
     aws.lose(Some("transform"));
     let mut more = true;
@@ -263,6 +263,42 @@ async fn a_run_ends_before_its_deadline_and_the_next_goes_on() {
     aws.limit("extract", Duration::from_secs(60));
     assert_eq!(aws.schedule("extract").await.unwrap()[0]["outcome"], "batch");
     nothing_denied(&aws).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_takes_too_long_is_begun_again_smaller() {
+    let world = World::totesys().await;
+    world.source.batch_execute(&SALES.replace("$ROWS", "200000")).await.unwrap();
+    let aws = Aws::start(&world, &[("BLACKWATER_LIMITS__BATCH_BYTES", "64MB")]).await;
+    aws.lose(Some("transform"));
+    aws.limit("extract", Duration::from_secs(30));
+    let run = aws.schedule("extract");
+    // The source stands still in the middle of a table, until half of the time is over.
+    let still = async {
+        let copying = "SELECT pid FROM pg_stat_activity WHERE application_name = 'blackwater extract' AND state = 'active' AND query LIKE 'COPY%FROM \"public\".\"sales_order\"%'";
+        let pid: i32 = loop {
+            if let Some(row) = world.source.query_opt(copying, &[]).await.unwrap() {
+                break row.get(0);
+            }
+        };
+        let signal = async |name| {
+            let sql = format!("COPY (SELECT 1) TO PROGRAM 'cat; kill -{name} {pid}'");
+            world.source.batch_execute(&sql).await.unwrap();
+        };
+        signal("STOP").await;
+        tokio::time::sleep(Duration::from_secs(16)).await;
+        signal("CONT").await;
+    };
+    let (reports, ()) = tokio::join!(run, still);
+    let reports = reports.unwrap();
+    assert_eq!((&reports[0]["outcome"], &reports[0]["more"]), (&json!("batch"), &json!(true)), "{reports}");
+    assert_eq!(reports[0]["batch"], 1);
+    let lines = aws.end("extract").await;
+    assert!(
+        lines.iter().any(|line| line["message"].as_str().unwrap_or_default().contains("trying a smaller one")),
+        "{lines:?}"
+    );
+    assert!(lines.iter().all(|line| line["level"] != "ERROR"), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
