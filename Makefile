@@ -31,16 +31,16 @@ lint: ## Check the format, the lints and the documentation
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
-package: ## Pack the Lambda functions with a model pack: make package PACK=models/totesys
+package: ## Pack the Lambda functions with a model pack: make package PACK=models/totesys (which is the default)
 	lambda/package $(PACK)
 
 bootstrap-state: ## Make the bucket for Terraform's state, once in an account and region (AWS_REGION)
 	terraform/state make
 
-deploy: package ## Make the stack on AWS, or bring it up to date: make deploy ENV=prod
+deploy: ## Pack, and make the stack on AWS or bring it up to date: make deploy ENV=prod
 	terraform/deploy $(ENV)
 
-plan: package ## Show what a deployment would change: make plan ENV=prod
+plan: ## Show what a deployment would change: make plan ENV=prod
 	PLAN=1 terraform/deploy $(ENV)
 
 rollback: ## Move the functions back to the version before: make rollback ENV=prod

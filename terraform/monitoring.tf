@@ -46,9 +46,9 @@ locals {
         statistic   = "Sum", period = 300, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "notBreaching"
       }
       silence = {
-        description = "Extract has not run to its end for 15 minutes."
+        description = "Extract has not run to its end for ${var.silence_minutes} minutes."
         namespace   = "Blackwater", metric = "ExtractRuns", dimensions = local.of_pipeline
-        statistic   = "Sum", period = 900, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
+        statistic   = "Sum", period = var.silence_minutes * 60, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
       }
       lag = {
         description = "A batch is more than 15 minutes old, and the warehouse lacks it."

@@ -1,11 +1,11 @@
 # In a VPC the functions reach S3 and Secrets Manager by endpoints; a NAT gateway would cost more than all the rest.
 
 locals {
-  endpoints = try(var.vpc.make_endpoints, false) ? [var.vpc] : []
+  endpoints = var.vpc == null ? toset([]) : var.vpc.endpoints
 }
 
 resource "aws_vpc_endpoint" "s3" {
-  count = length(local.endpoints)
+  count = contains(local.endpoints, "s3") ? 1 : 0
 
   vpc_id            = var.vpc.id
   service_name      = "com.amazonaws.${var.region}.s3"
@@ -14,7 +14,7 @@ resource "aws_vpc_endpoint" "s3" {
 }
 
 resource "aws_vpc_endpoint" "secrets" {
-  count = length(local.endpoints)
+  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
 
   vpc_id              = var.vpc.id
   service_name        = "com.amazonaws.${var.region}.secretsmanager"
@@ -24,21 +24,27 @@ resource "aws_vpc_endpoint" "secrets" {
   private_dns_enabled = true
 }
 
-# The endpoint lets the functions in, and nobody else.
+# It answers for the whole VPC, so it lets the whole VPC in; who may read which secret is for IAM to say.
 resource "aws_security_group" "endpoint" {
-  count = length(local.endpoints)
+  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
 
   name        = "${local.prefix}-secrets"
-  description = "Blackwater: the functions reach Secrets Manager"
+  description = "Blackwater: the way to Secrets Manager"
   vpc_id      = var.vpc.id
 }
 
-resource "aws_vpc_security_group_ingress_rule" "endpoint" {
-  count = length(local.endpoints) * length(try(var.vpc.security_group_ids, []))
+data "aws_vpc" "functions" {
+  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
 
-  security_group_id            = aws_security_group.endpoint[0].id
-  referenced_security_group_id = var.vpc.security_group_ids[count.index]
-  ip_protocol                  = "tcp"
-  from_port                    = 443
-  to_port                      = 443
+  id = var.vpc.id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "endpoint" {
+  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
+
+  security_group_id = aws_security_group.endpoint[0].id
+  cidr_ipv4         = data.aws_vpc.functions[0].cidr_block
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
 }

@@ -2,7 +2,7 @@
 
 locals {
   quicksight = var.quicksight == null ? [] : [var.quicksight]
-  described  = jsondecode(var.quicksight == null ? "{\"data_sets\": {}, \"dashboard\": null}" : file(var.quicksight.description))
+  described  = jsondecode(var.quicksight == null ? "{\"data_sets\": {}, \"dashboard\": null}" : file(coalesce(var.quicksight.description, "../${var.pack}/quicksight.json")))
   data_sets  = local.described.data_sets
 
   # postgres://host:port/database?options

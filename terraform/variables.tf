@@ -28,6 +28,16 @@ variable "region" {
   }
 }
 
+variable "pack" {
+  description = "The folder of the model pack, from the root of the repository: `make deploy` packs it with the functions."
+  type        = string
+
+  validation {
+    condition     = fileexists("../${var.pack}/schema.sql")
+    error_message = "There is no model pack: it has no schema.sql."
+  }
+}
+
 variable "packages" {
   description = "The folder with extract.zip, transform.zip and load.zip, as `make package` leaves them."
   type        = string
@@ -87,13 +97,24 @@ variable "enabled" {
 }
 
 variable "schedule" {
-  description = "How often extract runs."
+  description = "How often extract runs. If that is less often than every five minutes, change silence_minutes too."
   type        = string
   default     = "rate(5 minutes)"
 
   validation {
     condition     = can(regex("^(rate|cron)\\(.+\\)$", var.schedule))
     error_message = "Write rate(...) or cron(...), as EventBridge Scheduler has them."
+  }
+}
+
+variable "silence_minutes" {
+  description = "An alarm is raised when extract has not run to its end for so long: three times as long as its schedule is, or more."
+  type        = number
+  default     = 15
+
+  validation {
+    condition     = var.silence_minutes >= 10 && var.silence_minutes <= 1440
+    error_message = "Silence is noticed after 10 to 1440 minutes."
   }
 }
 
@@ -146,19 +167,24 @@ variable "disk_mb" {
 }
 
 variable "vpc" {
-  description = "The subnets and security groups in which the functions reach the databases, and whether endpoints for S3 and Secrets Manager are made there; null: the databases are reached from outside any VPC."
+  description = "The subnets and security groups in which the functions reach the databases, and which endpoints are made there: s3 (with the route tables that lead to it) and secretsmanager, unless the VPC has them; null: the databases are reached from outside any VPC."
   type = object({
     id                 = string
     subnet_ids         = list(string)
     security_group_ids = list(string)
     route_table_ids    = optional(list(string), [])
-    make_endpoints     = optional(bool, true)
+    endpoints          = optional(set(string), ["s3", "secretsmanager"])
   })
   default = null
 
   validation {
     condition     = var.vpc == null || alltrue([for id in try(concat([var.vpc.id], var.vpc.subnet_ids, var.vpc.security_group_ids, var.vpc.route_table_ids), []) : can(regex("^(vpc|subnet|sg|rtb)-", id))]) && length(try(var.vpc.subnet_ids, [])) > 0 && length(try(var.vpc.security_group_ids, [])) > 0
     error_message = "A VPC has its id (vpc-...), at least one subnet (subnet-...) and one security group (sg-...), and route tables (rtb-...)."
+  }
+
+  validation {
+    condition     = length(setsubtract(try(var.vpc.endpoints, []), ["s3", "secretsmanager"])) == 0 && (!contains(try(var.vpc.endpoints, []), "s3") || length(try(var.vpc.route_table_ids, [])) > 0)
+    error_message = "Endpoints are s3, which needs route_table_ids, and secretsmanager."
   }
 }
 
@@ -229,11 +255,11 @@ variable "batch_mb" {
 }
 
 variable "quicksight" {
-  description = "QuickSight over the warehouse; null: none. The ARN of the secret with the login of a role that may read, the ARNs of the users or groups that may see what is shown, the file that describes data sets and dashboard, and when the data sets are loaded anew (HOURLY, DAILY; null: every look asks the warehouse). docs/deploy.md says what must be there before."
+  description = "QuickSight over the warehouse; null: none. The ARN of the secret with the login of a role that may read, the ARNs of the users or groups that may see what is shown, the file that describes data sets and dashboard (null: quicksight.json of the model pack), and when the data sets are loaded anew (HOURLY, DAILY; null: every look asks the warehouse). docs/deploy.md says what must be there before."
   type = object({
     secret_arn  = string
     viewers     = list(string)
-    description = optional(string, "../models/totesys/quicksight.json")
+    description = optional(string)
     refresh     = optional(string, "HOURLY")
   })
   default = null

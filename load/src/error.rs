@@ -22,6 +22,16 @@ pub enum Error {
         /// The server's words.
         why: String,
     },
+    /// The readers cannot be let in.
+    #[error(
+        "cannot let {readers} read the star tables: {why}\nMake the roles (`blackwater check --grants` prints how), or take them out of warehouse.readers"
+    )]
+    Readers {
+        /// Their names.
+        readers: String,
+        /// The server's words.
+        why: String,
+    },
     /// A view of a history cannot be made.
     #[error("cannot make the view {view}, which shows the newest version of each row: {why}")]
     View {

@@ -403,7 +403,12 @@ impl Load {
                 "GRANT USAGE ON SCHEMA {schema} TO {readers}; GRANT SELECT ON {} TO {readers}",
                 tables.join(", ")
             );
-            transaction.batch_execute(&sql).await.map_err(|error| self.schema_error(&error))?;
+            transaction.batch_execute(&sql).await.map_err(|error| match error.code() {
+                Some(code) if *code == SqlState::UNDEFINED_OBJECT => {
+                    Error::Readers { readers: self.readers.join(", "), why: postgres::explain(&error) }
+                }
+                _ => self.schema_error(&error),
+            })?;
         }
         Ok(())
     }

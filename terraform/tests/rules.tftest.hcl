@@ -15,6 +15,7 @@ variables {
   environment        = "test"
   region             = "eu-west-2"
   packages           = "tests/packages"
+  pack               = "models/totesys"
   source_database    = { url = "postgres://db.example/shop" }
   warehouse_database = { url = "postgres://dw.example/warehouse", readers = ["quicksight"] }
   alert_emails       = ["data@example.com"]
@@ -158,10 +159,10 @@ run "disabled_in_a_vpc" {
   assert {
     condition = (
       aws_vpc_endpoint.secrets[0].security_group_ids == toset([aws_security_group.endpoint[0].id])
-      && tolist(aws_vpc_security_group_ingress_rule.endpoint[*].referenced_security_group_id) == tolist(var.vpc.security_group_ids)
+      && aws_vpc_security_group_ingress_rule.endpoint[0].cidr_ipv4 == data.aws_vpc.functions[0].cidr_block
       && aws_vpc_security_group_ingress_rule.endpoint[0].from_port == 443
     )
-    error_message = "The endpoint lets in the functions alone."
+    error_message = "The endpoint lets in the VPC, by TLS."
   }
 
   assert {
@@ -181,8 +182,13 @@ run "quicksight" {
   command = apply
 
   variables {
-    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"], security_group_ids = ["sg-1"] }
+    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"], security_group_ids = ["sg-1"], endpoints = [] }
     quicksight = { secret_arn = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:reader", viewers = ["arn:aws:quicksight:eu-west-2:123456789012:group/default/analysts"] }
+  }
+
+  assert {
+    condition     = length(aws_vpc_endpoint.s3) + length(aws_vpc_endpoint.secrets) + length(aws_security_group.endpoint) == 0
+    error_message = "A VPC that has endpoints gets no second ones."
   }
 
   assert {
@@ -244,7 +250,7 @@ run "quicksight_in_one_subnet" {
   command = plan
 
   variables {
-    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+    vpc        = { id = "vpc-1", subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"], endpoints = ["secretsmanager"] }
     quicksight = { secret_arn = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:reader", viewers = ["analysts"] }
   }
 
@@ -272,11 +278,13 @@ run "what_is_none" {
     noncurrent_version_days  = 0
     warehouse_database       = { url = "mysql://dw.example/warehouse" }
     vpc                      = { id = "vpc-1", subnet_ids = [], security_group_ids = ["sg-1"] }
+    pack                     = "models/nothing"
+    silence_minutes          = 1
   }
 
   expect_failures = [
     var.name, var.environment, var.region, var.architecture, var.schedule, var.sweep, var.memory_mb, var.timeout_seconds,
     var.disk_mb, var.batch_mb, var.alert_emails, var.kms_key_arn, var.permissions_boundary_arn, var.log_retention_days,
-    var.noncurrent_version_days, var.warehouse_database, var.vpc,
+    var.noncurrent_version_days, var.warehouse_database, var.vpc, var.pack, var.silence_minutes,
   ]
 }

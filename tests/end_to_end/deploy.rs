@@ -8,7 +8,8 @@ async fn a_rollback_moves_the_functions_back_by_one_version_extract_first() {
     let aws = Aws::start(&World::totesys().await, &[]).await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("environments")).unwrap();
-    std::fs::write(folder.path().join("environments/test.tfvars"), "name   = \"shop\" # of the pipeline\n").unwrap();
+    let settings = "name   = \"shop\" # of the pipeline\nregion = \"eu-west-2\"\n";
+    std::fs::write(folder.path().join("environments/test.tfvars"), settings).unwrap();
     aws.command(json!(["release"])).await;
     let (code, text) = aws.script(folder.path(), "rollback", "test").await;
     assert_eq!(code, Some(0), "{text}");

@@ -226,10 +226,12 @@ async fn status_tells_how_far_each_stage_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_may_read_the_star_tables() {
     let world = World::totesys().await;
-    world.warehouse.batch_execute("CREATE ROLE quicksight").await.unwrap();
     let text = std::fs::read_to_string(world.configuration()).unwrap();
     let text = text.replace("[ingestion]", "schema = \"Star\"\nreaders = [\"quicksight\"]\n[ingestion]");
     std::fs::write(world.configuration(), text).unwrap();
+    let without = world.blackwater(&["run"]).await;
+    without.says(1, &["cannot let quicksight read", "does not exist", "check --grants"]);
+    world.warehouse.batch_execute("CREATE ROLE quicksight").await.unwrap();
     world.run().await;
     world.warehouse.batch_execute("SET ROLE quicksight").await.unwrap();
     assert_eq!(world.in_warehouse("SELECT count(*) FROM \"Star\".dim_design").await, Some("20".into()));

@@ -170,7 +170,7 @@ impl Aws {
     /// printed.
     pub async fn script(&self, folder: &Path, script: &str, argument: &str) -> (Option<i32>, String) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for file in [script, "pipeline"] {
+        for file in [script, "setting"] {
             std::fs::copy(root.join("terraform").join(file), folder.join(file)).unwrap();
         }
         let path = format!("{}:{}", root.join("target/tools/moto/bin").display(), std::env::var("PATH").unwrap());
