@@ -1,11 +1,11 @@
 # In a VPC the functions reach S3 and Secrets Manager by endpoints; a NAT gateway would cost more than all the rest.
 
 locals {
-  endpoints = var.vpc == null ? toset([]) : var.vpc.endpoints
+  endpoints = { for name in ["s3", "secretsmanager"] : name => contains(try(var.vpc.endpoints, []), name) ? 1 : 0 }
 }
 
 resource "aws_vpc_endpoint" "s3" {
-  count = contains(local.endpoints, "s3") ? 1 : 0
+  count = local.endpoints.s3
 
   vpc_id            = var.vpc.id
   service_name      = "com.amazonaws.${var.region}.s3"
@@ -14,7 +14,7 @@ resource "aws_vpc_endpoint" "s3" {
 }
 
 resource "aws_vpc_endpoint" "secrets" {
-  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
+  count = local.endpoints.secretsmanager
 
   vpc_id              = var.vpc.id
   service_name        = "com.amazonaws.${var.region}.secretsmanager"
@@ -26,7 +26,7 @@ resource "aws_vpc_endpoint" "secrets" {
 
 # It answers for the whole VPC, so it lets the whole VPC in; who may read which secret is for IAM to say.
 resource "aws_security_group" "endpoint" {
-  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
+  count = local.endpoints.secretsmanager
 
   name        = "${local.prefix}-secrets"
   description = "Blackwater: the way to Secrets Manager"
@@ -34,13 +34,13 @@ resource "aws_security_group" "endpoint" {
 }
 
 data "aws_vpc" "functions" {
-  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
+  count = local.endpoints.secretsmanager
 
   id = var.vpc.id
 }
 
 resource "aws_vpc_security_group_ingress_rule" "endpoint" {
-  count = contains(local.endpoints, "secretsmanager") ? 1 : 0
+  count = local.endpoints.secretsmanager
 
   security_group_id = aws_security_group.endpoint[0].id
   cidr_ipv4         = data.aws_vpc.functions[0].cidr_block

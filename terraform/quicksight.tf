@@ -5,6 +5,10 @@ locals {
   described  = jsondecode(var.quicksight == null ? "{\"data_sets\": {}, \"dashboard\": null}" : file(coalesce(var.quicksight.description, "../${var.pack}/quicksight.json")))
   data_sets  = local.described.data_sets
 
+  # Into the VPC, if the warehouse is in one.
+  connections = var.vpc == null ? 0 : length(local.quicksight)
+  of_ec2      = "arn:${data.aws_partition.current.partition}:ec2:${var.region}:${data.aws_caller_identity.current.account_id}"
+
   # postgres://host:port/database?options
   warehouse = try(regex("^postgres://(?P<host>[^:/?]+)(?::(?P<port>[0-9]+))?/(?P<database>[^/?]+)", var.warehouse_database.url), null)
 
@@ -118,7 +122,7 @@ resource "aws_quicksight_refresh_schedule" "all" {
 
 # QuickSight's own interfaces in the VPC: the warehouse has no public address.
 resource "aws_quicksight_vpc_connection" "warehouse" {
-  count = var.vpc == null ? 0 : length(local.quicksight)
+  count = local.connections
 
   vpc_connection_id  = local.prefix
   name               = local.prefix
@@ -130,7 +134,7 @@ resource "aws_quicksight_vpc_connection" "warehouse" {
 }
 
 resource "aws_iam_role" "quicksight" {
-  count = var.vpc == null ? 0 : length(local.quicksight)
+  count = local.connections
 
   name                 = "${local.prefix}-quicksight"
   assume_role_policy   = data.aws_iam_policy_document.assume["quicksight"].json
@@ -138,7 +142,7 @@ resource "aws_iam_role" "quicksight" {
 }
 
 resource "aws_iam_role_policy" "quicksight" {
-  count = var.vpc == null ? 0 : length(local.quicksight)
+  count = local.connections
 
   name   = "interfaces"
   role   = aws_iam_role.quicksight[0].id
@@ -147,15 +151,15 @@ resource "aws_iam_role_policy" "quicksight" {
 
 # https://docs.aws.amazon.com/quicksight/latest/user/vpc-creating-a-connection-in-quicksight.html
 data "aws_iam_policy_document" "quicksight" {
-  count = var.vpc == null ? 0 : length(local.quicksight)
+  count = local.connections
 
   statement {
     sid     = "Interfaces"
     actions = ["ec2:CreateNetworkInterface", "ec2:ModifyNetworkInterfaceAttribute", "ec2:DeleteNetworkInterface"]
     resources = concat(
-      ["arn:${data.aws_partition.current.partition}:ec2:${var.region}:${data.aws_caller_identity.current.account_id}:network-interface/*"],
-      [for subnet in var.vpc.subnet_ids : "arn:${data.aws_partition.current.partition}:ec2:${var.region}:${data.aws_caller_identity.current.account_id}:subnet/${subnet}"],
-      [for group in var.vpc.security_group_ids : "arn:${data.aws_partition.current.partition}:ec2:${var.region}:${data.aws_caller_identity.current.account_id}:security-group/${group}"],
+      ["${local.of_ec2}:network-interface/*"],
+      [for subnet in var.vpc.subnet_ids : "${local.of_ec2}:subnet/${subnet}"],
+      [for group in var.vpc.security_group_ids : "${local.of_ec2}:security-group/${group}"],
     )
   }
 

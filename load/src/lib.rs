@@ -15,10 +15,9 @@ mod verify;
 mod view;
 
 use std::sync::atomic::AtomicU32;
-use std::time::{Duration, Instant};
 
 use blackwater_shared::config::Config;
-use blackwater_shared::deadline::Deadline;
+use blackwater_shared::deadline::{Deadline, Pace};
 use blackwater_shared::log::{self, Applied, Log};
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
@@ -191,13 +190,12 @@ impl Load {
             self.same_log(newest).await?;
         }
         report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
-        let (half, mut longest) = (deadline.halfway(), Duration::ZERO);
+        let mut pace = Pace::towards(deadline);
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
-            report.more = !half.allows(longest);
+            report.more = !pace.begins();
             if report.more {
                 break;
             }
-            let began = Instant::now();
             ledger::prepare(&mut client).await?;
             if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
                 self.analyze(&client, &batch).await;
@@ -205,7 +203,6 @@ impl Load {
             }
             newest = self.newest(&client).await?;
             report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
-            longest = longest.max(began.elapsed());
         }
         self.leave_word(newest.as_ref()).await?;
         if let Some(newest) = newest {

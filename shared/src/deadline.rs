@@ -37,3 +37,27 @@ impl Deadline {
         Self(self.left().map(|left| Instant::now() + left / 2))
     }
 }
+
+/// Pieces of work, one after another, of which none begins in the second half of the time, or when it would not end in
+/// the first half if it took twice as long as the longest so far.
+#[derive(Debug)]
+pub struct Pace {
+    half: Deadline,
+    longest: Duration,
+    began: Option<Instant>,
+}
+
+impl Pace {
+    /// Towards this deadline.
+    #[must_use]
+    pub fn towards(deadline: Deadline) -> Self {
+        Self { half: deadline.halfway(), longest: Duration::ZERO, began: None }
+    }
+
+    /// Whether there is time for the next piece, which begins now.
+    pub fn begins(&mut self) -> bool {
+        let last = self.began.replace(Instant::now());
+        self.longest = last.map_or(self.longest, |began| self.longest.max(began.elapsed()));
+        self.half.allows(self.longest)
+    }
+}

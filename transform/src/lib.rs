@@ -10,10 +10,9 @@ mod star;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use blackwater_shared::PROGRAM;
-use blackwater_shared::deadline::Deadline;
+use blackwater_shared::deadline::{Deadline, Pace};
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{
@@ -144,15 +143,13 @@ impl Transform {
         }
         let made: BTreeSet<_> = self.processed.after(applied, usize::MAX).await?.into_iter().collect();
         let mut report = Report::default();
-        let (half, mut longest) = (deadline.halfway(), Duration::ZERO);
+        let mut pace = Pace::towards(deadline);
         for batch in (applied + 1..=newest).filter(|batch| !made.contains(batch)) {
-            report.more = !half.allows(longest);
+            report.more = !pace.begins();
             if report.more {
                 break;
             }
-            let began = Instant::now();
             report.batches.push(self.batch(batch).await?);
-            longest = longest.max(began.elapsed());
         }
         Ok(report)
     }
