@@ -23,7 +23,7 @@ use blackwater_shared::deadline::Deadline;
 use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, Table};
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::Database;
+use blackwater_shared::postgres::{Database, Kind};
 use blackwater_shared::store::{Object, Store};
 use blackwater_shared::{PROGRAM, in_parts, postgres};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -212,7 +212,7 @@ impl Extract {
         let attempt = async || self.attempt(request, bytes, deadline).await;
         let done = postgres::retry(attempt, |error| error.is_transient() && deadline.allows(LEAST)).await;
         done.map_err(|error| match error {
-            Error::Postgres(postgres::Error::Query { doing, cancelled: true, .. }) if deadline.left().is_some() => {
+            Error::Postgres(postgres::Error { kind: Kind::Cancelled, doing, .. }) if deadline.left().is_some() => {
                 Error::Late { doing }
             }
             error => error,

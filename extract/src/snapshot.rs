@@ -2,12 +2,11 @@
 //! look empty in it, and shared by all connections that read.
 
 use blackwater_shared::manifest::Server;
-use blackwater_shared::postgres::{Doing, qualified};
+use blackwater_shared::postgres::{Doing, Kind, qualified};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use futures_util::future::try_join_all;
 use tokio_postgres::IsolationLevel;
-use tokio_postgres::error::SqlState;
 
 use crate::error::Error;
 
@@ -92,9 +91,10 @@ async fn lock<'a>(
 ) -> Result<Option<Transaction<'a>>, Error> {
     let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
     let names = names.join(", ");
-    match transaction.batch_execute(&format!("{SESSION}; LOCK TABLE {names} IN ACCESS SHARE MODE")).await {
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
-        done => Ok(done.doing(format!("lock {names} at the source")).map(|()| Some(transaction))?),
+    let locked = transaction.batch_execute(&format!("{SESSION}; LOCK TABLE {names} IN ACCESS SHARE MODE")).await;
+    match locked.doing(format!("lock {names} at the source")) {
+        Err(error) if error.kind == Kind::LockNotAvailable => Ok(None),
+        done => Ok(done.map(|()| Some(transaction))?),
     }
 }
 

@@ -135,7 +135,7 @@ impl<E: std::error::Error> Failure<E> {
     }
 }
 
-/// The names of the variants of an error, as `Postgres.Connect`, from how it is printed for debugging.
+/// The names of the variants of an error, as `Postgres.Login`, from how it is printed for debugging.
 fn type_name(debug: &str) -> String {
     let names = debug.split('(').map(|part| {
         let end = part.find(|c: char| !c.is_alphanumeric()).unwrap_or(part.len());
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn an_error_has_a_name_that_stays() {
-        assert_eq!(type_name("Postgres(Connect { database: \"a (b)\" })"), "Postgres.Connect");
+        assert_eq!(type_name("Postgres(Login { \"cannot connect to a (b)\" })"), "Postgres.Login");
         assert_eq!(type_name("Log(Store(NoBucket { bucket: \"x\" }))"), "Log.Store.NoBucket");
         assert_eq!(type_name("TooOld { version: 12 }"), "TooOld");
     }

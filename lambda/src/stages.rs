@@ -5,7 +5,7 @@ use blackwater_load::Load;
 use blackwater_shared::config::Config;
 use blackwater_shared::deadline::Deadline;
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres;
+use blackwater_shared::postgres::{self, Kind};
 use blackwater_shared::store::Store;
 use blackwater_transform::Transform;
 use serde::Serialize;
@@ -54,7 +54,7 @@ impl Stage for Extract {
     }
 
     fn is_of_login(error: &Self::Error) -> bool {
-        matches!(error, Self::Error::Postgres(error) if error.is_of_login())
+        matches!(error, Self::Error::Postgres(error) if error.kind == Kind::Login)
     }
 
     fn metrics(reports: &Self::Report) -> Vec<Metric> {
@@ -107,7 +107,7 @@ impl Stage for Load {
     }
 
     fn is_of_login(error: &Self::Error) -> bool {
-        matches!(error, Self::Error::Postgres(error) if error.is_of_login())
+        matches!(error, Self::Error::Postgres(error) if error.kind == Kind::Login)
     }
 
     fn metrics(report: &Self::Report) -> Vec<Metric> {

@@ -207,7 +207,7 @@ async fn a_rotated_secret_is_fetched_again_when_the_login_fails() {
     change(&world, "two").await;
     // Rotated at the database, and not yet in the secret.
     let error = aws.schedule("extract").await.unwrap_err();
-    assert_eq!(error["errorType"], "Postgres.Connect", "{error}");
+    assert_eq!(error["errorType"], "Postgres.Login", "{error}");
     put("s3cret").await;
     assert_eq!(aws.schedule("extract").await.unwrap()[0]["batch"], 2);
     let lines = aws.end("extract").await;

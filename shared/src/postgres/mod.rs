@@ -1,0 +1,14 @@
+//! The one connector to Postgres.
+
+mod address;
+mod error;
+mod pool;
+mod quote;
+mod retry;
+mod tls;
+
+pub use address::Address;
+pub use error::{Doing, Error, Kind, explain};
+pub use pool::Database;
+pub use quote::{ident, idents, literal, qualified};
+pub use retry::retry;
