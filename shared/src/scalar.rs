@@ -87,6 +87,7 @@ impl Type {
     }
 }
 
+/// As `format_type` prints it, so that a manifest speaks of types as Postgres does.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
@@ -98,9 +99,9 @@ impl fmt::Display for Type {
             Self::Boolean => "boolean",
             Self::Text => "text",
             Self::Date => "date",
-            Self::Time => "time",
-            Self::Timestamp => "timestamp",
-            Self::TimestampTz => "timestamptz",
+            Self::Time => "time without time zone",
+            Self::Timestamp => "timestamp without time zone",
+            Self::TimestampTz => "timestamp with time zone",
             Self::Other(kind) | Self::Opaque(kind) => kind,
         };
         f.write_str(name)

@@ -49,7 +49,7 @@ async fn whatever_the_warehouse_refuses_is_set_aside_alone() {
             "timestamp",
             "'2024-01-01'",
             "'infinity'",
-            "t.v: \"infinity\" is a timestamp that cannot be kept exactly",
+            "t.v: \"infinity\" is a timestamp without time zone that cannot be kept exactly",
         ),
         (
             "date",
