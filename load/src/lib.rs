@@ -11,6 +11,9 @@ mod error;
 mod ledger;
 mod quarantine;
 mod star;
+#[cfg(test)]
+#[path = "schema/statements.rs"]
+mod statements;
 mod verify;
 mod view;
 
