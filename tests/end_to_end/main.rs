@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod check;
+mod connections;
 mod cutting;
 mod definitions;
 mod deletions;

@@ -60,3 +60,21 @@ async fn the_authority_and_the_name_are_verified() {
     assert_eq!(run_with(&world, "127.0.0.1", "?sslmode=require").await, None);
     world.agree().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_refused_is_not_tried_again() {
+    let world = World::totesys().await;
+    with_certificate(&world).await;
+    let extract = async |port: u16| {
+        let source = format!("postgres://postgres@localhost:{port}/source");
+        world.configure(&source, &world.server.url("warehouse"), "directory = \"buckets\"");
+        world.blackwater(&["extract", "-v"]).await
+    };
+    let refused = extract(world.server.port()).await;
+    refused.says(1, &["UnknownIssuer"]);
+    assert!(!refused.stderr.contains("trying again"), "{refused:?}");
+    // A server that is not there may come.
+    let nobody = extract(1).await;
+    nobody.says(1, &["source.url"]);
+    assert!(nobody.stderr.contains("trying again"), "{nobody:?}");
+}
