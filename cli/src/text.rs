@@ -94,6 +94,9 @@ pub(crate) fn transform(report: &blackwater_transform::Report) -> String {
 }
 
 pub(crate) fn load(report: &blackwater_load::Report) -> String {
+    if report.batches.is_empty() && report.yielded {
+        return "load: another load is at work, and applies what is missing\n".into();
+    }
     if report.batches.is_empty() {
         return match report.applied {
             0 => "load: there is no batch yet\n".into(),

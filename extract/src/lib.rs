@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 
 use blackwater_shared::config::Config;
 use blackwater_shared::deadline::Deadline;
-use blackwater_shared::log::{self, Applied, Commit, Log};
+use blackwater_shared::log::{Applied, Commit, Log};
 use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, Table};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{Database, Kind};
 use blackwater_shared::store::{Object, Store};
 use blackwater_shared::{PROGRAM, in_parts, postgres};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
 use serde::Serialize;
@@ -37,7 +37,7 @@ use closure::Closure;
 pub use error::Error;
 use plan::{Continuity, Reading};
 use read::{Destination, Look, SEEN, Source};
-use snapshot::bounds;
+use snapshot::{SESSION, bounds};
 pub use verify::Pieces;
 
 /// A log that says nothing for a day says that it is alive.
@@ -149,7 +149,7 @@ impl Extract {
     /// If there are no certificates to verify the source with.
     pub fn new(config: &Config, pack: Pack, ingestion: Store, processed: Store) -> Result<Self, postgres::Error> {
         Ok(Self {
-            source: config.source.address.pool("blackwater extract", config.limits.connections)?,
+            source: config.source.address.pool(config.limits.connections, SESSION)?,
             schema: config.source.schema.clone(),
             exclude: config.source.exclude.clone(),
             connections: config.limits.connections,
@@ -239,16 +239,14 @@ impl Extract {
             Some(newest) => newest.head.log == applied.log,
             None => true,
         });
-        if let Some(applied) = applied.as_ref().filter(|applied| applied.batch > number) {
-            let bucket = self.log.store().bucket().to_owned();
-            return Err(log::Error::Shorter { bucket, newest: number, applied: applied.batch }.into());
-        }
+        let last_applied = applied.as_ref().map_or(0, |applied| applied.batch);
+        self.log.reaches(number, last_applied)?;
         let mut report = Report {
             outcome: Outcome::GaveWay,
             batch: None,
             notices: Vec::new(),
             tables: Vec::new(),
-            lag_seconds: self.lag(number, newest.as_ref(), applied.as_ref()).await?,
+            lag_seconds: self.log.lag(number, last_applied).await?,
             held_seconds: 0,
             more: false,
         };
@@ -402,32 +400,21 @@ impl Extract {
         Closure { sources, looks, models: self.pack.models.values().collect() }
     }
 
-    /// The age of the oldest batch that is not applied, as far as load has left word. `number` is that of the newest.
-    async fn lag(&self, number: u64, newest: Option<&Extracted>, applied: Option<&Applied>) -> Result<u64, Error> {
-        let first = applied.map_or(0, |applied| applied.batch) + 1;
-        let at = match newest {
-            Some(newest) if first == number => Some(newest.head.at),
-            Some(_) if first < number => self.log.read::<Extracted>(first).await?.map(|manifest| manifest.head.at),
-            _ => None,
-        };
-        Ok(at.map_or(0, age))
-    }
-
     /// The age of the first batch in whose snapshot the transaction `xmin`, which is open now, had begun; 0 if there is
     /// none. (Others' times in pg_stat_activity are not for every role to see.)
     async fn held(&self, newest: Option<&Extracted>, xmin: u64) -> Result<u64, Error> {
         let had_begun = |manifest: &Extracted| bounds(&manifest.source.snapshot).is_some_and(|(_, xmax)| xmax > xmin);
         let Some(newest) = newest.filter(|newest| had_begun(newest)) else { return Ok(0) };
-        let (mut before, mut first, mut at) = (0, newest.head.batch, newest.head.at);
+        let (mut before, mut first, mut age) = (0, newest.head.batch, newest.head.age());
         while first - before > 1 {
             let middle = before + (first - before) / 2;
             let manifest: Option<Extracted> = self.log.read(middle).await?;
             match manifest.filter(|manifest| manifest.source.system == newest.source.system) {
-                Some(manifest) if had_begun(&manifest) => (first, at) = (middle, manifest.head.at),
+                Some(manifest) if had_begun(&manifest) => (first, age) = (middle, manifest.head.age()),
                 _ => before = middle,
             }
         }
-        Ok(age(at))
+        Ok(age)
     }
 
     /// The tables as a run reads them.
@@ -466,10 +453,6 @@ impl Extract {
         }
         Ok(states)
     }
-}
-
-fn age(at: DateTime<Utc>) -> u64 {
-    (Utc::now() - at).num_seconds().max(0) as u64
 }
 
 /// Whether a batch has something to say that the newest has not: rows, keys, how far a table is read, one

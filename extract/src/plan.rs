@@ -1,8 +1,9 @@
 //! What a run reads of each table: what changed since the table's marker, and what the log does not
 //! hold of it yet, as much as fits a batch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use blackwater_shared::foreign_keys;
 use blackwater_shared::manifest::{self, Extracted, Server};
 use blackwater_shared::pack::Pack;
 
@@ -181,7 +182,7 @@ fn since(known: Option<&manifest::Table>, table: &Table, now: &Server) -> Result
 /// read. Tables that others refer to come first.
 pub(crate) fn cut(readings: &mut BTreeMap<String, Reading>, tables: &BTreeMap<String, Table>, mut bytes: u64) {
     let mut begun = false;
-    for name in in_order(tables) {
+    for name in by_reference(tables) {
         let Some(reading) = readings.get_mut(name) else { continue };
         for part in &mut reading.unread {
             let size = tables[name].sizes.get(&part.heap).copied().unwrap_or_default();
@@ -207,18 +208,13 @@ pub(crate) fn begin_again(
     }
 }
 
-/// The tables, those first that others refer to; of those that refer to each other the first by name.
-fn in_order(tables: &BTreeMap<String, Table>) -> Vec<&String> {
-    let mut left: BTreeSet<_> = tables.keys().collect();
-    let mut order = Vec::new();
-    while let Some(first) = left.first().copied() {
-        let is_free =
-            |name: &&&String| !tables[**name].references.iter().any(|other| other != **name && left.contains(other));
-        let next = left.iter().find(is_free).copied().unwrap_or(first);
-        left.remove(next);
-        order.push(next);
+/// The tables, those first that others refer to.
+fn by_reference(tables: &BTreeMap<String, Table>) -> Vec<&str> {
+    let mut references = BTreeMap::new();
+    for (name, table) in tables {
+        references.insert(name.as_str(), table.references.iter().map(String::as_str).collect());
     }
-    order
+    foreign_keys::groups(&references).concat()
 }
 
 #[cfg(test)]

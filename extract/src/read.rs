@@ -3,7 +3,7 @@
 
 use blackwater_shared::deadline::Deadline;
 use blackwater_shared::manifest;
-use blackwater_shared::postgres::{Doing, idents, qualified};
+use blackwater_shared::postgres::{Doing, csv_field, idents, qualified};
 use blackwater_shared::progress::progress;
 use blackwater_shared::store::{Object, Store, data_key};
 use deadpool_postgres::Transaction;
@@ -59,7 +59,7 @@ impl Query {
 
     /// The header for them.
     pub(crate) fn header(&self) -> String {
-        let quoted: Vec<_> = self.names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+        let quoted: Vec<_> = self.names.iter().map(|name| csv_field(name)).collect();
         quoted.join(",") + "\n"
     }
 }

@@ -1,8 +1,10 @@
 //! The one snapshot of a run: opened after every heap is locked, so that no DDL can make a table
 //! look empty in it, and shared by all connections that read.
 
+use std::time::Duration;
+
 use blackwater_shared::manifest::Server;
-use blackwater_shared::postgres::{Doing, Kind, qualified};
+use blackwater_shared::postgres::{Doing, Kind, Session, qualified};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use futures_util::future::try_join_all;
@@ -10,11 +12,18 @@ use tokio_postgres::IsolationLevel;
 
 use crate::error::Error;
 
-/// How values are printed, and how long a session may wait or be idle.
-const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
-    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; \
-    SET LOCAL row_security = off; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = 0; \
-    SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL search_path = pg_catalog";
+/// What is particular to the sessions at the source. Compiling a statement takes longer than it saves, and a row that a
+/// policy hides is an error.
+const SETTINGS: &[(&str, &str)] = &[("jit", "off"), ("row_security", "off")];
+
+/// Sessions that give way to whoever wants a lock, and wait for this program as long as it takes.
+pub(crate) const SESSION: Session = Session {
+    application: "blackwater extract",
+    lock_timeout: Duration::from_secs(5),
+    statement_timeout: Duration::ZERO,
+    idle_timeout: Duration::ZERO,
+    more: SETTINGS,
+};
 
 /// The position in the write-ahead log, in bytes.
 const WAL: &str =
@@ -82,8 +91,7 @@ pub(crate) async fn open<'a>(
     Ok(Some(Snapshot { transaction, readers, server, at: row.get("at"), wal_before: wal_before as u64 }))
 }
 
-/// Locks the tables and everything under them; `None` if that takes too long. Neither SET nor LOCK
-/// takes a snapshot.
+/// Locks the tables and everything under them; `None` if that takes too long. LOCK takes no snapshot.
 async fn lock<'a>(
     transaction: Transaction<'a>,
     schema: &str,
@@ -91,7 +99,7 @@ async fn lock<'a>(
 ) -> Result<Option<Transaction<'a>>, Error> {
     let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
     let names = names.join(", ");
-    let locked = transaction.batch_execute(&format!("{SESSION}; LOCK TABLE {names} IN ACCESS SHARE MODE")).await;
+    let locked = transaction.batch_execute(&format!("LOCK TABLE {names} IN ACCESS SHARE MODE")).await;
     match locked.doing(format!("lock {names} at the source")) {
         Err(error) if error.kind == Kind::LockNotAvailable => Ok(None),
         done => Ok(done.map(|()| Some(transaction))?),

@@ -2,83 +2,104 @@
 //! keys, and the keys are asked for when counts differ: those that the warehouse holds are a superset
 //! of the source's, so equal counts mean equal sets.
 
-use blackwater_shared::postgres::{Doing, ident, literal};
+use std::collections::BTreeSet;
 
-use crate::catalogue::{Column, DELETED_AT};
+use blackwater_shared::postgres::{ident, literal};
+
+use crate::catalogue::Column;
 use crate::error::Error;
-use crate::star::{Stage, Target};
+use crate::quarantine;
+use crate::reject::rows;
+use crate::reject::rows::Range;
+use crate::staging::Content;
+use crate::target::Target;
+use crate::warehouse::Warehouse;
+use crate::write;
 
-impl Target<'_> {
-    /// Marks the rows of the star table as deleted whose key is in `keys`, or is not: their number.
-    async fn mark(&self, keys: &Stage<'_>, are_in: bool) -> Result<u64, Error> {
-        if !self.star.marks_deletions() {
-            return Ok(0);
-        }
-        let exists = if are_in { "EXISTS" } else { "NOT EXISTS" };
-        let key = |column: &Column| format!("t.{}", ident(&column.name));
-        let newest = self.is_newest().map(|condition| format!("FROM blackwater.version v WHERE {condition} AND"));
-        let sql = format!(
-            "UPDATE {star} s SET {DELETED_AT} = $1 {newest} s.{DELETED_AT} IS NULL
-             AND {exists} (SELECT FROM {keys} t WHERE {same})",
-            star = self.quoted,
-            newest = newest.as_deref().unwrap_or("WHERE"),
-            keys = keys.typed(),
-            same = self.has_key(key, key),
-        );
-        let marked = self.batch.transaction.execute(&sql, &[&self.batch.at]).await;
-        Ok(marked.doing(self.doing("mark the deleted rows of"))?)
-    }
+/// What was marked as deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deleted {
+    pub(crate) rows: u64,
+    /// The rows that the star table does not let be marked, and why the first of them.
+    pub(crate) refused: Option<(usize, String)>,
+}
 
-    /// Takes out of the star table what its model no longer lets through: the number of rows.
-    pub(crate) async fn filter(&self, filtered: &Stage<'_>) -> Result<u64, Error> {
-        let (batch, doing) = (self.batch, || self.doing("note what is not let through into"));
-        let marked = self.mark(filtered, true).await?;
-        let (typed, key) = (filtered.typed(), self.key_of("t"));
-        for sql in [
-            format!(
-                "DELETE FROM blackwater.quarantine q USING {typed} t
-                 WHERE q.star_schema = $1 AND q.star_table = $2 AND q.key = {key}"
-            ),
-            format!(
-                "INSERT INTO blackwater.filtered (star_schema, star_table, key) SELECT $1, $2, {key} FROM {typed} t
-                 ON CONFLICT DO NOTHING"
-            ),
-        ] {
-            batch.transaction.execute(&sql, &[&batch.schema, &self.name]).await.doing(doing())?;
-        }
-        Ok(marked)
+/// Takes out of a star table what the batch says is gone: what its model no longer lets through, and what is not among the
+/// source's keys.
+pub(crate) async fn delete(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<Deleted, Error> {
+    let mut deleted = Deleted::default();
+    if !target.table.filtered.is_empty() {
+        let doing = || warehouse.doing("note what is not let through into", target);
+        deleted = mark(warehouse, target, Content::Filtered, true).await?;
+        warehouse.execute(doing(), &quarantine::sql::delete_filtered(target), &[]).await?;
+        warehouse.execute(doing(), &quarantine::sql::filter(target), &[]).await?;
     }
+    if target.table.keys.is_some() {
+        let doing = || warehouse.doing("compare the keys of", target);
+        let is_gone = quarantine::sql::is_gone(target);
+        warehouse.execute(doing(), &quarantine::sql::delete_entries(&is_gone), &[]).await?;
+        warehouse.execute(doing(), &format!("DELETE FROM blackwater.filtered q {is_gone}"), &[]).await?;
+        let gone = mark(warehouse, target, Content::Keys, false).await?;
+        deleted = Deleted { rows: deleted.rows + gone.rows, refused: deleted.refused.or(gone.refused) };
+    }
+    Ok(deleted)
+}
 
-    /// Marks as deleted what is not among the source's `keys`: the number of rows.
-    pub(crate) async fn delete_all_but(&self, keys: &Stage<'_>) -> Result<u64, Error> {
-        let batch = self.batch;
-        for table in ["quarantine", "filtered"] {
-            let sql = format!(
-                "DELETE FROM blackwater.{table} q WHERE q.star_schema = $1 AND q.star_table = $2
-                 AND NOT EXISTS (SELECT FROM {} t WHERE {} = q.key)",
-                keys.typed(),
-                self.key_of("t"),
-            );
-            let gone = batch.transaction.execute(&sql, &[&batch.schema, &self.name]).await;
-            gone.doing(self.doing("compare the keys of"))?;
-        }
-        self.mark(keys, false).await
+/// Marks the rows of the star table as deleted whose key is among the staged ones, or is not.
+async fn mark(
+    warehouse: &Warehouse<'_>,
+    target: &Target<'_>,
+    content: Content,
+    are_in: bool,
+) -> Result<Deleted, Error> {
+    if !target.star.marks_deletions() {
+        return Ok(Deleted::default());
     }
+    let doing = || warehouse.doing("mark the deleted rows of", target);
+    warehouse.run(doing(), "DELETE FROM pg_temp.action").await?;
+    let planned = warehouse.execute(doing(), &write::plan_deletions(target, content, are_in), &[]).await?;
+    if planned == 0 {
+        return Ok(Deleted::default());
+    }
+    let statement = write::delete(target, warehouse.at);
+    warehouse.use_own_names().await?;
+    let rejected = match rows::write_all(warehouse, target, &statement, Range::all(planned), true).await? {
+        None => Vec::new(),
+        Some(_) => rows::write_what_fits(warehouse, target, &statement, planned, &BTreeSet::new()).await?,
+    };
+    warehouse.use_builtin_names().await?;
+    let refused = rejected.first().map(|first| (rejected.len(), first.reason.clone()));
+    Ok(Deleted { rows: planned - rejected.len() as u64, refused })
+}
 
-    /// The query for the number of source rows that the warehouse knows of: in the star table, in quarantine,
-    /// and those that the model does not let through. `None` if deletions cannot be marked.
-    pub(crate) fn held(&self) -> Option<String> {
-        if !self.star.marks_deletions() {
-            return None;
-        }
-        let live = self.live();
-        let value = |column: &Column| format!("q.key->>{}", literal(&column.name));
-        let equal = self.has_key(value, |column| format!("({})::{}", value(column), column.compared_kind()));
-        let of_table = format!("star_schema = {} AND star_table = {}", literal(self.batch.schema), literal(self.name));
-        Some(format!(
-            "SELECT (SELECT count(*) FROM {live}) + (SELECT count(*) FROM blackwater.filtered WHERE {of_table}) + (
-                 SELECT count(DISTINCT q.key) FROM blackwater.quarantine q
-                 WHERE {of_table} AND NOT EXISTS (SELECT FROM {live} AND {equal}))",
-        ))
+/// The query for the number of source rows that the warehouse knows of: in the star table, in quarantine,
+/// and those that the model does not let through. `None` if deletions cannot be marked.
+pub(crate) fn known_keys(target: &Target<'_>) -> Option<String> {
+    if !target.star.marks_deletions() {
+        return None;
     }
+    let live = target.live();
+    let value = |column: &Column| format!("q.key->>{}", literal(&column.name));
+    let equal = target.has_key(value, |column| format!("({})::{}", value(column), column.compared()));
+    let of_table = target.of_table("q");
+    Some(format!(
+        "SELECT (SELECT count(*) FROM {live}) + (SELECT count(*) FROM blackwater.filtered q WHERE {of_table}) + (
+             SELECT count(DISTINCT q.key) FROM blackwater.quarantine q
+             WHERE {of_table} AND NOT EXISTS (SELECT FROM {live} AND {equal}))",
+    ))
+}
+
+/// The query for the keys of the rows of a history that are no version of any batch, as arrays of text.
+pub(crate) fn unknown_versions(target: &Target<'_>, record: &str) -> String {
+    let key: Vec<_> = target.key.iter().map(|column| column.key_text(&format!("s.{}", ident(&column.name)))).collect();
+    format!(
+        "SELECT ARRAY[{key}]::text[] AS key FROM {star} s WHERE NOT EXISTS (
+             SELECT FROM blackwater.version v
+             WHERE v.star_schema = {schema} AND v.star_table = {table} AND v.record = s.{record})",
+        key = key.join(", "),
+        star = target.quoted,
+        schema = literal(target.schema),
+        table = literal(target.name),
+        record = ident(record),
+    )
 }

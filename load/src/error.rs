@@ -1,6 +1,4 @@
-use std::path::PathBuf;
-
-use blackwater_shared::{log, postgres, store};
+use blackwater_shared::{log, postgres, store, temporary};
 
 /// Why a run of load failed. A batch is applied whole or not at all, and tried again by the next run.
 #[derive(Debug, thiserror::Error)]
@@ -15,11 +13,13 @@ pub enum Error {
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
     /// `schema.sql` cannot be applied.
-    #[error("cannot apply the pack's schema.sql to schema {schema} of the warehouse: {why}")]
+    #[error("cannot apply the pack's schema.sql{} to schema {schema} of the warehouse: {why}", .line.map(|line| format!(":{line}")).unwrap_or_default())]
     Schema {
         /// The schema.
         schema: String,
-        /// The server's words.
+        /// The line at which the statement begins that failed or is refused.
+        line: Option<usize>,
+        /// The server's words, and what to do.
         why: String,
     },
     /// The readers cannot be let in.
@@ -50,12 +50,12 @@ pub enum Error {
         /// What does not fit, and what to do.
         why: String,
     },
-    /// The warehouse's own tables were made by a newer version.
+    /// The warehouse's own tables have another format.
     #[error(
-        "the tables of schema blackwater in the warehouse have format {found}, which this version ({}) does not know\nInstall the newer version",
+        "the tables of schema blackwater in the warehouse have format {found}, which this version ({}) does not know\nInstall the version that made them, or drop the schema and the star tables to load them anew",
         blackwater_shared::PROGRAM
     )]
-    Newer {
+    Format {
         /// Their format.
         found: i32,
     },
@@ -69,19 +69,28 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// A temporary file failed.
-    #[error("cannot use the temporary file {}: {why}\nTMPDIR names the folder for them", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        why: std::io::Error,
+    /// The time was not enough.
+    #[error(
+        "could not {doing} before the run's deadline\nNothing is lost. Give the function more time, or apply the batch with `blackwater load` from a machine without a deadline"
+    )]
+    Late {
+        /// What was being done.
+        doing: String,
     },
+    /// A temporary file failed.
+    #[error(transparent)]
+    File(#[from] temporary::Error),
 }
 
 impl Error {
     /// Whether the same may succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Postgres(error) if error.is_transient())
+    }
+
+    /// Whether a statement failed for what may be a row's fault.
+    pub(crate) fn may_be_a_rows_fault(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.db().is_some_and(|error| crate::reject::rows::may_be_a_rows_fault(error.code().code()))
     }
 }

@@ -1,8 +1,10 @@
 //! Blackwater's own tables in the warehouse. The ledger says which batches of which log are in which
-//! star schema; `version`, which batch brought each version of a history. They are in the warehouse, so that a batch and the note that it is applied are one transaction.
+//! star schema; `version`, which batch brought each version of a history. They are in the warehouse, so that a batch and its
+//! line in the ledger are one transaction.
 
 use std::collections::BTreeMap;
 
+use blackwater_shared::log::{self, Log};
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::postgres::Doing;
 use chrono::{DateTime, Utc};
@@ -11,16 +13,16 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
+use crate::Counts;
 use crate::error::Error;
-use crate::{Counts, SESSION};
 
 /// The format of Blackwater's own tables in the warehouse.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
 
 const TABLES: &str = "
     CREATE TABLE blackwater.format (version integer NOT NULL);
     COMMENT ON TABLE blackwater.format IS 'The format of the tables in this schema';
-    INSERT INTO blackwater.format VALUES (1);
+    INSERT INTO blackwater.format VALUES (2);
     CREATE TABLE blackwater.ledger (
         star_schema    text        NOT NULL,
         batch          bigint      NOT NULL,
@@ -38,10 +40,16 @@ const TABLES: &str = "
         rows_released  bigint      NOT NULL,
         rows_quarantined bigint    NOT NULL,
         wanted         text[]      NOT NULL,
-        agreed         jsonb       NOT NULL,
+        verified_counts jsonb      NOT NULL,
         PRIMARY KEY (star_schema, batch)
     );
     COMMENT ON TABLE blackwater.ledger IS 'The batches that are applied to each star schema';
+    CREATE TABLE blackwater.schema_file (
+        star_schema text        PRIMARY KEY,
+        hash        text        NOT NULL,
+        applied_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+    );
+    COMMENT ON TABLE blackwater.schema_file IS 'The schema.sql that was applied to each star schema';
     CREATE TABLE blackwater.version (
         star_schema text   NOT NULL,
         star_table  text   NOT NULL,
@@ -52,20 +60,35 @@ const TABLES: &str = "
     );
     COMMENT ON TABLE blackwater.version IS
         'The versions in each history: the batch that brought it, and the one that brought the next';
+    CREATE SEQUENCE blackwater.entry;
     CREATE TABLE blackwater.quarantine (
-        id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        star_schema text   NOT NULL,
-        star_table  text   NOT NULL,
-        key         jsonb  NOT NULL,
-        batch       bigint NOT NULL,
-        reason      text   NOT NULL,
+        id          bigint  PRIMARY KEY DEFAULT nextval('blackwater.entry'),
+        star_schema text    NOT NULL,
+        star_table  text    NOT NULL,
+        key         jsonb   NOT NULL,
+        batch       bigint  NOT NULL,
+        reason      text    NOT NULL,
         reference   jsonb,
         star_row    json,
         discarded   boolean NOT NULL DEFAULT false
     );
     CREATE INDEX ON blackwater.quarantine (star_schema, star_table, key);
+    CREATE INDEX ON blackwater.quarantine (star_schema, star_table, batch);
+    CREATE INDEX ON blackwater.quarantine (star_schema, star_table)
+        WHERE reference ? 'constraint' AND NOT reference ? 'table';
     COMMENT ON TABLE blackwater.quarantine IS
         'Rows that a star table refuses: they wait until their key comes right or is gone';
+    CREATE TABLE blackwater.waiting_for (
+        star_schema     text   NOT NULL,
+        star_table      text   NOT NULL,
+        constraint_name text   NOT NULL,
+        key             text[] NOT NULL,
+        entry           bigint NOT NULL
+    );
+    CREATE INDEX ON blackwater.waiting_for (star_schema, star_table, constraint_name, key);
+    CREATE INDEX ON blackwater.waiting_for (entry);
+    COMMENT ON TABLE blackwater.waiting_for IS
+        'The keys that rows in quarantine refer to and that are missing, one line for each';
     CREATE TABLE blackwater.filtered (
         star_schema text  NOT NULL,
         star_table  text  NOT NULL,
@@ -82,28 +105,43 @@ pub(crate) struct Newest {
     pub(crate) log: Uuid,
     pub(crate) extracted: Uuid,
     pub(crate) schema_hash: String,
+    /// The source's time of the batch's snapshot.
+    pub(crate) snapshot_at: DateTime<Utc>,
     pub(crate) applied_at: DateTime<Utc>,
     /// The source tables of which the warehouse holds more rows than there were.
     pub(crate) wanted: Vec<String>,
     /// The source rows of the star tables where the warehouse knows of as many.
-    pub(crate) agreed: BTreeMap<String, u64>,
+    pub(crate) verified_counts: BTreeMap<String, u64>,
 }
 
-/// Takes the lock that keeps two loads of one star schema apart until the transaction ends.
-pub(crate) async fn lock(transaction: &Transaction<'_>, star_schema: &str) -> Result<(), Error> {
-    transaction
-        .execute("SELECT pg_advisory_xact_lock(hashtextextended('blackwater ' || $1, 0))", &[&star_schema])
-        .await
-        .doing(format!("wait for another load of schema {star_schema}"))?;
-    Ok(())
+impl Newest {
+    /// That a manifest is of another log than the batches of the star schema.
+    pub(crate) fn other_log(&self, log: &Log, manifest: &Transformed, star_schema: &str) -> Error {
+        let known_by = format!("schema {star_schema} of the warehouse");
+        let (here, found) = (log.place(manifest.head.batch), manifest.head.log);
+        log::Error::OtherLog { here, found, known_by, known: self.log }.into()
+    }
 }
 
-/// Makes the ledger where there is none, and refuses one that a newer version made.
+/// Takes the lock that keeps two loads of one star schema apart, until the transaction ends, if it is free. Nothing but a load
+/// takes it: whoever finds it taken leaves, because the one who has it looks for further batches when it is done.
+///
+/// It is a statement of its own: what the ledger says is read by a later one, or it would be read as it was before the lock was
+/// had.
+pub(crate) async fn try_lock(client: &Client, star_schema: &str) -> Result<bool, Error> {
+    let sql = "SELECT pg_try_advisory_xact_lock(hashtextextended('blackwater ' || $1, 0))";
+    let row = client.query_one(sql, &[&star_schema]).await;
+    Ok(row.doing(format!("ask for the lock of schema {star_schema}"))?.get(0))
+}
+
+/// Keeps two sessions apart that make the ledger.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('blackwater ', 0))";
+
+/// Makes the ledger where there is none, and refuses one of another format.
 pub(crate) async fn prepare(client: &mut Object) -> Result<(), Error> {
     if !exists(client).await? {
         let transaction = client.transaction().await.doing(PREPARE)?;
-        transaction.batch_execute(SESSION).await.doing(PREPARE)?;
-        lock(&transaction, "").await?;
+        transaction.batch_execute(LOCK).await.doing(PREPARE)?;
         make(&transaction).await?;
         transaction.commit().await.doing(PREPARE)?;
     }
@@ -126,12 +164,12 @@ pub(crate) async fn make(transaction: &Transaction<'_>) -> Result<(), Error> {
     Ok(transaction.batch_execute(TABLES).await.doing(PREPARE)?)
 }
 
-/// Refuses a ledger that a newer version made.
+/// Refuses a ledger of another format.
 pub(crate) async fn check_format(client: &Client) -> Result<(), Error> {
     let row = client.query_one("SELECT version FROM blackwater.format", &[]).await;
     match row.doing("read the ledger's format")?.get(0) {
         FORMAT => Ok(()),
-        found => Err(Error::Newer { found }),
+        found => Err(Error::Format { found }),
     }
 }
 
@@ -145,7 +183,8 @@ pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
 }
 
-const NEWEST: &str = "SELECT batch, log, extracted, schema_hash, applied_at, wanted, agreed FROM blackwater.ledger
+const NEWEST: &str =
+    "SELECT batch, log, extracted, schema_hash, snapshot_at, applied_at, wanted, verified_counts FROM blackwater.ledger
     WHERE star_schema = $1 ORDER BY batch DESC LIMIT 1";
 
 /// The newest batch applied.
@@ -156,37 +195,41 @@ pub(crate) async fn newest(client: &Client, star_schema: &str) -> Result<Option<
         log: row.get(1),
         extracted: row.get(2),
         schema_hash: row.get(3),
-        applied_at: row.get(4),
-        wanted: row.get(5),
-        agreed: row.get::<_, Json<_>>(6).0,
+        snapshot_at: row.get(4),
+        applied_at: row.get(5),
+        wanted: row.get(6),
+        verified_counts: row.get::<_, Json<_>>(7).0,
     }))
 }
 
+/// A line of the ledger.
+pub(crate) struct Line<'a> {
+    pub(crate) manifest: &'a Transformed,
+    pub(crate) schema_hash: &'a str,
+    pub(crate) counts: Counts,
+    /// The source tables of which the warehouse holds more rows than there were.
+    pub(crate) wanted: Vec<String>,
+    /// The source rows of the star tables where the warehouse knows of as many.
+    pub(crate) verified_counts: BTreeMap<String, u64>,
+}
+
 /// Notes a batch as applied.
-pub(crate) async fn note(
-    transaction: &Transaction<'_>,
-    star_schema: &str,
-    manifest: &Transformed,
-    schema_hash: &str,
-    counts: Counts,
-    wanted: &[String],
-    agreed: &BTreeMap<String, u64>,
-) -> Result<(), Error> {
-    let head = &manifest.head;
+pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: &Line<'_>) -> Result<(), Error> {
+    let Line { manifest: Transformed { head, extracted, .. }, schema_hash, counts, wanted, verified_counts } = line;
     transaction
         .execute(
             "INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
                  snapshot_at, rows_inserted, rows_updated, rows_unchanged, rows_deleted, rows_released,
-                 rows_quarantined, wanted, agreed)
+                 rows_quarantined, wanted, verified_counts)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             &[
                 &star_schema,
                 &(head.batch as i64),
                 &head.log,
-                &manifest.extracted,
+                extracted,
                 &head.run,
                 &head.pack,
-                &schema_hash,
+                schema_hash,
                 &head.at,
                 &(counts.inserted as i64),
                 &(counts.updated as i64),
@@ -194,11 +237,26 @@ pub(crate) async fn note(
                 &(counts.deleted as i64),
                 &(counts.released as i64),
                 &(counts.quarantined as i64),
-                &wanted,
-                &Json(agreed),
+                wanted,
+                &Json(verified_counts),
             ],
         )
         .await
         .doing(format!("note batch {} in the ledger", head.batch))?;
+    Ok(())
+}
+
+/// The hash of the `schema.sql` that was applied.
+pub(crate) async fn schema_file(client: &Client, star_schema: &str) -> Result<Option<String>, Error> {
+    let sql = "SELECT hash FROM blackwater.schema_file WHERE star_schema = $1";
+    let row = client.query_opt(sql, &[&star_schema]).await.doing("ask which schema.sql is applied")?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// Notes that a `schema.sql` is applied.
+pub(crate) async fn note_schema_file(client: &Client, star_schema: &str, hash: &str) -> Result<(), Error> {
+    let sql = "INSERT INTO blackwater.schema_file (star_schema, hash) VALUES ($1, $2)
+               ON CONFLICT (star_schema) DO UPDATE SET hash = EXCLUDED.hash, applied_at = DEFAULT";
+    client.execute(sql, &[&star_schema, &hash]).await.doing("note that schema.sql is applied")?;
     Ok(())
 }

@@ -3,45 +3,40 @@
 //! A batch and its line in the ledger are one transaction under a lock, so repeated, early and
 //! simultaneous runs all end in the same state.
 
-mod batch;
+mod apply;
 mod catalogue;
 mod check;
 mod deletion;
 mod error;
 mod ledger;
 mod quarantine;
-mod star;
-#[cfg(test)]
-#[path = "schema/statements.rs"]
-mod statements;
+mod reject;
+mod schema;
+mod staging;
+mod target;
 mod verify;
-mod view;
+mod warehouse;
+mod write;
 
-use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use blackwater_shared::config::Config;
 use blackwater_shared::deadline::{Deadline, Pace};
-use blackwater_shared::log::{self, Applied, Log};
+use blackwater_shared::log::{self, Applied as Hint, Log};
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::{self, Database, Doing, ident, idents, qualified};
-use blackwater_shared::store::{Store, sha256};
+use blackwater_shared::postgres::{self, Database, Doing, Kind, Session, qualified};
+use blackwater_shared::store::Store;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::{Object, Transaction};
+use deadpool_postgres::Object;
 use serde::Serialize;
-use tokio_postgres::error::SqlState;
 
-use batch::Batch;
+use apply::Applied;
 pub use error::Error;
 use ledger::Newest;
 pub use quarantine::Entry;
+use schema::Schema;
 pub use verify::{Comparison, Difference, Piece, Verdict, What};
-
-/// How values are read, and how long a session waits for a lock.
-const SESSION: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
-    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; \
-    SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; \
-    SET LOCAL search_path = pg_catalog";
 
 /// So many new rows in a table change how it is best read.
 const MANY: u64 = 1000;
@@ -72,6 +67,8 @@ pub struct Report {
     pub schema_waits: bool,
     /// Whether its time was over before all batches were applied.
     pub more: bool,
+    /// Whether another load was at work, which goes on by itself with what is missing.
+    pub yielded: bool,
 }
 
 /// What one batch changed.
@@ -121,11 +118,6 @@ impl Counts {
         self.released += other.released;
         self.quarantined += other.quarantined;
     }
-
-    /// The rows that were written, or were there already.
-    fn rows(&self) -> u64 {
-        self.inserted + self.updated + self.unchanged
-    }
 }
 
 /// How far the warehouse is.
@@ -145,8 +137,15 @@ impl Load {
     /// # Errors
     /// If there are no certificates to verify the warehouse with.
     pub fn new(config: &Config, pack: Pack, processed: Store) -> Result<Self, postgres::Error> {
+        let session = Session {
+            application: "blackwater load",
+            lock_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::ZERO,
+            idle_timeout: Duration::from_secs(600),
+            more: &[],
+        };
         Ok(Self {
-            warehouse: config.warehouse.address.pool("blackwater load", 2)?,
+            warehouse: config.warehouse.address.pool(2, session)?,
             schema: config.warehouse.schema.clone(),
             readers: config.warehouse.readers.clone(),
             log: Log::processed(processed, &pack.hash),
@@ -177,11 +176,17 @@ impl Load {
     /// One run that begins no batch in the second half of its time.
     ///
     /// # Errors
-    /// Those of [`Self::run`].
+    /// Those of [`Self::run`], and [`Error::Late`] if its time is over in the middle of a batch.
     pub async fn run_until(&self, schema_applied: bool, deadline: Deadline) -> Result<Report, Error> {
         let mut report = Report::default();
         let attempt = async || self.attempt(schema_applied, deadline, &mut report).await;
-        postgres::retry(attempt, Error::is_transient).await?;
+        let done = postgres::retry(attempt, Error::is_transient).await;
+        done.map_err(|error| match error {
+            Error::Postgres(postgres::Error { kind: Kind::Cancelled, doing, .. }) if deadline.left().is_some() => {
+                Error::Late { doing }
+            }
+            error => error,
+        })?;
         Ok(report)
     }
 
@@ -193,27 +198,73 @@ impl Load {
             self.same_log(newest).await?;
         }
         report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
+        let schema_hash = self.schema().hash();
         let mut pace = Pace::towards(deadline);
+        // The log is read anew after each batch, also after the last one: a load that came meanwhile has left.
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
             report.more = !pace.begins();
             if report.more {
                 break;
             }
             ledger::prepare(&mut client).await?;
-            if let Some(batch) = self.batch(&mut client, &manifest, schema_applied).await? {
-                self.analyze(&client, &batch).await;
-                report.batches.push(batch);
+            report.yielded = !self.bring_schema_up_to_date(&mut client, &manifest, schema_applied).await?;
+            if report.yielded {
+                break;
+            }
+            let schema = &self.schema;
+            let batch =
+                apply::Batch { manifest: &manifest, log: &self.log, schema, schema_hash: &schema_hash, deadline };
+            match apply::apply(&mut client, &batch).await? {
+                Applied::Done(batch) => {
+                    self.analyze(&client, &batch).await;
+                    report.batches.push(batch);
+                }
+                Applied::Overtaken => {}
+                Applied::Yielded => {
+                    report.yielded = true;
+                    break;
+                }
             }
             newest = self.newest(&client).await?;
             report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
         }
-        self.leave_word(newest.as_ref()).await?;
+        if !report.yielded {
+            self.write_hint(newest.as_ref()).await?;
+        }
         if let Some(newest) = newest {
             report.quarantine = quarantine::by_table(&client, &self.schema).await?.values().sum();
-            report.schema_waits = newest.schema_hash != self.schema_hash();
+            report.schema_waits = ledger::schema_file(&client, &self.schema).await?.as_ref() != Some(&schema_hash);
             report.wanted = newest.wanted;
         }
         Ok(())
+    }
+
+    /// Applies `schema.sql` if it is not the one that was applied: whether it is now. `false` if another load is at work.
+    async fn bring_schema_up_to_date(
+        &self,
+        client: &mut Object,
+        manifest: &Transformed,
+        schema_applied: bool,
+    ) -> Result<bool, Error> {
+        let doing = "apply schema.sql";
+        let lock = client.transaction().await.doing(doing)?;
+        if !ledger::try_lock(lock.client(), &self.schema).await? {
+            return Ok(false);
+        }
+        if ledger::schema_file(lock.client(), &self.schema).await? != Some(self.schema().hash()) {
+            // Its statements may want transactions of their own, so the lock is another connection's. This statement ends what
+            // the one before left open, which would have a CREATE INDEX CONCURRENTLY wait.
+            let keep = "SET LOCAL idle_in_transaction_session_timeout = 0";
+            lock.batch_execute(keep).await.doing(doing)?;
+            let mut client = self.warehouse.connect().await?;
+            self.schema().apply(&mut client, manifest, schema_applied).await?;
+        }
+        lock.rollback().await.doing(doing)?;
+        Ok(true)
+    }
+
+    fn schema(&self) -> Schema<'_> {
+        Schema { name: &self.schema, pack: &self.pack, readers: &self.readers }
     }
 
     /// Has the planner look at the tables that a batch filled: the next one may come before autovacuum does, and
@@ -239,11 +290,11 @@ impl Load {
 
     /// Tells the other stages how far the warehouse is, and what it wants, if they believe otherwise: also
     /// that it is empty.
-    async fn leave_word(&self, newest: Option<&Newest>) -> Result<(), Error> {
-        let left = Applied::read(self.log.store()).await?;
+    async fn write_hint(&self, newest: Option<&Newest>) -> Result<(), Error> {
+        let left = Hint::read(self.log.store()).await?;
         let hint = match (newest, &left) {
-            (Some(newest), _) => Applied { log: newest.log, batch: newest.batch, wanted: newest.wanted.clone() },
-            (None, Some(left)) => Applied { log: left.log, batch: 0, wanted: Vec::new() },
+            (Some(newest), _) => Hint { log: newest.log, batch: newest.batch, wanted: newest.wanted.clone() },
+            (None, Some(left)) => Hint { log: left.log, batch: 0, wanted: Vec::new() },
             (None, None) => return Ok(()),
         };
         if left.as_ref() != Some(&hint) {
@@ -303,7 +354,7 @@ impl Load {
     async fn same_log(&self, newest: &Newest) -> Result<(), Error> {
         if let Some(manifest) = self.log.read::<Transformed>(newest.batch).await? {
             if manifest.head.log != newest.log {
-                return Err(self.other_log(&manifest, newest));
+                return Err(newest.other_log(&self.log, &manifest, &self.schema));
             }
             if manifest.extracted != newest.extracted {
                 let why = "it is another batch than the one of this number that is applied".into();
@@ -313,133 +364,7 @@ impl Load {
             && let Some(manifest) = self.log.read::<Transformed>(*first).await?
             && manifest.head.log != newest.log
         {
-            return Err(self.other_log(&manifest, newest));
-        }
-        Ok(())
-    }
-
-    fn other_log(&self, manifest: &Transformed, newest: &Newest) -> Error {
-        let known_by = format!("schema {} of the warehouse", self.schema);
-        let (here, found) = (self.log.place(manifest.head.batch), manifest.head.log);
-        log::Error::OtherLog { here, found, known_by, known: newest.log }.into()
-    }
-
-    /// Applies one batch, unless another load did so first.
-    async fn batch(
-        &self,
-        client: &mut Object,
-        manifest: &Transformed,
-        schema_applied: bool,
-    ) -> Result<Option<BatchReport>, Error> {
-        let batch = manifest.head.batch;
-        let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
-        let doing = || format!("apply batch {batch}");
-        let transaction = client.transaction().await.doing(doing())?;
-        transaction.batch_execute(SESSION).await.doing(doing())?;
-        ledger::lock(&transaction, &self.schema).await?;
-        let newest = ledger::newest(transaction.client(), &self.schema).await?;
-        if newest.as_ref().map_or(0, |newest| newest.batch) + 1 != batch {
-            return Ok(None);
-        }
-        if let Some(newest) = newest.as_ref().filter(|newest| newest.log != manifest.head.log) {
-            return Err(self.other_log(manifest, newest));
-        }
-        let schema_hash = self.schema_hash();
-        let schema_is_new = newest.as_ref().is_none_or(|newest| newest.schema_hash != schema_hash);
-        if schema_is_new {
-            self.schema(&transaction, schema_applied).await?;
-        }
-
-        let applied = Batch {
-            transaction: &transaction,
-            store: self.log.store(),
-            schema: &self.schema,
-            number: batch,
-            at: manifest.head.at,
-            folder: folder.path(),
-            temporaries: AtomicU32::new(0),
-        }
-        .apply(manifest, newest.filter(|_| !schema_is_new).map(|newest| newest.agreed))
-        .await?;
-        let mut all = Counts::default();
-        applied.tables.iter().for_each(|table| all.add(table.counts));
-        let wanted: Vec<_> = applied.wanted.into_iter().collect();
-        ledger::note(&transaction, &self.schema, manifest, &schema_hash, all, &wanted, &applied.agreed).await?;
-        transaction.commit().await.doing(doing())?;
-        let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
-        tracing::info!(batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");
-        Ok(Some(BatchReport { batch, tables: applied.tables, notices: applied.notices }))
-    }
-
-    /// What changes when `schema.sql`, or who may read, does.
-    fn schema_hash(&self) -> String {
-        sha256(format!("{}\0{}", self.pack.schema, self.readers.join("\0")).as_bytes())
-    }
-
-    /// Applies `schema.sql`, unless that was done by hand, makes the views of the histories, and
-    /// lets the readers read.
-    async fn schema(&self, transaction: &Transaction<'_>, applied: bool) -> Result<(), Error> {
-        let models: Vec<_> = self.pack.models.keys().map(String::as_str).collect();
-        let mut grants = Vec::new();
-        if !applied {
-            // They would be in the way of a change to their tables.
-            grants = view::take_down(transaction, &self.schema, &models).await?;
-            self.apply_schema(transaction).await?;
-        }
-        let stars = catalogue::read(transaction, &self.schema, &models).await?;
-        let mut readable = models.clone();
-        let mut views = Vec::new();
-        for (name, star) in &stars {
-            if let Some(record) = star.record(&self.pack.models[name].columns) {
-                views.push(view::make(transaction, &self.schema, name, record).await?);
-            }
-        }
-        view::grant_again(transaction, grants).await?;
-        if !applied && !self.readers.is_empty() {
-            readable.extend(views.iter().map(String::as_str));
-            let tables: Vec<_> = readable.iter().map(|table| qualified(&self.schema, table)).collect();
-            let (schema, readers) = (ident(&self.schema), idents("", &self.readers));
-            let sql = format!(
-                "GRANT USAGE ON SCHEMA {schema} TO {readers}; GRANT SELECT ON {} TO {readers}",
-                tables.join(", ")
-            );
-            transaction.batch_execute(&sql).await.map_err(|error| match error.code() {
-                Some(code) if *code == SqlState::UNDEFINED_OBJECT => {
-                    Error::Readers { readers: self.readers.join(", "), why: postgres::explain(&error) }
-                }
-                _ => self.schema_error(&error),
-            })?;
-        }
-        Ok(())
-    }
-
-    fn schema_error(&self, error: &tokio_postgres::Error) -> Error {
-        let remedy = match error.code() {
-            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => format!(
-                "If this role may not, run it by hand as the schema's owner, with search_path = {}, and then `blackwater \
-                 load --schema-applied`",
-                self.schema
-            ),
-            _ => "Put it right; it must be such that it can be run again (CREATE TABLE IF NOT EXISTS)".into(),
-        };
-        Error::Schema { schema: self.schema.clone(), why: format!("{}\n{remedy}", postgres::explain(error)) }
-    }
-
-    async fn apply_schema(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        let failed = |error: tokio_postgres::Error| self.schema_error(&error);
-        let schema = ident(&self.schema);
-        let before = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), pg_current_xact_id()::text";
-        let row = transaction.query_one(before, &[&self.schema]).await.map_err(failed)?;
-        if !row.get::<_, bool>(0) {
-            transaction.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(failed)?;
-        }
-        let sql =
-            format!("SET LOCAL search_path = {schema};\n{}\n;SET LOCAL search_path = pg_catalog", self.pack.schema);
-        transaction.batch_execute(&sql).await.map_err(failed)?;
-        let after = transaction.query_one("SELECT pg_current_xact_id()::text", &[]).await.map_err(failed)?;
-        if row.get::<_, &str>(1) != after.get::<_, &str>(0) {
-            let why = "it ends the transaction (COMMIT or ROLLBACK)\nTake that out".into();
-            return Err(Error::Schema { schema: self.schema.clone(), why });
+            return Err(newest.other_log(&self.log, &manifest, &self.schema));
         }
         Ok(())
     }

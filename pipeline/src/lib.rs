@@ -1,6 +1,5 @@
 //! The three stages one after another on one machine.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use blackwater_extract::{Extract, Pieces, Request, TableSize};
@@ -12,7 +11,7 @@ use blackwater_shared::manifest::{Extracted, Manifest, Transformed};
 use blackwater_shared::model::Model;
 use blackwater_shared::pack::{self, Pack};
 use blackwater_shared::store::{Client, Store};
-use blackwater_shared::{log, postgres};
+use blackwater_shared::{log, postgres, temporary};
 use blackwater_transform::Transform;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -30,14 +29,9 @@ pub enum Error {
     /// A log cannot be read.
     #[error(transparent)]
     Log(#[from] log::Error),
-    /// A temporary file failed.
-    #[error("cannot use the temporary file {}: {why}\nTMPDIR names the folder for them", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        why: std::io::Error,
-    },
+    /// There is no place for temporary files.
+    #[error(transparent)]
+    Temporary(#[from] temporary::Error),
     /// Extract failed.
     #[error("extract")]
     Extract(#[from] blackwater_extract::Error),
@@ -122,7 +116,7 @@ pub struct Status {
     /// The newest batch in the warehouse.
     pub applied: Option<Batch>,
     /// The age in seconds of the oldest batch that the warehouse lacks, 0 if it lacks none.
-    pub lag_seconds: i64,
+    pub lag_seconds: u64,
     /// The rows of each star table.
     pub tables: Vec<TableStatus>,
 }
@@ -228,7 +222,7 @@ impl Pipeline {
                     why: "the warehouse holds this batch, and its manifest is gone".into(),
                 };
                 let applied: Extracted = self.ingestion.read(batch).await?.ok_or_else(missing)?;
-                let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
+                let folder = temporary::folder()?;
                 let mut tables = Vec::new();
                 let mut each = async |model: &Model, pieces: &mut Pieces<'_>| {
                     let source = pieces.tables;
@@ -270,11 +264,6 @@ impl Pipeline {
             Some(last) => self.batch::<Transformed>(&self.processed, *last).await?,
             None => self.batch::<Transformed>(&self.processed, behind).await?,
         };
-        let waiting = match behind < newest {
-            true => self.batch::<Extracted>(&self.ingestion, behind + 1).await?,
-            false => None,
-        };
-        let lag = waiting.map(|(_, waiting)| Utc::now() - waiting.at);
         let tables = applied.iter().flat_map(|state| state.rows.clone());
         Ok(Status {
             name: self.name.clone(),
@@ -282,7 +271,7 @@ impl Pipeline {
             extracted: extracted.map(|(_, batch)| batch),
             transformed: transformed.map(|(_, batch)| batch),
             applied: applied.as_ref().map(|state| Batch { batch: state.batch, at: state.applied_at }),
-            lag_seconds: lag.map_or(0, |lag| lag.num_seconds().max(0)),
+            lag_seconds: self.ingestion.lag(newest, behind).await?,
             tables: tables.map(|(table, rows, quarantined)| TableStatus { table, rows, quarantined }).collect(),
         })
     }

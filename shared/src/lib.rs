@@ -4,6 +4,7 @@
 pub mod config;
 pub mod deadline;
 pub mod finding;
+pub mod foreign_keys;
 pub mod log;
 pub mod manifest;
 pub mod model;
@@ -13,6 +14,7 @@ pub mod progress;
 pub mod scalar;
 pub mod secrets;
 pub mod store;
+pub mod temporary;
 
 /// The version of this program, as manifests name it.
 pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::manifest::{FORMAT, Manifest};
+use crate::manifest::{Extracted, FORMAT, Manifest};
 use crate::store::{self, Store};
 
 /// Why a log cannot be read or written.
@@ -102,6 +102,30 @@ impl Log {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Makes sure that the log, which ends at `newest`, has what the warehouse has: the batches up to `applied`.
+    ///
+    /// # Errors
+    /// [`Error::Shorter`].
+    pub fn reaches(&self, newest: u64, applied: u64) -> Result<(), Error> {
+        if newest < applied {
+            return Err(Error::Shorter { bucket: self.store.bucket().to_owned(), newest, applied });
+        }
+        Ok(())
+    }
+
+    /// The age of the oldest batch of an ingestion log that ends at `newest` and is applied up to `applied`, in seconds;
+    /// 0 if all of it is.
+    ///
+    /// # Errors
+    /// If the batch cannot be read.
+    pub async fn lag(&self, newest: u64, applied: u64) -> Result<u64, Error> {
+        if newest <= applied {
+            return Ok(0);
+        }
+        let oldest: Option<Extracted> = self.read(applied + 1).await?;
+        Ok(oldest.map_or(0, |oldest| oldest.head.age()))
     }
 
     fn key(&self, batch: u64) -> String {

@@ -30,6 +30,14 @@ pub struct Head {
     pub at: DateTime<Utc>,
 }
 
+impl Head {
+    /// The seconds since the batch's snapshot.
+    #[must_use]
+    pub fn age(&self) -> u64 {
+        (Utc::now() - self.at).num_seconds().max(0) as u64
+    }
+}
+
 /// A manifest of the ingestion log: a batch of source rows, and the state of extract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extracted {

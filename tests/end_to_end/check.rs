@@ -128,7 +128,7 @@ async fn what_of_the_warehouse_will_not_work() {
         (
             "dim_staff (",
             "dim_staff ()",
-            "error, warehouse: cannot apply the pack's schema.sql to schema public of the warehouse: syntax error",
+            "error, warehouse: cannot apply the pack's schema.sql:4 to schema public of the warehouse: syntax error",
         ),
         (
             "file_name     varchar",
@@ -186,13 +186,12 @@ async fn what_of_the_warehouse_will_not_work() {
         (
             "CREATE TABLE IF NOT EXISTS dim_counterparty (",
             "CREATE TABLE IF NOT EXISTS dim_counterparty (CHECK (dim_counterparty IS NOT NULL),",
-            "error, warehouse: dim_counterparty: the CHECK constraint dim_counterparty_check speaks of the row as a whole",
+            "",
         ),
         (
             "CREATE TABLE IF NOT EXISTS dim_counterparty (",
             "CREATE TABLE IF NOT EXISTS dim_counterparty (CHECK (tableoid > 0),",
-            "error, warehouse: dim_counterparty: the CHECK constraint dim_counterparty_tableoid_check speaks of the row \
-             as a whole or of a system column",
+            "",
         ),
         (
             "CREATE TABLE IF NOT EXISTS dim_counterparty (",

@@ -1,6 +1,8 @@
-//! The connections to both databases: who is refused and why, and what an error says.
+//! The connections to both databases: who is refused and why, what an error says, and what becomes of a statement whose
+//! program is gone.
 
 use std::error::Error as _;
+use std::time::{Duration, Instant};
 
 use blackwater_shared::postgres::{Doing, Error, Kind};
 use blackwater_tests::World;
@@ -74,4 +76,49 @@ async fn a_pooler_in_transaction_mode_is_named() {
     let error = client.query(&statement, &[]).await.doing("try it").unwrap_err();
     assert_eq!(error.kind, Kind::Pooler);
     assert!(error.to_string().contains("pooler in transaction mode"), "{error}");
+}
+
+/// Ends the program with a signal while a session of it is busy, and sees the session go.
+async fn goes_with_its_program(world: &World, stage: &str, busy: &str) {
+    let session = format!("application_name = 'blackwater {stage}'");
+    let count = async |which: &str| {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {session} AND {which}");
+        world.in_warehouse(&sql).await.unwrap().parse::<u32>().unwrap()
+    };
+    for signal in ["KILL", "INT", "TERM"] {
+        let mut program = world.spawn(&[stage]);
+        while count(busy).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let id = program.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        program.wait().await.unwrap();
+        let gone = Instant::now();
+        while count("true").await > 0 {
+            assert!(gone.elapsed() < Duration::from_secs(3), "after SIG{signal} a session of {stage} is still there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_program_had_the_server_do_ends() {
+    let world = World::totesys().await;
+    world.run().await;
+    // Extract waits five seconds for a lock.
+    let other = world.session().await;
+    other.batch_execute("BEGIN; LOCK TABLE design").await.unwrap();
+    goes_with_its_program(&world, "extract", "wait_event_type = 'Lock'").await;
+    other.batch_execute("COMMIT").await.unwrap();
+
+    world.source.batch_execute("UPDATE design SET file_name = 'slow'").await.unwrap();
+    world.blackwater(&["extract"]).await.report();
+    world.blackwater(&["transform"]).await.report();
+    let slow =
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END';
+                CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON dim_design FOR EACH ROW EXECUTE FUNCTION slow()";
+    world.warehouse.batch_execute(slow).await.unwrap();
+    goes_with_its_program(&world, "load", "wait_event = 'PgSleep'").await;
+    world.warehouse.batch_execute("DROP TRIGGER slow ON dim_design").await.unwrap();
+    world.run_and_agree().await;
 }

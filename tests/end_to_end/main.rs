@@ -3,6 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod check;
+mod check_runs_it;
+mod circles;
 mod connections;
 mod cutting;
 mod definitions;
@@ -20,10 +22,16 @@ mod program;
 mod quarantine;
 mod races;
 mod recovery;
+mod refused;
+mod schema_file;
+mod search_path;
 mod snapshots;
 mod standby;
 mod tls;
 mod transactions;
 mod types;
+mod values;
 mod verify;
+mod waiting;
 mod wraparound;
+mod yielding;

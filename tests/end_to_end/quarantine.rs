@@ -76,7 +76,7 @@ async fn whatever_the_warehouse_refuses_is_set_aside_alone() {
         ),
         ("text", "json", "'[1, 1.0]'", "'[1,'", "invalid input syntax for type json"),
         ("numeric", "\"Price\"", "1.50", "1.505", "v: 1.505 does not fit public.\"Price\""),
-        ("numeric", "\"Price\"", "1.50", "-1", "value for domain public.\"Price\" violates check constraint"),
+        ("numeric", "\"Price\"", "1.50", "-1", "value for domain \"Price\" violates check constraint"),
         ("text", "\"Code\"", "'abc'", "'abcd'", "v: abcd does not fit public.\"Code\""),
         ("integer", "integer, w numeric(3,1) GENERATED ALWAYS AS (100.0 / v) STORED", "2", "0", "division by zero"),
         (
@@ -434,7 +434,10 @@ async fn what_waits_since_many_batches_comes_out_in_one() {
     let wait = "INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
         SELECT star_schema, star_table, jsonb_build_object('id', o.id::text), 1 + n, reason, reference,
                json_build_object('id', o.id::text, 'customer', '99', 'amount', (n + 1)::text)
-        FROM blackwater.quarantine, generate_series(1, 500) n, LATERAL (VALUES (20), (1000 + n)) o (id)";
+        FROM blackwater.quarantine, generate_series(1, 500) n, LATERAL (VALUES (20), (1000 + n)) o (id);
+        INSERT INTO blackwater.waiting_for
+        SELECT w.star_schema, w.star_table, w.constraint_name, w.key, q.id
+        FROM blackwater.waiting_for w JOIN blackwater.quarantine q ON q.id <> w.entry";
     world.warehouse.batch_execute(wait).await.unwrap();
     world.source.batch_execute("INSERT INTO customer VALUES (99, NULL, NULL, NULL)").await.unwrap();
     let report = world.run().await;

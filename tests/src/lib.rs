@@ -8,6 +8,7 @@ mod aws;
 mod lambda;
 mod oracle;
 mod proxy;
+mod verdict;
 mod world;
 
 pub use aws::Aws;

@@ -1,6 +1,4 @@
-use std::path::PathBuf;
-
-use blackwater_shared::{log, store};
+use blackwater_shared::{log, store, temporary};
 
 /// Why a run of transform failed. The batch stays in the ingestion log and is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +43,7 @@ pub enum Error {
         /// polars' words.
         why: String,
     },
-    /// A temporary file failed.
-    #[error("cannot use the temporary file {}: {why}\nTMPDIR names the folder for them", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        why: std::io::Error,
-    },
+    /// There is no place for temporary files.
+    #[error(transparent)]
+    Temporary(#[from] temporary::Error),
 }

@@ -11,7 +11,6 @@ mod star;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use blackwater_shared::PROGRAM;
 use blackwater_shared::deadline::{Deadline, Pace};
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::{self, Applied, Commit, Log};
@@ -23,6 +22,7 @@ use blackwater_shared::pack::Pack;
 use blackwater_shared::progress::progress;
 use blackwater_shared::scalar::Type;
 use blackwater_shared::store::{Object, Store, data_key};
+use blackwater_shared::{PROGRAM, temporary};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
@@ -137,10 +137,7 @@ impl Transform {
             self.processed.store().check().await?;
         }
         let applied = applied.map_or(0, |applied| applied.batch);
-        if newest < applied {
-            let bucket = self.ingestion.store().bucket().to_owned();
-            return Err(log::Error::Shorter { bucket, newest, applied }.into());
-        }
+        self.ingestion.reaches(newest, applied)?;
         let made: BTreeSet<_> = self.processed.after(applied, usize::MAX).await?.into_iter().collect();
         let mut report = Report::default();
         let mut pace = Pace::towards(deadline);
@@ -185,7 +182,7 @@ impl Transform {
     pub async fn batch(&self, batch: u64) -> Result<BatchReport, Error> {
         let extracted = self.read(batch).await?;
         let run = Uuid::now_v7();
-        let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
+        let folder = temporary::folder()?;
         let models = self.models(&extracted)?;
         let mut files = self.star_files(&extracted, &models, folder.path()).await?;
         let (mut tables, mut report) = (BTreeMap::new(), Vec::new());
@@ -249,7 +246,7 @@ impl Transform {
         let named_key = crate::key(&extracted.tables, model).unwrap_or_default();
         let wanted = named_key.into_iter().map(|(source, name)| (source, key.get(&name).cloned().flatten()));
         let wanted: Vec<_> = wanted.collect();
-        let folder = tempfile::tempdir().map_err(|why| Error::File { path: std::env::temp_dir(), why })?;
+        let folder = temporary::folder()?;
         for object in &table.objects {
             let csv = folder.path().join("piece.csv");
             self.ingestion.store().download(object, &csv).await?;
@@ -317,7 +314,7 @@ impl Transform {
         let made = self.made(tables, model).map_err(refuse)?;
         let failed = |fault| refuse(explain(fault, "the rows of the source"));
         let path = folder.join("piece.csv");
-        std::fs::write(&path, csv).map_err(|why| Error::File { path: path.clone(), why })?;
+        std::fs::write(&path, csv).map_err(temporary::Error::of(&path))?;
         let mut lookups = Lookups::default();
         for table in model.selects[select].tables.iter().filter(|table| table.fixed) {
             lookups.add_fixed(&table.name, &self.pack.fixed[&table.name]).map_err(failed)?;
@@ -474,12 +471,12 @@ impl Transform {
     }
 
     async fn upload(&self, key: String, path: &Path, rows: u64) -> Result<Object, Error> {
-        let failed = |why| Error::File { path: path.into(), why };
-        let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
+        let failed = temporary::Error::of(path);
+        let mut file = tokio::fs::File::open(path).await.map_err(&failed)?;
         let mut upload = self.processed.store().upload(key);
         let mut chunk = vec![0; 1 << 20];
         loop {
-            match file.read(&mut chunk).await.map_err(failed)? {
+            match file.read(&mut chunk).await.map_err(&failed)? {
                 0 => return Ok(upload.finish(rows).await?),
                 n => upload.write(&chunk[..n]).await?,
             }

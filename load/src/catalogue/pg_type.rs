@@ -43,7 +43,7 @@ enum Bound {
 }
 
 impl PgType {
-    /// Reads what `format_type` prints, and the short names that manifests of format 1 and 2 may have.
+    /// Reads what `format_type` prints, and short names for times.
     pub(crate) fn parse(text: &str) -> Self {
         let (element, is_array) = text.strip_suffix("[]").map_or((text, false), |element| (element, true));
         let (name, modifier) = if let Some(fields) = element.strip_prefix("interval ") {
@@ -174,6 +174,15 @@ impl PgType {
             "character" if !self.is_array => format!("rtrim({value}::text, ' ')"),
             "numeric" if !self.is_array => format!("trim_scale({value}::numeric)::text"),
             _ => format!("{value}::text"),
+        }
+    }
+
+    /// What [`Self::key_text`] makes of a text that the source printed.
+    pub(crate) fn key_of<'t>(&self, text: &'t str) -> &'t str {
+        match self.name.as_str() {
+            "character" if !self.is_array => text.trim_end_matches(' '),
+            "numeric" if !self.is_array && text.contains('.') => text.trim_end_matches('0').trim_end_matches('.'),
+            _ => text,
         }
     }
 

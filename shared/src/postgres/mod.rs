@@ -5,10 +5,12 @@ mod error;
 mod pool;
 mod quote;
 mod retry;
+mod session;
 mod tls;
 
 pub use address::Address;
 pub use error::{Doing, Error, Kind, explain};
 pub use pool::Database;
-pub use quote::{ident, idents, literal, qualified};
+pub use quote::{csv_field, ident, idents, literal, qualified};
 pub use retry::retry;
+pub use session::Session;

@@ -7,6 +7,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::address::Address;
 use super::error::{Error, Kind};
 use super::retry::retry;
+use super::session::Session;
 use super::tls::{self, Mode};
 
 /// A pool of connections to one database.
@@ -14,17 +15,17 @@ use super::tls::{self, Mode};
 pub struct Database {
     pool: Pool,
     address: Address,
+    session: Session,
 }
 
 impl Address {
-    /// A pool of at most `size` connections, opened when they are asked for, that show themselves
-    /// to the server as `application`.
+    /// A pool of at most `size` connections, opened when they are asked for.
     ///
     /// # Errors
     /// One of [`Kind::Tls`] if there is nothing to verify the server with.
-    pub fn pool(&self, application: &str, size: usize) -> Result<Database, Error> {
+    pub fn pool(&self, size: usize, session: Session) -> Result<Database, Error> {
         let mut config = self.config.clone();
-        config.application_name(application);
+        config.application_name(session.application);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = if self.tls == Mode::Disable {
             Manager::from_config(config, NoTls, recycling)
@@ -37,7 +38,7 @@ impl Address {
             Error::new(Kind::Connect, format!("connect to {self}"), error.to_string())
                 .with_remedy("This is a fault in Blackwater; please report it.")
         })?;
-        Ok(Database { pool, address: self.clone() })
+        Ok(Database { pool, address: self.clone(), session })
     }
 }
 
@@ -48,14 +49,21 @@ impl Database {
         &self.address
     }
 
-    /// A connection from the pool. Transactions on it must be rolled back or committed before it
+    /// A connection from the pool, with the session's settings. Transactions on it must be rolled back or committed before it
     /// is dropped, or it would go back to the pool with them open; `Transaction` does so.
     ///
     /// # Errors
     /// With the server's own words, if it does not let this role in within a moment.
     pub async fn connect(&self) -> Result<Object, Error> {
         let passes = |error: &Error| matches!(error.kind, Kind::Connect | Kind::TooManyConnections);
-        retry(async || self.pool.get().await.map_err(|error| self.refusal(error)), passes).await
+        retry(async || self.try_connect().await.map_err(|error| self.refusal(error)), passes).await
+    }
+
+    async fn try_connect(&self) -> Result<Object, PoolError> {
+        let client = self.pool.get().await?;
+        // Also on a connection that is used again: whatever ran on it may have changed them.
+        self.session.begin(&client).await?;
+        Ok(client)
     }
 
     fn refusal(&self, error: PoolError) -> Error {

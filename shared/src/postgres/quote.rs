@@ -1,9 +1,15 @@
-//! The quoting of names and texts in SQL.
+//! The quoting of names and texts in SQL and in COPY's CSV.
 
 /// A name as an SQL identifier. The only place where one is quoted.
 #[must_use]
 pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as a field of COPY's CSV: quoted, for what is not quoted and empty is NULL.
+#[must_use]
+pub fn csv_field(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 /// A text where SQL takes no parameter, as in the definition of a view.
@@ -28,6 +34,11 @@ pub fn idents<S: AsRef<str>>(prefix: &str, names: impl IntoIterator<Item = S>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_are_quoted() {
+        assert_eq!(["", "a\"b"].map(csv_field), ["\"\"", "\"a\"\"b\""]);
+    }
 
     #[test]
     fn names_are_quoted() {

@@ -1,5 +1,5 @@
-//! The view of each history: the newest version of each row. Load takes it down before the table
-//! may change, and makes it again with the grants that it had.
+//! The view of each history: the newest version of each row. Load drops it before the table may change, and makes it again with
+//! the grants that it had.
 
 use blackwater_shared::postgres::{self, Doing, ident, idents, literal, qualified};
 use deadpool_postgres::Transaction;
@@ -32,7 +32,7 @@ const GRANTS: &str = "
     WHERE n.nspname = $1 AND c.relname = $2 AND g.grantee <> c.relowner";
 
 /// Drops the views of the `tables`, and returns what gives them back their owner and grants.
-pub(crate) async fn take_down(
+pub(crate) async fn drop_all(
     transaction: &Transaction<'_>,
     schema: &str,
     tables: &[&str],
@@ -57,7 +57,7 @@ pub(crate) async fn take_down(
         let dropped = transaction.batch_execute(&format!("DROP VIEW {view}")).await;
         dropped.map_err(|error| Error::View {
             why: format!(
-                "schema.sql has changed, and the view cannot be taken down for it: {}\nDrop what depends on it, run \
+                "schema.sql has changed, and the view cannot be dropped for it: {}\nDrop what depends on it, run \
                  again, and make it anew",
                 postgres::explain(&error)
             ),
@@ -103,8 +103,8 @@ pub(crate) async fn make(
     Ok(view)
 }
 
-/// Gives the views back what [`take_down`] took. A role that is gone has lost its grants already.
-pub(crate) async fn grant_again(transaction: &Transaction<'_>, grants: Vec<String>) -> Result<(), Error> {
+/// Gives the views back the grants that [`drop_all`] returned. A role that is gone has lost its grants already.
+pub(crate) async fn restore_grants(transaction: &Transaction<'_>, grants: Vec<String>) -> Result<(), Error> {
     for grant in grants {
         transaction.batch_execute(&grant).await.doing(format!("give a view back what it had: {grant}"))?;
     }

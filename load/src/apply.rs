@@ -1,0 +1,289 @@
+//! The way of a batch into the warehouse: one transaction, from staging to the line in the ledger.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use blackwater_shared::deadline::Deadline;
+use blackwater_shared::log::Log;
+use blackwater_shared::manifest::{StarTable, Transformed};
+use blackwater_shared::postgres::Doing;
+use blackwater_shared::{foreign_keys, temporary};
+use deadpool_postgres::Object;
+
+use crate::catalogue::{self, Star};
+use crate::deletion::{self, Deleted};
+use crate::error::Error;
+use crate::ledger::{self, Newest};
+use crate::quarantine::{self, set_aside};
+use crate::reject::checks;
+use crate::reject::references::{self, Waking};
+use crate::target::Target;
+use crate::warehouse::Warehouse;
+use crate::write::{self, Written};
+use crate::{BatchReport, Counts, TableReport, staging};
+
+/// So many new rows change how tables are best read.
+const MANY: u64 = 1000;
+
+/// What a batch is applied to, and with what.
+pub(crate) struct Batch<'a> {
+    pub(crate) manifest: &'a Transformed,
+    pub(crate) log: &'a Log,
+    /// The star schema.
+    pub(crate) schema: &'a str,
+    pub(crate) schema_hash: &'a str,
+    pub(crate) deadline: Deadline,
+}
+
+/// How it ended.
+pub(crate) enum Applied {
+    /// The batch is in.
+    Done(BatchReport),
+    /// The ledger is not where it was: another load was there first.
+    Overtaken,
+    /// Another load is at work, and goes on by itself.
+    Yielded,
+}
+
+/// Applies a batch, all of it or nothing.
+pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Applied, Error> {
+    let head = &batch.manifest.head;
+    let doing = || format!("apply batch {}", head.batch);
+    let transaction = client.transaction().await.doing(doing())?;
+    let warehouse = Warehouse::begin(&transaction, batch.schema, (head.batch, head.at), batch.deadline).await?;
+    let stars = star_tables(&warehouse, &batch.manifest.tables).await?;
+    let targets = targets(&warehouse, &batch.manifest.tables, &stars)?;
+    let folder = temporary::folder()?;
+    for target in &targets {
+        staging::stage(&warehouse, batch.log.store(), folder.path(), target).await?;
+    }
+
+    if !ledger::try_lock(transaction.client(), batch.schema).await? {
+        return Ok(Applied::Yielded);
+    }
+    let newest = ledger::newest(transaction.client(), batch.schema).await?;
+    if is_overtaken(batch, newest.as_ref())? {
+        return Ok(Applied::Overtaken);
+    }
+    let mut changes = Changes::of(batch, newest);
+    warehouse.run(doing(), references::TABLES).await?;
+    for group in groups(&targets) {
+        write_group(&warehouse, &group, &mut changes).await?;
+    }
+    let all = changes.all();
+    if all.inserted + all.quarantined >= MANY {
+        // Nobody else looks at what is not committed, and without the planner compares keys row by row.
+        let sql = "ANALYZE blackwater.version, blackwater.quarantine, blackwater.waiting_for";
+        warehouse.run("count Blackwater's own rows", sql).await?;
+    }
+    let known = compare_counts(&warehouse, &targets, changes.untouched(&batch.manifest.tables)).await?;
+
+    let line = ledger::Line {
+        manifest: batch.manifest,
+        schema_hash: batch.schema_hash,
+        counts: all,
+        wanted: known.wanted.into_iter().collect(),
+        verified_counts: known.verified,
+    };
+    ledger::add(&transaction, batch.schema, &line).await?;
+    transaction.commit().await.doing(doing())?;
+    let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
+    tracing::info!(batch = head.batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");
+    let notices = changes.notices.into_iter().chain(known.notices).collect();
+    Ok(Applied::Done(BatchReport { batch: head.batch, tables: table_reports(changes.counts), notices }))
+}
+
+/// Writes what is staged for a group of tables, sets aside what they refuse, and marks what is gone.
+async fn write_group(warehouse: &Warehouse<'_>, group: &[&Target<'_>], changes: &mut Changes) -> Result<(), Error> {
+    warehouse.limit_statements().await?;
+    let mut had_lines = Vec::new();
+    for target in group {
+        had_lines.push(quarantine::has_lines(warehouse, target).await?);
+    }
+    let has_rows = group.iter().any(|target| !target.table.objects.is_empty());
+    let mut written = vec![Written::default(); group.len()];
+    if has_rows || had_lines.contains(&true) {
+        staging::make_for_rows(warehouse, group).await?;
+        let is_woken = references::wake(warehouse, group, changes.waking()).await?;
+        if has_rows || is_woken {
+            for target in group {
+                checks::check(warehouse, target).await?;
+            }
+            references::hold_back(warehouse, group).await?;
+            written = write::write(warehouse, group, is_woken).await?;
+        }
+    }
+    for ((target, written), had_lines) in group.iter().zip(written).zip(had_lines) {
+        if !target.table.misfits.is_empty() {
+            set_aside::misfits(warehouse, target).await?;
+        }
+        let quarantined = quarantine::prune(warehouse, target, had_lines).await?;
+        let deleted = deletion::delete(warehouse, target).await?;
+        changes.add(target, written, deleted, quarantined);
+    }
+    Ok(())
+}
+
+/// Reads what the warehouse's catalogue says of the star tables.
+async fn star_tables(
+    warehouse: &Warehouse<'_>,
+    tables: &BTreeMap<String, StarTable>,
+) -> Result<BTreeMap<String, Star>, Error> {
+    let names: Vec<_> = tables.keys().map(String::as_str).collect();
+    catalogue::read(warehouse.transaction, warehouse.schema, &names).await
+}
+
+/// The star tables with their models.
+pub(crate) fn targets<'a>(
+    warehouse: &Warehouse<'a>,
+    tables: &'a BTreeMap<String, StarTable>,
+    stars: &'a BTreeMap<String, Star>,
+) -> Result<Vec<Target<'a>>, Error> {
+    let target = |(number, (name, table)): (i16, (&'a String, &'a StarTable))| {
+        Target::new(number, (warehouse.schema, name), table, stars.get(name), warehouse.batch)
+    };
+    (1..).zip(tables).map(target).collect()
+}
+
+/// The targets in the order of their foreign keys; those that refer to each other together.
+pub(crate) fn groups<'t, 'a>(targets: &'t [Target<'a>]) -> Vec<Vec<&'t Target<'a>>> {
+    let references = |target: &Target<'a>| {
+        target.star.references.iter().filter_map(|reference| reference.star_table.as_deref()).collect()
+    };
+    let references = targets.iter().map(|target| (target.name, references(target))).collect();
+    let find = |name: &str| targets.iter().find(|target| target.name == name);
+    foreign_keys::groups(&references).into_iter().map(|group| group.into_iter().filter_map(find).collect()).collect()
+}
+
+/// Whether the batch is not the next one any more.
+fn is_overtaken(batch: &Batch<'_>, newest: Option<&Newest>) -> Result<bool, Error> {
+    let head = &batch.manifest.head;
+    match newest.filter(|newest| newest.log != head.log) {
+        None => Ok(newest.map_or(0, |newest| newest.batch) + 1 != head.batch),
+        Some(newest) => Err(newest.other_log(batch.log, batch.manifest, batch.schema)),
+    }
+}
+
+/// What a batch has changed so far, and what was known before it.
+struct Changes {
+    counts: BTreeMap<String, Counts>,
+    /// The star tables that got new rows.
+    grown: BTreeSet<String>,
+    /// Whether the star tables are not as they were, and may take now what they refused before.
+    is_schema_new: bool,
+    /// Whether it is the first batch of a day: something else may have written to the star tables.
+    is_first_of_day: bool,
+    /// The source rows of the star tables where the warehouse knew of as many after the batch before.
+    verified_counts: BTreeMap<String, u64>,
+    notices: Vec<String>,
+}
+
+impl Changes {
+    fn of(batch: &Batch<'_>, newest: Option<Newest>) -> Self {
+        let is_schema_new = newest.as_ref().is_none_or(|newest| newest.schema_hash != batch.schema_hash);
+        let day = batch.manifest.head.at.date_naive();
+        let is_first_of_day = newest.as_ref().is_none_or(|newest| newest.snapshot_at.date_naive() != day);
+        let verified_counts = newest.filter(|_| !is_schema_new).map(|newest| newest.verified_counts);
+        Self {
+            counts: BTreeMap::new(),
+            grown: BTreeSet::new(),
+            is_schema_new,
+            is_first_of_day,
+            verified_counts: verified_counts.unwrap_or_default(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Which entries of the quarantine are looked at.
+    fn waking(&self) -> Waking<'_> {
+        Waking {
+            grown: &self.grown,
+            all_lines: self.is_first_of_day || self.is_schema_new,
+            all_entries: self.is_schema_new,
+        }
+    }
+
+    fn add(&mut self, target: &Target<'_>, written: Written, deleted: Deleted, quarantined: u64) {
+        if written.new > 0 {
+            self.grown.insert(target.name.to_owned());
+        }
+        let (inserted, updated) = target.inserted_and_updated(written);
+        let counts = Counts {
+            inserted,
+            updated,
+            unchanged: written.staged - inserted - updated,
+            deleted: deleted.rows,
+            released: written.released,
+            quarantined,
+        };
+        if counts != Counts::default() {
+            self.counts.insert(target.name.to_owned(), counts);
+        }
+        if let Some((rows, reason)) = deleted.refused {
+            self.notices.push(format!(
+                "{} does not let {rows} rows be marked as deleted: {reason}. They are tried again with the next keys",
+                target.name
+            ));
+        }
+    }
+
+    fn all(&self) -> Counts {
+        let mut all = Counts::default();
+        self.counts.values().for_each(|counts| all.add(*counts));
+        all
+    }
+
+    /// The star tables that are as they were: the batch has nothing for them, and as many rows as before.
+    fn untouched(&self, tables: &BTreeMap<String, StarTable>) -> BTreeMap<String, u64> {
+        let mut untouched = self.verified_counts.clone();
+        untouched.retain(|name, rows| {
+            let is_empty = |table: &StarTable| {
+                table.is_empty() && table.driving.as_ref().is_some_and(|driving| driving.rows == Some(*rows))
+            };
+            !self.counts.contains_key(name) && tables.get(name).is_some_and(is_empty)
+        });
+        untouched
+    }
+}
+
+fn table_reports(counts: BTreeMap<String, Counts>) -> Vec<TableReport> {
+    counts.into_iter().map(|(table, counts)| TableReport { table, counts }).collect()
+}
+
+/// How many source rows the warehouse knows of, beside how many there are.
+struct Known {
+    /// The star tables where it knows of as many.
+    verified: BTreeMap<String, u64>,
+    /// The source tables of which it knows more rows.
+    wanted: BTreeSet<String>,
+    notices: Vec<String>,
+}
+
+/// Compares how many source rows the warehouse knows of with how many there are.
+async fn compare_counts(
+    warehouse: &Warehouse<'_>,
+    targets: &[Target<'_>],
+    untouched: BTreeMap<String, u64>,
+) -> Result<Known, Error> {
+    let mut known = Known { verified: untouched, wanted: BTreeSet::new(), notices: Vec::new() };
+    for target in targets {
+        if known.verified.contains_key(target.name) {
+            continue;
+        }
+        let Some(driving) = &target.table.driving else { continue };
+        let (Some(rows), Some(count)) = (driving.rows, deletion::known_keys(target)) else { continue };
+        let counted = warehouse.query(warehouse.doing("count the rows of", target), &count, &[]).await?;
+        let held = counted.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
+        match held.cmp(&rows) {
+            Ordering::Equal => drop(known.verified.insert(target.name.to_owned(), rows)),
+            Ordering::Greater if target.table.keys.is_none() => drop(known.wanted.insert(driving.table.clone())),
+            _ => known.notices.push(format!(
+                "{name} holds {held} rows of {table}, which has {rows}; something else wrote to it. Run `blackwater \
+                 extract --full {table}`",
+                name = target.name,
+                table = driving.table
+            )),
+        }
+    }
+    Ok(known)
+}

@@ -1,0 +1,186 @@
+//! Staging tables: temporary tables with a batch's rows and keys, filled before the lock is taken.
+//!
+//! A staging table of rows has, before the columns that the model returns, the column [`POS`](crate::target::POS): the batch that
+//! brought the row, times 2^32, plus the row's place. So the order of the rows is that of the batches.
+
+mod parquet;
+mod sql;
+
+use std::path::Path;
+
+use ::parquet::errors::ParquetError;
+use blackwater_shared::postgres::Doing;
+use blackwater_shared::progress::progress;
+use blackwater_shared::store::Store;
+use bytes::Bytes;
+use futures_util::{SinkExt, pin_mut};
+use tokio::sync::mpsc;
+
+pub(crate) use self::parquet::{Sent, csv, open, rows};
+pub(crate) use self::sql::{Content, REASON, keys, name};
+use crate::catalogue::Writing;
+use crate::error::Error;
+use crate::quarantine::set_aside;
+use crate::target::Target;
+use crate::warehouse::Warehouse;
+
+/// So many new rows in a table change how it is best read.
+const MANY: u64 = 10_000;
+
+/// Stages what the batch has for a star table.
+pub(crate) async fn stage(
+    warehouse: &Warehouse<'_>,
+    store: &Store,
+    folder: &Path,
+    target: &Target<'_>,
+) -> Result<(), Error> {
+    let table = target.table;
+    let keys = table.keys.as_deref().unwrap_or_default();
+    let mut first = first_pos(warehouse.batch);
+    for (content, objects) in [
+        (Content::Rows, table.objects.as_slice()),
+        (Content::Misfits, &table.misfits),
+        (Content::Filtered, &table.filtered),
+        (Content::Keys, keys),
+    ] {
+        if objects.is_empty() && !(content == Content::Keys && table.keys.is_some()) {
+            continue;
+        }
+        warehouse.run(warehouse.doing("make a staging table for", target), &sql::create(target, content)).await?;
+        let all = objects.iter().map(|object| object.rows).sum();
+        let mut done = 0;
+        for object in objects {
+            progress(&format!("staging {}", target.name), done, all);
+            done += object.rows;
+            let path = folder.join("rows.parquet");
+            store.download(object, &path).await?;
+            let file = ParquetFile { path: &path, key: &object.key };
+            match content {
+                Content::Rows => copy_rows(warehouse, target, &file, first).await?,
+                // A key that does not fit is the fault of the table.
+                _ => copy(warehouse, target, content, &file, None).await?,
+            }
+            first += object.rows as i64;
+        }
+        if all >= MANY {
+            let sql = format!("ANALYZE {}", sql::name(target, content));
+            warehouse.run(warehouse.doing("count the staged rows of", target), &sql).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the staging tables for rows that a group of tables has not got yet.
+pub(crate) async fn make_for_rows(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
+    for target in group {
+        let make = sql::create(target, Content::Rows);
+        warehouse.run(warehouse.doing("make a staging table for", target), &make).await?;
+    }
+    Ok(())
+}
+
+/// The number of a batch's first row in a staging table.
+fn first_pos(batch: u64) -> i64 {
+    (batch as i64) << 32
+}
+
+/// A Parquet file, and the key of its object.
+struct ParquetFile<'a> {
+    path: &'a Path,
+    key: &'a str,
+}
+
+/// Copies rows. What Postgres does not take for a value of its type goes to quarantine.
+async fn copy_rows(
+    warehouse: &Warehouse<'_>,
+    target: &Target<'_>,
+    file: &ParquetFile<'_>,
+    first: i64,
+) -> Result<(), Error> {
+    let copied = warehouse.attempt(async || copy(warehouse, target, Content::Rows, file, Some(first)).await).await?;
+    if copied.is_none() {
+        // As bytes, so that Postgres can be asked for each value.
+        warehouse.run(warehouse.doing("stage rows of", target), &sql::create(target, Content::Bytes)).await?;
+        copy(warehouse, target, Content::Bytes, file, Some(first)).await?;
+        from_bytes(warehouse, target).await?;
+    }
+    Ok(())
+}
+
+/// Moves the rows of the staging table of bytes to the one of rows, and those that hold something which is no value of
+/// its column's type to quarantine.
+async fn from_bytes(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<(), Error> {
+    let doing = || warehouse.doing("find what does not fit in", target);
+    warehouse.run(doing(), sql::FUNCTIONS).await?;
+    let mut columns = Vec::new();
+    for column in &target.columns {
+        // To ask for each value takes long.
+        let read = sql::read_all(target, column);
+        if warehouse.attempt(async || warehouse.run(doing(), &read).await).await?.is_none() {
+            columns.push(*column);
+        }
+    }
+    if !columns.is_empty() {
+        set_aside::rows(warehouse, target, Content::Bytes, &sql::misfits(target, &columns)).await?;
+    }
+    warehouse.run(doing(), &sql::from_bytes(target)).await
+}
+
+/// Moves the entries of the quarantine that [`pg_temp.woken`](crate::reject::references) names to the staging table.
+pub(crate) async fn take_entries(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<u64, Error> {
+    let doing = || warehouse.doing("take rows out of quarantine for", target);
+    let is_upsert = matches!(target.writing, Writing::Upsert(_));
+    let names: Vec<_> = target.columns.iter().map(|column| column.name.as_str()).collect();
+    let take = sql::take_entries(target, Content::Rows, is_upsert);
+    let taken = warehouse.attempt(async || warehouse.execute(doing(), &take, &[&names]).await).await?;
+    if let Some(taken) = taken {
+        return Ok(taken);
+    }
+    // A column may have got a type since that a row, as it was, does not fit.
+    warehouse.run(doing(), &sql::create(target, Content::Bytes)).await?;
+    let take = sql::take_entries(target, Content::Bytes, is_upsert);
+    let taken = warehouse.execute(doing(), &take, &[&names]).await?;
+    from_bytes(warehouse, target).await?;
+    Ok(taken)
+}
+
+async fn copy(
+    warehouse: &Warehouse<'_>,
+    target: &Target<'_>,
+    content: Content,
+    file: &ParquetFile<'_>,
+    first: Option<i64>,
+) -> Result<(), Error> {
+    let doing = || warehouse.doing("stage rows of", target);
+    let unreadable = |error: ParquetError| Error::Parquet {
+        batch: warehouse.batch,
+        object: file.key.to_owned(),
+        why: error.to_string(),
+    };
+    let pieces = open(file.path).map_err(unreadable)?;
+    let sent = if content == Content::Bytes { Sent::AsBytes } else { Sent::AsText };
+    let sink = warehouse.transaction.copy_in(&sql::copy(target, content)).await.doing(doing())?;
+    pin_mut!(sink);
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(2);
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut first = first;
+        for piece in pieces {
+            let piece = piece?;
+            let lines = csv(&piece, first, sent)?;
+            first = first.map(|first| first + piece.num_rows() as i64);
+            if sender.blocking_send(lines.into()).is_err() {
+                break; // The COPY failed, and says why.
+            }
+        }
+        Ok(())
+    });
+    while let Some(piece) = receiver.recv().await {
+        let sent: Result<(), tokio_postgres::Error> = sink.send(piece).await;
+        sent.doing(doing())?;
+    }
+    match reader.await {
+        Ok(Ok(())) => Ok(sink.finish().await.map(drop).doing(doing())?),
+        Ok(Err(error)) => Err(unreadable(error)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}

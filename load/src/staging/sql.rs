@@ -1,0 +1,175 @@
+//! The statements that make and fill staging tables.
+
+use blackwater_shared::postgres::{ident, idents, literal};
+
+use crate::catalogue::Column;
+use crate::target::{POS, Target};
+
+/// The column of a staging table of keys that says why a row does not fit, quoted.
+pub(crate) const REASON: &str = "\"blackwater:reason\"";
+
+/// What a staging table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Star rows, each value in a type that takes it as it is.
+    Rows,
+    /// Star rows, each value as the bytes of its text.
+    Bytes,
+    /// The keys of source rows in which a value does not fit, and why.
+    Misfits,
+    /// The keys of source rows that the model does not let through.
+    Filtered,
+    /// The keys of all source rows.
+    Keys,
+}
+
+/// The staging table of a star table, in SQL.
+pub(crate) fn name(target: &Target<'_>, content: Content) -> String {
+    let what = match content {
+        Content::Rows => "rows",
+        Content::Bytes => "bytes",
+        Content::Misfits => "misfits",
+        Content::Filtered => "filtered",
+        Content::Keys => "keys",
+    };
+    format!("pg_temp.{what}_{}", target.number)
+}
+
+/// The columns of a staging table: name and type, in SQL.
+fn columns(target: &Target<'_>, content: Content) -> Vec<(String, String)> {
+    let staged = |column: &&Column| {
+        let kind = match content {
+            Content::Rows => format!("{}{}", column.staged(), column.collation),
+            Content::Bytes => "bytea".into(),
+            _ if target.foreign.contains(&column.name) => "text".into(),
+            _ => format!("{}{}", column.staged(), column.collation),
+        };
+        (ident(&column.name), kind)
+    };
+    match content {
+        Content::Rows | Content::Bytes => {
+            let pos = [(POS.to_owned(), "bigint".to_owned())];
+            pos.into_iter().chain(target.columns.iter().map(staged)).collect()
+        }
+        Content::Misfits => target.key.iter().map(staged).chain([(REASON.into(), "text".into())]).collect(),
+        Content::Filtered | Content::Keys => target.key.iter().map(staged).collect(),
+    }
+}
+
+/// Makes a staging table.
+pub(crate) fn create(target: &Target<'_>, content: Content) -> String {
+    let columns: Vec<_> = columns(target, content).into_iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+    let name = name(target, content);
+    format!("CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({}) ON COMMIT DROP", columns.join(", "))
+}
+
+/// Copies into a staging table.
+pub(crate) fn copy(target: &Target<'_>, content: Content) -> String {
+    let columns: Vec<_> = columns(target, content).into_iter().map(|(name, _)| name).collect();
+    format!("COPY {} ({}) FROM STDIN (FORMAT csv)", name(target, content), columns.join(", "))
+}
+
+/// The staged keys of a table as the star table has them, for a FROM clause.
+pub(crate) fn keys(target: &Target<'_>, content: Content) -> String {
+    let column = |column: &&Column| {
+        let name = ident(&column.name);
+        let counts = if target.foreign.contains(&column.name) { "text".into() } else { column.declared.to_string() };
+        format!("{name}::{counts} AS {name}")
+    };
+    let columns: Vec<_> = target.key.iter().map(column).collect();
+    format!("(SELECT {} FROM {})", columns.join(", "), name(target, content))
+}
+
+/// Two functions: the words of Postgres if the bytes are no text of a type; and the text, NULL if they are none here.
+pub(crate) const FUNCTIONS: &str = "
+    CREATE OR REPLACE FUNCTION pg_temp.misfit(value bytea, kind text) RETURNS text LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE format('SELECT %L::%s', convert_from(value, 'UTF8'), kind);
+        RETURN NULL;
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        RETURN SQLERRM;
+    END $$;
+    CREATE OR REPLACE FUNCTION pg_temp.shown(value bytea) RETURNS text LANGUAGE plpgsql AS $$
+    BEGIN
+        RETURN convert_from(value, 'UTF8');
+    EXCEPTION WHEN OTHERS THEN
+        RETURN NULL;
+    END $$";
+
+/// The value of a column in a staging table of bytes, in the type of [`Content::Rows`].
+fn converted(column: &Column) -> String {
+    format!("convert_from({}, 'UTF8')::{}", ident(&column.name), column.staged())
+}
+
+/// Reads every value of a column in a staging table of bytes: it fails if one does not fit.
+pub(crate) fn read_all(target: &Target<'_>, column: &Column) -> String {
+    format!("SELECT count({}) FROM {}", converted(column), name(target, Content::Bytes))
+}
+
+/// The query for the rows in a staging table of bytes that hold something which is no value of its column: (pos, why, reference).
+pub(crate) fn misfits(target: &Target<'_>, columns: &[&Column]) -> String {
+    let misfit = |column: &&Column| {
+        format!("pg_temp.misfit({}, {})", ident(&column.name), literal(&column.staged().to_string()))
+    };
+    let words =
+        columns.iter().map(|column| format!("{} || {}", literal(&format!("{}: ", column.name)), misfit(column)));
+    format!(
+        "SELECT pos, why, NULL::jsonb AS reference FROM (
+             SELECT {POS} AS pos, concat_ws('; ', {}) AS why FROM {} OFFSET 0) m WHERE why <> ''",
+        words.collect::<Vec<_>>().join(", "),
+        name(target, Content::Bytes)
+    )
+}
+
+/// Moves the rows of a staging table of bytes to the one of rows.
+pub(crate) fn from_bytes(target: &Target<'_>) -> String {
+    let values: Vec<_> = target.columns.iter().map(|column| converted(column)).collect();
+    let bytes = name(target, Content::Bytes);
+    format!(
+        "INSERT INTO {} ({POS}, {}) SELECT {POS}, {} FROM {bytes}; TRUNCATE {bytes}",
+        name(target, Content::Rows),
+        target.list(""),
+        values.join(", ")
+    )
+}
+
+/// Moves entries of the quarantine to the staging table, each under its own batch; `$1` are the names of the columns.
+/// `content` says whether the values are cast or only kept.
+///
+/// Where a table holds the latest values, the newest entry of a key counts, unless the batch has the key itself.
+pub(crate) fn take_entries(target: &Target<'_>, content: Content, is_upsert: bool) -> String {
+    let stage = name(target, Content::Rows);
+    let value = |column: &&Column| match content {
+        Content::Bytes => format!("convert_to(r.{}, 'UTF8')", ident(&column.name)),
+        _ => format!("r.{}::{}", ident(&column.name), column.staged()),
+    };
+    let same = |column: &&Column| {
+        format!("{} = q.key->>{}", column.key_text(&format!("t.{}", ident(&column.name))), literal(&column.name))
+    };
+    let same: Vec<_> = target.key.iter().map(same).collect();
+    let (distinct, order, is_free) = match is_upsert {
+        true => (
+            "DISTINCT ON (q.key)",
+            "ORDER BY q.key, q.batch DESC, q.id DESC",
+            format!(" AND NOT EXISTS (SELECT FROM {stage} t WHERE {})", same.join(" AND ")),
+        ),
+        false => ("", "", String::new()),
+    };
+    let texts: Vec<_> = target.columns.iter().map(|column| format!("{} text", ident(&column.name))).collect();
+    format!(
+        "WITH mine AS MATERIALIZED (
+             SELECT {distinct} q.id, q.batch, q.star_row
+             FROM blackwater.quarantine q JOIN pg_temp.woken w ON w.entry = q.id
+             WHERE w.tbl = {number} AND NOT q.discarded AND ARRAY(SELECT json_object_keys(q.star_row)) = $1{is_free} {order}),
+         gone AS (DELETE FROM blackwater.quarantine q USING mine WHERE q.id = mine.id),
+         lines AS (DELETE FROM blackwater.waiting_for f USING mine WHERE f.entry = mine.id)
+         INSERT INTO {to} ({POS}, {columns})
+         SELECT (m.batch << 32) + (1::bigint << 31) + row_number() OVER (ORDER BY m.id), {values}
+         FROM mine m CROSS JOIN LATERAL json_to_record(m.star_row) AS r ({texts})",
+        number = target.number,
+        to = name(target, content),
+        columns = idents("", target.columns.iter().map(|column| &column.name)),
+        values = target.columns.iter().map(value).collect::<Vec<_>>().join(", "),
+        texts = texts.join(", "),
+    )
+}

@@ -1,0 +1,121 @@
+//! An open transaction of the warehouse in which a batch is applied.
+
+use blackwater_shared::deadline::Deadline;
+use blackwater_shared::postgres::{self, Doing, ident};
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::error::Error;
+use crate::target::Target;
+
+/// The parameters of a statement.
+pub(crate) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// An open transaction of the warehouse, and the batch that it applies.
+pub(crate) struct Warehouse<'a> {
+    pub(crate) transaction: &'a Transaction<'a>,
+    /// The star schema.
+    pub(crate) schema: &'a str,
+    /// The batch's number.
+    pub(crate) batch: u64,
+    /// The source's time of the batch's snapshot.
+    pub(crate) at: DateTime<Utc>,
+    deadline: Deadline,
+    /// The search path under which star tables are written.
+    writing: String,
+}
+
+impl<'a> Warehouse<'a> {
+    /// Sets the transaction up.
+    pub(crate) async fn begin(
+        transaction: &'a Transaction<'a>,
+        schema: &'a str,
+        (batch, at): (u64, DateTime<Utc>),
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let writing = writing_path(transaction, schema).await?;
+        let warehouse = Self { transaction, schema, batch, at, deadline, writing };
+        warehouse.limit_statements().await?;
+        Ok(warehouse)
+    }
+
+    /// Has the server end statements that would not be over before the deadline.
+    pub(crate) async fn limit_statements(&self) -> Result<(), Error> {
+        if let Some(left) = self.deadline.left() {
+            let sql = format!("SET LOCAL statement_timeout = {}", left.as_millis().max(1));
+            self.transaction.batch_execute(&sql).await.doing("limit the time of a statement")?;
+        }
+        Ok(())
+    }
+
+    /// Names in the next statements are those of Postgres alone: nothing in the star schema can take their place.
+    pub(crate) async fn use_builtin_names(&self) -> Result<(), Error> {
+        self.set_path("pg_catalog, pg_temp").await
+    }
+
+    /// The next statements write to star tables: their triggers, defaults and constraints find what they find in psql. Such a
+    /// statement names no function, and no operator but by its schema.
+    pub(crate) async fn use_own_names(&self) -> Result<(), Error> {
+        self.set_path(&self.writing).await
+    }
+
+    async fn set_path(&self, path: &str) -> Result<(), Error> {
+        let set = self.transaction.batch_execute(&format!("SET LOCAL search_path = {path}")).await;
+        Ok(set.doing("set the search path")?)
+    }
+
+    /// Runs statements.
+    pub(crate) async fn run(&self, doing: impl Into<String>, sql: &str) -> Result<(), Error> {
+        Ok(self.transaction.batch_execute(sql).await.doing(doing)?)
+    }
+
+    /// Runs a statement: the number of its rows.
+    pub(crate) async fn execute(
+        &self,
+        doing: impl Into<String>,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<u64, Error> {
+        Ok(self.transaction.execute(sql, parameters).await.doing(doing)?)
+    }
+
+    /// The rows of a query.
+    pub(crate) async fn query(
+        &self,
+        doing: impl Into<String>,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        Ok(self.transaction.query(sql, parameters).await.doing(doing)?)
+    }
+
+    /// What is being done to a star table, for messages.
+    pub(crate) fn doing(&self, doing: &str, target: &Target<'_>) -> String {
+        format!("{doing} {} (batch {})", target.name, self.batch)
+    }
+
+    /// Does `work`; undoes it if a row may be at fault: `None`.
+    pub(crate) async fn attempt<T>(&self, work: impl AsyncFnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+        let doing = "set a savepoint";
+        self.run(doing, "SAVEPOINT attempt").await?;
+        let done = match work().await {
+            Err(error) if error.may_be_a_rows_fault() => {
+                self.run(doing, "ROLLBACK TO attempt").await?;
+                None
+            }
+            done => Some(done?),
+        };
+        self.run(doing, "RELEASE attempt").await?;
+        Ok(done)
+    }
+}
+
+/// The search path of statements that write to star tables: the star schema, then what the role has.
+pub(crate) async fn writing_path(transaction: &Transaction<'_>, schema: &str) -> Result<String, postgres::Error> {
+    let own = "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'";
+    let path: String = transaction.query_one(own, &[]).await.doing("ask for the role's search path")?.get(0);
+    let own = Some(path.trim()).filter(|path| !path.is_empty() && *path != "\"\"");
+    Ok([Some(ident(schema).as_str()), own, Some("pg_temp")].into_iter().flatten().collect::<Vec<_>>().join(", "))
+}

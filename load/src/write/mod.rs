@@ -1,0 +1,198 @@
+//! Writing: what of the staged rows is new or has changed, and the statements that write it.
+
+mod sql;
+
+use std::collections::BTreeSet;
+
+use blackwater_shared::progress::progress;
+
+pub(crate) use sql::{Statement, delete, plan_deletions};
+
+use crate::catalogue::Writing;
+use crate::error::Error;
+use crate::quarantine::{Rejected, set_aside};
+use crate::reject::references;
+use crate::reject::rows::{self, Range, Refusal};
+use crate::target::Target;
+use crate::warehouse::Warehouse;
+
+/// So many actions change how they are best read.
+const MANY: u64 = 1000;
+
+/// What a batch writes to a star table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Rows that are new; of a history the first versions.
+    pub(crate) new: u64,
+    /// Rows that have changed; of a history the versions that follow another.
+    pub(crate) changed: u64,
+    /// The rows that were staged and not set aside.
+    pub(crate) staged: u64,
+    /// Those of them that came out of quarantine.
+    pub(crate) released: u64,
+}
+
+/// Writes the staged rows of a group of tables, and sets aside those that the tables refuse and what refers to these.
+/// `was_woken` says that there are rows among them that came out of quarantine.
+pub(crate) async fn write(
+    warehouse: &Warehouse<'_>,
+    group: &[&Target<'_>],
+    was_woken: bool,
+) -> Result<Vec<Written>, Error> {
+    let inner = group.iter().flat_map(|target| target.inner_references(group));
+    let inner: BTreeSet<&str> = inner.map(|(_, reference)| reference.constraint.as_str()).collect();
+    loop {
+        let mut planned = plan(warehouse, group, was_woken).await?;
+        warehouse.use_own_names().await?;
+        let refused = write_group(warehouse, group, &planned, &inner).await?;
+        warehouse.use_builtin_names().await?;
+        match (refused, group, planned.as_mut_slice()) {
+            (None, ..) => {}
+            (Some(_), [target], [planned]) if inner.is_empty() => write_what_fits(warehouse, target, planned).await?,
+            (Some(refusal), ..) => {
+                set_refused_aside(warehouse, group, &planned, &inner, &refusal).await?;
+                continue;
+            }
+        }
+        finish(warehouse, group, &planned).await?;
+        return Ok(planned);
+    }
+}
+
+/// Writes what a table takes of its staged rows, and sets aside the rest.
+async fn write_what_fits(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: &mut Written) -> Result<(), Error> {
+    let mut rejected = Vec::new();
+    warehouse.use_own_names().await?;
+    for (statement, rows) in statements(warehouse, target, *planned) {
+        rejected.extend(rows::write_what_fits(warehouse, target, &statement, rows, &BTreeSet::new()).await?);
+    }
+    warehouse.use_builtin_names().await?;
+    let sql = sql::count_rejected(target, warehouse.batch);
+    let pos: Vec<_> = rejected.iter().map(|row| row.pos).collect();
+    let rows = warehouse.query(warehouse.doing("count the rows of", target), &sql, &[&pos]).await?;
+    let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
+    planned.new -= count(0);
+    planned.changed -= count(1);
+    planned.released -= count(2);
+    planned.staged -= set_aside::rejected(warehouse, target, &rejected).await?;
+    Ok(())
+}
+
+/// Notes in `pg_temp.action` what is to be done with each staged row; nothing with those that are as they were.
+async fn plan(warehouse: &Warehouse<'_>, group: &[&Target<'_>], was_woken: bool) -> Result<Vec<Written>, Error> {
+    warehouse.run("clear the actions", "DELETE FROM pg_temp.action").await?;
+    let mut planned = Vec::new();
+    for target in group {
+        let plan = sql::plan(target, was_woken, warehouse.batch);
+        let rows = warehouse.query(warehouse.doing("compare the rows of", target), &plan, &[]).await?;
+        let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
+        planned.push(Written { new: count(0), changed: count(1), staged: count(2), released: count(3) });
+    }
+    if planned.iter().any(|planned| planned.new + planned.changed >= MANY) {
+        warehouse.run("count the actions", "ANALYZE pg_temp.action").await?;
+    }
+    Ok(planned)
+}
+
+/// Writes all rows, or none: why none. Of tables that refer to each other the constraints are checked when all are written.
+async fn write_group(
+    warehouse: &Warehouse<'_>,
+    group: &[&Target<'_>],
+    planned: &[Written],
+    inner: &BTreeSet<&str>,
+) -> Result<Option<Refusal>, Error> {
+    let doing = "write a group of tables";
+    warehouse.run(doing, "SAVEPOINT whole").await?;
+    let mut refused = None;
+    for (target, planned) in group.iter().zip(planned) {
+        progress(&format!("writing {}", target.name), 0, 0);
+        for (statement, rows) in statements(warehouse, target, *planned) {
+            if refused.is_none() {
+                refused = rows::write_all(warehouse, target, &statement, Range::all(rows), inner.is_empty()).await?;
+            }
+        }
+    }
+    if refused.is_none() && !inner.is_empty() {
+        refused = rows::check_constraints(warehouse).await?;
+    }
+    let end = if refused.is_none() { "RELEASE whole" } else { "ROLLBACK TO whole; RELEASE whole" };
+    warehouse.run(doing, end).await?;
+    Ok(refused)
+}
+
+/// Finds the rows that the tables refuse, and sets them aside with what refers to them. Nothing stays written, for what refers to them may
+/// be.
+async fn set_refused_aside(
+    warehouse: &Warehouse<'_>,
+    group: &[&Target<'_>],
+    planned: &[Written],
+    inner: &BTreeSet<&str>,
+    refusal: &Refusal,
+) -> Result<(), Error> {
+    let doing = "try the rows of a group of tables";
+    warehouse.run(doing, "SAVEPOINT search").await?;
+    warehouse.use_own_names().await?;
+    let mut found: Vec<Vec<Rejected>> = Vec::new();
+    for (target, planned) in group.iter().zip(planned) {
+        let mut rejected = Vec::new();
+        for (statement, rows) in statements(warehouse, target, *planned) {
+            rejected.extend(rows::write_what_fits(warehouse, target, &statement, rows, inner).await?);
+        }
+        found.push(rejected);
+    }
+    warehouse.run(doing, "ROLLBACK TO search; RELEASE search").await?;
+    // Together they are refused, and each alone is not: a circle falls as a whole.
+    if found.iter().all(Vec::is_empty) {
+        for (target, rejected) in group.iter().zip(&mut found) {
+            let sql = format!("SELECT pos FROM pg_temp.action WHERE tbl = {}", target.number);
+            let rows = warehouse.query(doing, &sql, &[]).await?;
+            rejected.extend(rows.iter().map(|row| refusal.rejects(target.star, row.get(0))));
+        }
+    }
+    for (target, rejected) in group.iter().zip(&found) {
+        set_aside::rejected(warehouse, target, rejected).await?;
+    }
+    if !inner.is_empty() {
+        references::hold_back(warehouse, group).await?;
+    }
+    Ok(())
+}
+
+/// Notes of a history which versions are not the newest any more.
+async fn finish(warehouse: &Warehouse<'_>, group: &[&Target<'_>], written: &[Written]) -> Result<(), Error> {
+    for (target, written) in group.iter().zip(written) {
+        if let Writing::History { record } = target.writing
+            && written.changed > 0
+        {
+            let supersede = sql::supersede(target, record, warehouse.batch);
+            warehouse.execute(warehouse.doing("note the versions of", target), &supersede, &[]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The statements that write the planned rows, and how many rows each has.
+fn statements(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: Written) -> Vec<(Statement, u64)> {
+    let statements = match target.writing {
+        Writing::Upsert(_) => vec![(sql::update(target), planned.changed), (sql::insert(target), planned.new)],
+        Writing::History { record } => {
+            vec![(sql::add_versions(target, record, warehouse.batch), planned.new + planned.changed)]
+        }
+    };
+    statements.into_iter().filter(|(_, rows)| *rows > 0).collect()
+}
+
+/// Sends the statements that write to a group of tables without a row.
+///
+/// # Errors
+/// If a table would take no row at all.
+pub(crate) async fn write_nothing(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
+    let one_of_each = Written { new: 1, changed: 1, ..Written::default() };
+    warehouse.use_own_names().await?;
+    for target in group {
+        for (statement, _) in statements(warehouse, target, one_of_each) {
+            rows::write_nothing(warehouse, target, &statement, true).await?;
+        }
+    }
+    warehouse.use_builtin_names().await
+}

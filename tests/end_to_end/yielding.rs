@@ -1,0 +1,161 @@
+//! Two loads at once: one works, the other leaves it to that. And a load that is killed leaves nothing locked.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use blackwater_tests::{BUCKETS, Finished, Function, World, program};
+use serde_json::{Value, json};
+use tokio::process::Child;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz);
+    CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text, deleted_at timestamptz);
+    CREATE INDEX IF NOT EXISTS fact_t_id ON fact_t (id);
+    CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+    DROP TRIGGER IF EXISTS take_time ON fact_t;
+    CREATE TRIGGER take_time BEFORE INSERT ON fact_t FOR EACH ROW EXECUTE FUNCTION take_time();";
+
+/// A world whose first batch is applied, and whose second and third wait in the processed log.
+async fn world() -> World {
+    let model = "SELECT id, v FROM t";
+    let pack = [("schema.sql", SCHEMA), ("dim_t.sql", model), ("fact_t.sql", model)];
+    let source = "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')";
+    let world = World::of(source, &pack, &[("dim_t", model), ("current_fact_t", model)]).await;
+    world.run_and_agree().await;
+    for batch in [2, 3] {
+        world.change(&format!("INSERT INTO t VALUES ({batch}, 'new'); UPDATE t SET v = v || '!' WHERE id = 1")).await;
+        world.blackwater(&["extract"]).await.report();
+    }
+    world.blackwater(&["transform"]).await.report();
+    world
+}
+
+/// Every batch is applied, once.
+async fn all_is_applied_once(world: &World) {
+    world.agree().await;
+    let state = "SELECT concat_ws(' ', (SELECT string_agg(batch::text, ',' ORDER BY batch) FROM blackwater.ledger),
+        (SELECT string_agg(v, ',' ORDER BY record) FROM fact_t WHERE id = 1), (SELECT count(*) FROM fact_t))";
+    assert_eq!(world.in_warehouse(state).await, Some("1,2,3 one,one!,one!! 5".into()));
+}
+
+/// The sessions of load.
+const LOADS: &str = "FROM pg_stat_activity WHERE application_name = 'blackwater load'";
+
+/// Starts a load, and waits until one of its statements waits for this.
+async fn load_that_waits(world: &World, wait_event: &str) -> Child {
+    let load = world.spawn(&["load"]);
+    world
+        .wait_until(&format!("SELECT count(*) > 0 {LOADS} AND state = 'active' AND wait_event = '{wait_event}'"))
+        .await;
+    load
+}
+
+/// A program that must end at once.
+async fn at_once(world: &World, command: &str) -> Finished {
+    let began = Instant::now();
+    let ended = tokio::time::timeout(Duration::from_secs(8), world.blackwater(&[command])).await;
+    ended.unwrap_or_else(|_| panic!("{command} still waits after {:?}", began.elapsed()))
+}
+
+async fn report(load: Child) -> Value {
+    let output = load.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_beside_another_yields_and_the_other_applies_all() {
+    let world = world().await;
+    let other = world.warehouse_session().await;
+    other.batch_execute("BEGIN; LOCK TABLE dim_t").await.unwrap();
+    let first = load_that_waits(&world, "relation").await;
+    let second = at_once(&world, "load").await;
+    assert_eq!(second.stderr, "");
+    let second = second.report();
+    assert_eq!((&second["yielded"], &second["applied"], &second["batches"]), (&json!(true), &json!(1), &json!([])));
+    let run = at_once(&world, "run").await;
+    assert_eq!(run.stderr, "");
+    assert_eq!(run.report()["load"]["yielded"], true);
+    other.batch_execute("COMMIT").await.unwrap();
+    let first = report(first).await;
+    assert_eq!((&first["yielded"], &first["applied"]), (&json!(false), &json!(3)), "{first}");
+    all_is_applied_once(&world).await;
+    let alone = world.blackwater(&["load"]).await.report();
+    assert_eq!((&alone["yielded"], &alone["applied"]), (&json!(false), &json!(3)), "{alone}");
+}
+
+/// What `take_time` does for the row of batch 2.
+fn takes(seconds: u32) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN IF NEW.id = 2 THEN PERFORM pg_sleep({seconds}); END IF; RETURN NEW; END $$"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_beside_one_in_a_long_statement_yields_too() {
+    let world = world().await;
+    world.in_star(&takes(5)).await;
+    let first = load_that_waits(&world, "PgSleep").await;
+    for _ in 0..2 {
+        assert_eq!(at_once(&world, "load").await.report()["yielded"], true);
+    }
+    // Who only looks on waits for nobody, and nobody yields to him.
+    at_once(&world, "status").await.report();
+    at_once(&world, "check").await;
+    assert_eq!(report(first).await["applied"], 3);
+    all_is_applied_once(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_is_killed_in_a_long_statement_locks_nobody_out() {
+    let world = world().await;
+    world.in_star(&takes(60)).await;
+    let mut load = load_that_waits(&world, "PgSleep").await;
+    load.kill().await.unwrap();
+    let killed = Instant::now();
+    world.wait_until(&format!("SELECT count(*) = 0 {LOADS}")).await;
+    // Three, and one for a busy machine.
+    assert!(killed.elapsed() < Duration::from_secs(4), "its session was there for {:?}", killed.elapsed());
+    world.in_star(&takes(0)).await;
+    let next = world.blackwater(&["load"]).await.report();
+    assert_eq!((&next["yielded"], &next["applied"]), (&json!(false), &json!(3)), "{next}");
+    all_is_applied_once(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_for_load_while_another_load_works_is_no_error() {
+    let world = world().await;
+    let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
+    let variables = [
+        ("BLACKWATER_NAME", "test".into()),
+        ("BLACKWATER_MODEL", world.pack().display().to_string()),
+        ("BLACKWATER_SOURCE__URL", world.server.url("source")),
+        ("BLACKWATER_WAREHOUSE__URL", world.server.url("warehouse")),
+        ("BLACKWATER_INGESTION__BUCKET", BUCKETS[0].into()),
+        ("BLACKWATER_PROCESSED__BUCKET", BUCKETS[1].into()),
+        ("AWS_ENDPOINT_URL", server.endpoint()),
+        ("AWS_REGION", "us-east-1".into()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.into()),
+    ];
+    let variables = variables.map(|(name, value): (&str, String)| (name.to_owned(), value));
+    let load: PathBuf = program().with_file_name("blackwater-load");
+    let function = Function::start(&[load], &variables, Duration::from_secs(60)).await;
+    function.ready().await;
+
+    let other = world.warehouse_session().await;
+    other.batch_execute("BEGIN; LOCK TABLE dim_t").await.unwrap();
+    let first = load_that_waits(&world, "relation").await;
+    let event = json!({ "Records": [{ "eventSource": "aws:s3", "s3": { "bucket": { "name": BUCKETS[1] } } }] });
+    let answer = tokio::time::timeout(Duration::from_secs(8), function.invoke(event.clone())).await;
+    let answer = answer.expect("it waits for the other load").unwrap();
+    assert_eq!((&answer["yielded"], &answer["applied"]), (&json!(true), &json!(1)), "{answer}");
+    other.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(report(first).await["applied"], 3);
+    all_is_applied_once(&world).await;
+    // The same event comes again.
+    let answer = function.invoke(event).await.unwrap();
+    assert_eq!((&answer["yielded"], &answer["applied"]), (&json!(false), &json!(3)), "{answer}");
+}
