@@ -15,4 +15,4 @@ pub use aws::Aws;
 pub use lambda::{Answer, Function, high_water};
 pub use oracle::{Oracle, TOTESYS};
 pub use proxy::{KillSwitch, Proxy};
-pub use world::{BUCKETS, Finished, World, extracted, program};
+pub use world::{BUCKETS, Finished, World, extracted, finish, program};

@@ -64,7 +64,7 @@ impl Finished {
 impl World {
     /// The Totesys sample and its pack.
     pub async fn totesys() -> Self {
-        let world = Self::empty(TOTESYS.to_vec()).await;
+        let world = Self::empty(&[], TOTESYS.to_vec()).await;
         totesys::create(&world.source).await.unwrap();
         totesys::write_pack(&world.pack()).unwrap();
         world
@@ -72,7 +72,17 @@ impl World {
 
     /// Another source, and a pack of these files.
     pub async fn of(source: &str, pack: &[(&str, &str)], oracle: &[Oracle]) -> Self {
-        let world = Self::empty(oracle.to_vec()).await;
+        Self::with_settings(&[], source, pack, oracle).await
+    }
+
+    /// The same on a server with settings of its own.
+    pub async fn with_settings(
+        settings: &'static [(&'static str, &'static str)],
+        source: &str,
+        pack: &[(&str, &str)],
+        oracle: &[Oracle],
+    ) -> Self {
+        let world = Self::empty(settings, oracle.to_vec()).await;
         world.source.batch_execute(source).await.unwrap();
         std::fs::create_dir_all(world.pack()).unwrap();
         for (file, text) in pack {
@@ -81,10 +91,11 @@ impl World {
         world
     }
 
-    async fn empty(oracle: Vec<Oracle>) -> Self {
+    async fn empty(settings: &'static [(&'static str, &'static str)], oracle: Vec<Oracle>) -> Self {
         // Few locks, so that whoever takes many is found out.
-        let settings =
-            [("max_prepared_transactions", "10"), ("autovacuum", "off"), ("max_locks_per_transaction", "10")];
+        let usual = [("max_prepared_transactions", "10"), ("autovacuum", "off"), ("max_locks_per_transaction", "10")];
+        // Of two lines for a setting the server takes the last.
+        let settings = [&usual, settings].concat();
         let server = tokio::task::spawn_blocking(move || Postgres::start(&settings)).await.unwrap().unwrap();
         let admin = connect(&server.url("postgres")).await;
         admin.batch_execute("CREATE DATABASE source").await.unwrap();
@@ -314,7 +325,7 @@ pub fn extracted<'a>(report: &'a Value, table: &str) -> &'a Value {
 }
 
 /// Waits for the program's end.
-pub(crate) async fn finish(child: Child) -> Finished {
+pub async fn finish(child: Child) -> Finished {
     let output = child.wait_with_output().await.unwrap();
     Finished {
         code: output.status.code(),
