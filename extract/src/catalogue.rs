@@ -9,7 +9,7 @@ use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Doing;
 use blackwater_shared::scalar::Type;
 use blackwater_shared::store::sha256;
-use deadpool_postgres::{Object, Transaction};
+use deadpool_postgres::Transaction;
 
 use crate::error::Error;
 
@@ -96,9 +96,9 @@ impl Table {
 }
 
 /// What keeps this role from reading the tables, and all of their rows.
-pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<Vec<Error>, Error> {
+pub(crate) async fn check(transaction: &Transaction<'_>, schema: &str, pack: &Pack) -> Result<Vec<Error>, Error> {
     let tables: Vec<_> = pack.source_tables().into_iter().collect();
-    let rows = client
+    let rows = transaction
         .query(
             "SELECT c.relname::text, c.relkind::text, row_security_active(c.oid), has_table_privilege(c.oid, 'SELECT')
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -130,6 +130,23 @@ pub(crate) async fn check(client: &Object, schema: &str, pack: &Pack) -> Result<
         errors.push(Error::Table { table: row.get(0), why: why.into() });
     }
     Ok(errors)
+}
+
+/// The number of the tables' heaps and of what holds them together.
+pub(crate) async fn count_heaps(
+    transaction: &Transaction<'_>,
+    schema: &str,
+    tables: &[String],
+) -> Result<usize, Error> {
+    let sql = "WITH RECURSIVE heap (oid) AS (
+            SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1 AND c.relname = ANY($2)
+            UNION
+            SELECT i.inhrelid FROM heap JOIN pg_catalog.pg_inherits i ON i.inhparent = heap.oid
+        )
+        SELECT count(*) FROM heap";
+    let row = transaction.query_one(sql, &[&schema, &tables]).await.doing("read the source's catalogue")?;
+    Ok(row.get::<_, i64>(0) as usize)
 }
 
 /// Reads the catalogue in the run's snapshot. `None` if a heap came in after the locks were taken.
@@ -347,7 +364,8 @@ const HEAPS: &str = "
     SELECT root.relname::text, heap.root = heap.oid, c.oid, c.relkind::text, c.relfilenode,
            EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
                    AND l.relation = c.oid AND l.granted),
-           pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid)
+           pg_relation_size(c.oid) / current_setting('block_size')::int,
+           pg_relation_size(c.oid) + CASE c.reltoastrelid WHEN 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END
     FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_class root ON root.oid = heap.root
     ORDER BY 1, c.oid";
 

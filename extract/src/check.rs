@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::{Extracted, Table};
@@ -11,6 +12,7 @@ use deadpool_postgres::Transaction;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::limit::{Allowed, Limit};
 use crate::{Extract, catalogue, snapshot};
 
 /// What a check of the source found.
@@ -63,7 +65,8 @@ impl Extract {
             Ok(ends) => checked.log = Some(ends),
             Err(error) => checked.findings.push(Finding::error(About::Buckets, error)),
         }
-        if let Err(error) = self.check_source(&mut checked).await {
+        let allowed = Limit { setting: self.statement_timeout, deadline: Deadline::NONE }.now();
+        if let Err(error) = self.check_source(&mut checked, &allowed).await.map_err(|error| allowed.explain(error)) {
             checked.findings.push(Finding::error(About::Source, error));
         }
         checked
@@ -78,9 +81,11 @@ impl Extract {
         Ok(Ends { log: manifest.map(|manifest| manifest.head.log), batch })
     }
 
-    async fn check_source(&self, checked: &mut Checked) -> Result<(), Error> {
+    async fn check_source(&self, checked: &mut Checked, allowed: &Allowed) -> Result<(), Error> {
         let mut clients = vec![self.source.connect().await?];
-        let errors = catalogue::check(&clients[0], &self.schema, &self.pack).await?;
+        let transaction = allowed.begin(&mut clients[0]).await?;
+        let errors = catalogue::check(&transaction, &self.schema, &self.pack).await?;
+        drop(transaction);
         let mut left_out = BTreeSet::new();
         for error in &errors {
             match error {
@@ -94,14 +99,14 @@ impl Extract {
         if names.is_empty() {
             return Ok(());
         }
-        let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &names).await? else {
+        let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &names, allowed).await? else {
             checked.findings.push(Finding::error(
                 About::Source,
                 format!("another session holds a lock on one of {}\nTry again when it is over", names.join(", ")),
             ));
             return Ok(());
         };
-        let Some(tables) = catalogue::read(&snapshot.transaction, &self.schema, &names, &self.exclude).await? else {
+        let Some(tables) = catalogue::read(&snapshot.readers[0], &self.schema, &names, &self.exclude).await? else {
             return Ok(());
         };
         let whole = |model: &&Model| model.source_tables().all(|table| tables.contains_key(table));
@@ -111,9 +116,9 @@ impl Extract {
                 Err(error) => checked.findings.push(Finding::error(About::Models, error)),
             }
         }
-        checked.sizes = self.sizes(&snapshot.transaction, &names).await?;
+        checked.sizes = self.sizes(&snapshot.readers[0], &names).await?;
         if let Some(row) =
-            snapshot.transaction.query_opt(STANDBY, &[]).await.doing("ask the standby for its settings")?
+            snapshot.readers[0].query_opt(STANDBY, &[]).await.doing("ask the standby for its settings")?
         {
             let (feedback, delay): (String, String) = (row.get(0), row.get(1));
             if feedback != "on" {

@@ -32,6 +32,8 @@ struct Chain<'a> {
     /// What precedes the number of each table; the driving table may go by another name.
     prefix: String,
     driving: String,
+    /// Whether it shows what the model reads, and not only which rows there are.
+    shows: bool,
 }
 
 impl Chain<'_> {
@@ -47,6 +49,16 @@ impl Chain<'_> {
         let tables = self.select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
         tables.filter_map(|(place, table)| Some((place, table.name.as_str(), table.join.as_ref()?)))
     }
+
+    /// The columns of a table that the query needs: those by which it is joined or others are, and those that are shown.
+    fn columns(&self, table: usize) -> impl Iterator<Item = &str> {
+        let joined = self.joins().flat_map(move |(place, _, join)| {
+            let own = join.on.iter().filter(move |_| place == table).map(|on| on.column.as_str());
+            own.chain(join.on.iter().filter(move |on| on.table == table).map(|on| on.other.as_str()))
+        });
+        let shown = self.select.reads(table).iter().filter(|_| self.shows).map(String::as_str);
+        joined.chain(shown)
+    }
 }
 
 impl Closure<'_> {
@@ -57,7 +69,7 @@ impl Closure<'_> {
         let (mut joins, marks) = self.driven(table);
         let mut needed = Vec::new();
         for (number, select) in self.models.iter().flat_map(|model| &model.selects).enumerate() {
-            let chain = |prefix: String, driving: &str| Chain { select, prefix, driving: driving.into() };
+            let chain = |prefix: String, driving: &str| Chain { select, prefix, driving: driving.into(), shows: false };
             let touched = self.sources[select.driving()].due("t").is_some()
                 || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name));
             for (place, _, join) in chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table) {
@@ -70,7 +82,7 @@ impl Closure<'_> {
         if marks.iter().all(|(_, drives)| drives.is_none()) && needed.is_empty() {
             return None;
         }
-        let columns = || source.table.columns.iter().map(|column| &column.name);
+        let columns = || source.table.columns.iter().map(|column| column.name.as_str());
         let names: Vec<_> = (0..marks.len()).map(|number| ident(&format!("blackwater:{number}"))).collect();
         let marked = marks.iter().zip(&names);
         let marked: String =
@@ -80,18 +92,20 @@ impl Closure<'_> {
         let only = source.due("t").filter(|_| joins.is_empty() && self.looks[table].changed == 0);
         let sql = format!(
             "SELECT {columns}{shown} FROM (
-                 SELECT {of_table}{marked}, {needed} AS {extra} FROM {table} AS t{joins} WHERE {heaps} AND {only} OFFSET 0
+                 SELECT {of_table}{marked}, {needed} AS {extra} FROM {table}{joins} WHERE {only} OFFSET 0
              ) AS t WHERE {any}",
             columns = idents("", columns()),
             needed = any(&needed),
             extra = ident(NEEDED),
             of_table = idents("t.", columns()),
-            table = source.quoted(),
-            heaps = source.heaps("t"),
+            table = if only.is_some() { source.relation_due("t", columns()) } else { source.relation("t", columns()) },
             only = only.as_deref().unwrap_or("true"),
             any = any(&names.into_iter().chain([ident(NEEDED)]).collect::<Vec<_>>()),
         );
-        Some(Query { sql, names: columns().cloned().chain(marks.into_iter().map(|(name, _)| mark(name))).collect() })
+        Some(Query {
+            sql,
+            names: columns().map(str::to_owned).chain(marks.into_iter().map(|(name, _)| mark(name))).collect(),
+        })
     }
 
     /// The query for the number of rows of a table that come again with the batch because of a model that it drives. `None` if
@@ -99,12 +113,13 @@ impl Closure<'_> {
     pub(crate) fn again(&self, table: &str) -> Option<String> {
         let source = &self.sources[table];
         let (mut joins, mut again) = (String::new(), Vec::new());
-        for chain in self.chains(table).map(|(_, chain)| chain) {
-            joins.push_str(&self.joins(&chain, self.asked(&chain)));
-            again.extend(self.is_again(&chain));
+        let chains: Vec<_> = self.chains(table).map(|(_, chain)| chain).collect();
+        for chain in &chains {
+            joins.push_str(&self.joins(chain, self.asked(chain)));
+            again.extend(self.is_again(chain));
         }
-        let (quoted, heaps) = (source.quoted(), source.heaps("t"));
-        let sql = format!("SELECT count(*) FROM {quoted} AS t{joins} WHERE {heaps} AND {}", any(&again));
+        let columns = chains.iter().flat_map(|chain| chain.columns(0));
+        let sql = format!("SELECT count(*) FROM {}{joins} WHERE {}", source.relation("t", columns), any(&again));
         (!again.is_empty()).then_some(sql)
     }
 
@@ -113,7 +128,7 @@ impl Closure<'_> {
         let selects = self.models.iter().flat_map(|model| model.selects.iter().map(move |select| (*model, select)));
         let driven = selects.filter(move |(_, select)| select.driving() == table).enumerate();
         driven.map(|(number, (model, select))| {
-            (model, Chain { select, prefix: format!("l{number}_"), driving: "t".into() })
+            (model, Chain { select, prefix: format!("l{number}_"), driving: "t".into(), shows: false })
         })
     }
 
@@ -136,7 +151,7 @@ impl Closure<'_> {
     /// the columns that `column` names by table and name, and in `changed` whether the row is to come with
     /// the next batch.
     pub(crate) fn joined(&self, select: &Select, column: impl Fn(usize, &str) -> String, changed: &str) -> Query {
-        let chain = Chain { select, prefix: "l".into(), driving: "t".into() };
+        let chain = Chain { select, prefix: "l".into(), driving: "t".into(), shows: true };
         let source = &self.sources[select.driving()];
         let tables = select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
         let columns: Vec<_> =
@@ -146,12 +161,11 @@ impl Closure<'_> {
         let key: Vec<_> =
             source.table.key.iter().map(|name| format!("t.{}::text COLLATE \"C\"", ident(name))).collect();
         let sql = format!(
-            "SELECT {values}, {reasons} FROM {table} AS t{joins} WHERE {heaps}{order} {key}",
+            "SELECT {values}, {reasons} FROM {table}{joins}{order} {key}",
             values = values.join(", "),
             reasons = self.is_in(&chain).as_deref().unwrap_or("false"),
-            table = source.quoted(),
+            table = source.relation("t", chain.columns(0).chain(source.table.key.iter().map(String::as_str))),
             joins = self.joins(&chain, chain.joins().map(|(place, ..)| place).collect()),
-            heaps = source.heaps("t"),
             order = if key.is_empty() { "" } else { " ORDER BY" },
             key = key.join(", "),
         );
@@ -221,8 +235,8 @@ impl Closure<'_> {
             let equal = |On { column, table, other }: &On| {
                 format!("{alias}.{} = {}.{}", ident(column), chain.alias(*table), ident(other))
             };
-            let on: Vec<_> = join.on.iter().map(equal).chain([source.heaps(&alias)]).collect();
-            format!(" LEFT JOIN {} AS {alias} ON {}", source.quoted(), on.join(" AND "))
+            let on: Vec<_> = join.on.iter().map(equal).collect();
+            format!(" LEFT JOIN {} ON {}", source.relation(&alias, chain.columns(*place)), on.join(" AND "))
         };
         joins.iter().filter(|(place, ..)| wanted.contains(place)).map(sql).collect()
     }
@@ -235,12 +249,10 @@ impl Closure<'_> {
         let key = |(number, on): (usize, &On)| format!("{}.{} AS k{number}", chain.alias(on.table), ident(&on.other));
         let equal = |(number, on): (usize, &On)| format!("{alias}.k{number} = t.{}", ident(&on.column));
         format!(
-            " LEFT JOIN (SELECT DISTINCT {} FROM {} AS {}{} WHERE {} AND {}) AS {alias} ON {}",
+            " LEFT JOIN (SELECT DISTINCT {} FROM {}{} WHERE {}) AS {alias} ON {}",
             join.on.iter().enumerate().map(key).collect::<Vec<_>>().join(", "),
-            source.quoted(),
-            chain.driving,
+            source.relation(&chain.driving, chain.columns(0)),
             self.joins(chain, wanted),
-            source.heaps(&chain.driving),
             self.is_in(chain).as_deref().unwrap_or("false"),
             join.on.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND "),
         )
@@ -252,5 +264,89 @@ fn any(conditions: &[String]) -> String {
     match conditions.is_empty() {
         true => "false".into(),
         false => format!("(({}))", conditions.join(") OR (")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blackwater_shared::manifest::{self, Column, Heap};
+
+    use super::*;
+    use crate::catalogue::Table;
+    use crate::limit::Limit;
+    use crate::plan::{Reading, Since};
+
+    fn table(columns: &[&str], heaps: &[u32]) -> Table {
+        Table {
+            columns: columns.iter().map(|name| Column { name: (*name).into(), kind: "integer".into() }).collect(),
+            heaps: heaps
+                .iter()
+                .map(|oid| Heap { oid: *oid, file: 0, fingerprint: String::new(), unread: None })
+                .collect(),
+            many: heaps.len() > 1,
+            ..Table::default()
+        }
+    }
+
+    /// The query for the rows of a table of sales and of the items that they look up, some of which have changed.
+    fn rows(of: &str) -> String {
+        let fixed = BTreeMap::new();
+        let select = "SELECT sale.id, item.name FROM sale INNER JOIN item ON item.id = sale.item";
+        let model = Model::parse("fact_sale", select, &fixed).unwrap();
+        let tables = [("item", table(&["id", "name"], &[5, 6])), ("sale", table(&["id", "item"], &[4]))];
+        let known: Vec<manifest::Table> =
+            tables.iter().map(|(_, table)| manifest::Table { rows: 9, ..table.in_manifest() }).collect();
+        let reading = Reading { since: Some(Since { xmin: 90, heaps: Vec::new() }), ..Reading::default() };
+        let sources = tables.iter().zip(&known).map(|((name, table), known)| {
+            let limit = Limit { setting: Default::default(), deadline: Default::default() };
+            let (known, looked_up) = (Some(known), *name == "item");
+            let (reading, seen) = (&reading, &[][..]);
+            let source = Source { schema: "s", name, table, reading, seen, xmin: 100, known, looked_up, limit };
+            ((*name).to_owned(), source)
+        });
+        let look = |name: &str, changed| (name.to_owned(), Look { rows: 9, changed, writers: Vec::new() });
+        let (sources, looks) = (sources.collect(), [look("item", 2), look("sale", 0)].into());
+        let closure = Closure { sources: &sources, looks: &looks, models: vec![&model] };
+        closure.rows(of).unwrap().sql.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn rows_that_look_up_a_changed_row_in_one_of_several_heaps_come_with_it() {
+        let heaps = |columns: &str, alias: &str| {
+            format!(
+                "(SELECT * FROM (SELECT {columns}, \"tableoid\", \"xmin\" FROM \"s\".\"item\" OFFSET 0) AS heaps \
+                 WHERE tableoid = ANY ('{{5,6}}'::oid[])) AS {alias}"
+            )
+        };
+        let is_in = |alias: &str, sale: &str| {
+            let changed = format!("age({alias}.xmin) BETWEEN 0 AND (SELECT age('90'::xid8::xid))");
+            format!(
+                "(((true AND (({alias}.\"id\" IS NOT NULL AND ({changed})) OR ({alias}.\"id\" IS NULL AND \
+                 {sale}.\"item\" IS NOT NULL)))))"
+            )
+        };
+        assert_eq!(
+            rows("sale"),
+            format!(
+                "SELECT \"id\", \"item\", \"blackwater:0\" FROM ( SELECT t.\"id\", t.\"item\", (({})) AS \
+                 \"blackwater:0\", false AS \"blackwater:needed\" FROM \"s\".\"sale\" AS t LEFT JOIN {} ON \
+                 l0_1.\"id\" = t.\"item\" WHERE true OFFSET 0 ) AS t WHERE ((\"blackwater:0\") OR \
+                 (\"blackwater:needed\"))",
+                is_in("l0_1", "t"),
+                heaps("\"id\"", "l0_1"),
+            )
+        );
+        assert_eq!(
+            rows("item"),
+            format!(
+                "SELECT \"id\", \"name\" FROM ( SELECT t.\"id\", t.\"name\", ((n0_1.k0 IS NOT NULL)) AS \
+                 \"blackwater:needed\" FROM {} LEFT JOIN (SELECT DISTINCT n0_1_0.\"item\" AS k0 FROM \"s\".\"sale\" \
+                 AS n0_1_0 LEFT JOIN {} ON n0_1_1.\"id\" = n0_1_0.\"item\" WHERE {}) AS n0_1 ON n0_1.k0 = t.\"id\" \
+                 WHERE true OFFSET 0 ) AS t WHERE ((\"blackwater:needed\"))",
+                heaps("\"id\", \"name\"", "t"),
+                heaps("\"id\"", "n0_1_1"),
+                is_in("n0_1_1", "n0_1_0"),
+            )
+        );
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use blackwater_shared::{log, postgres, store};
 
 /// Why a run of extract failed. Nothing is lost by it: the next run reads what this one did not.
@@ -66,6 +68,16 @@ pub enum Error {
     Late {
         /// What was being done.
         doing: String,
+    },
+    /// A statement took longer at the source than the configuration allows.
+    #[error(
+        "could not {doing} within {} s, which is as long as source.statement_timeout lets a statement take\nFind out what keeps the source from it, a lock or a slow disk, or raise source.statement_timeout", .limit.as_secs_f64()
+    )]
+    StatementTimeout {
+        /// What was being done, on which table.
+        doing: String,
+        /// How long it could take.
+        limit: Duration,
     },
     /// `--full` names a table that no model reads.
     #[error("no model reads the table {table}; there are {}", .known.join(", "))]

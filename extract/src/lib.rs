@@ -9,6 +9,8 @@ mod catalogue;
 mod check;
 mod closure;
 mod error;
+mod heaps;
+mod limit;
 mod plan;
 mod read;
 mod snapshot;
@@ -23,11 +25,11 @@ use blackwater_shared::deadline::Deadline;
 use blackwater_shared::log::{Applied, Commit, Log};
 use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Server, Table};
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::{Database, Kind};
+use blackwater_shared::postgres::Database;
 use blackwater_shared::store::{Object, Store};
 use blackwater_shared::{PROGRAM, in_parts, postgres};
 use chrono::TimeDelta;
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Object as Client, Transaction};
 use futures_util::future::try_join_all;
 use serde::Serialize;
 use uuid::Uuid;
@@ -35,6 +37,7 @@ use uuid::Uuid;
 pub use check::{Checked, TableSize};
 use closure::Closure;
 pub use error::Error;
+use limit::{Allowed, Limit};
 use plan::{Continuity, Reading};
 use read::{Destination, Look, SEEN, Source};
 use snapshot::{SESSION, bounds};
@@ -46,6 +49,10 @@ const HEARTBEAT: TimeDelta = TimeDelta::days(1);
 /// The bytes of a key as CSV, more or less.
 const KEY: u64 = 32;
 
+/// The heaps above which a run reads one table at a time. Each connection that reads holds a lock on every heap and its
+/// indexes, of which a server has some thousands for all sessions, and a description of each in memory.
+const MANY_HEAPS: usize = 500;
+
 /// A batch that takes less than this is not worth making smaller.
 const LEAST: Duration = Duration::from_secs(2);
 
@@ -56,6 +63,7 @@ pub struct Extract {
     schema: String,
     exclude: Vec<(String, String)>,
     connections: usize,
+    statement_timeout: Duration,
     object_bytes: u64,
     batch_bytes: u64,
     log: Log,
@@ -73,7 +81,8 @@ struct Met<'a> {
     xmin: u64,
     /// About how much a batch holds.
     bytes: u64,
-    deadline: Deadline,
+    /// How long a statement may take.
+    limit: Limit,
 }
 
 /// What is wanted of a run.
@@ -153,6 +162,7 @@ impl Extract {
             schema: config.source.schema.clone(),
             exclude: config.source.exclude.clone(),
             connections: config.limits.connections,
+            statement_timeout: config.source.statement_timeout,
             object_bytes: config.limits.memory / 16,
             batch_bytes: config.limits.batch_bytes,
             log: Log::ingestion(ingestion),
@@ -209,17 +219,15 @@ impl Extract {
     }
 
     async fn bounded(&self, request: &Request, bytes: u64, deadline: Deadline) -> Result<Report, Error> {
-        let attempt = async || self.attempt(request, bytes, deadline).await;
-        let done = postgres::retry(attempt, |error| error.is_transient() && deadline.allows(LEAST)).await;
-        done.map_err(|error| match error {
-            Error::Postgres(postgres::Error { kind: Kind::Cancelled, doing, .. }) if deadline.left().is_some() => {
-                Error::Late { doing }
-            }
-            error => error,
-        })
+        let attempt = async || {
+            let limit = Limit { setting: self.statement_timeout, deadline };
+            let allowed = limit.now();
+            self.attempt(request, bytes, limit, &allowed).await.map_err(|error| allowed.explain(error))
+        };
+        postgres::retry(attempt, |error| error.is_transient() && deadline.allows(LEAST)).await
     }
 
-    async fn attempt(&self, request: &Request, bytes: u64, deadline: Deadline) -> Result<Report, Error> {
+    async fn attempt(&self, request: &Request, bytes: u64, limit: Limit, allowed: &Allowed) -> Result<Report, Error> {
         let known: Vec<_> = self.pack.source_tables().into_iter().collect();
         let full = match request {
             Request::Changes => Vec::new(),
@@ -255,13 +263,10 @@ impl Extract {
             Ok(report)
         };
         let wanted = wanted(newest.as_ref(), applied);
-        // One connection holds the snapshot, the others read.
-        let connections = self.connections.min(known.len() + 1);
-        let mut clients = try_join_all((0..connections).map(|_| self.source.connect())).await?;
-        if let Some(error) = catalogue::check(&clients[0], &self.schema, &self.pack).await?.into_iter().next() {
-            return Err(error);
-        }
-        let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &known).await? else {
+        let mut clients = vec![self.source.connect().await?];
+        let connections = self.check_tables(&mut clients[0], allowed, &known).await?;
+        clients.extend(try_join_all((1..connections).map(|_| self.source.connect())).await?);
+        let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &known, allowed).await? else {
             let why = "an ALTER TABLE or TRUNCATE under way";
             return gave_way(format!("another session holds a lock on one of {} ({why})", known.join(", ")), report);
         };
@@ -276,7 +281,7 @@ impl Extract {
             }
             Some(Continuity::Same) | None => None,
         };
-        let tables = catalogue::read(&snapshot.transaction, &self.schema, &known, &self.exclude).await?;
+        let tables = catalogue::read(&snapshot.readers[0], &self.schema, &known, &self.exclude).await?;
         let Some(tables) = tables else {
             return gave_way("a partition was attached at this very moment".into(), report);
         };
@@ -286,14 +291,14 @@ impl Extract {
         // Another server gives the same numbers to other transactions.
         let trusted = newest.as_ref().filter(|_| broken.is_none());
         report.held_seconds = self.held(trusted, xmin).await?;
-        let met = Met { tables: &tables, newest: trusted, xmin, bytes, deadline };
+        let met = Met { tables: &tables, newest: trusted, xmin, bytes, limit };
         let mut plan = plan::plan(newest.as_ref(), broken.as_deref(), &snapshot.server, &tables, &self.pack, &full);
         let looks = self.look(&snapshot.readers, &met, &mut plan).await?;
         let (store, batch, run) = (self.log.store(), number + 1, Uuid::now_v7());
         let to = Destination { store, batch, run, object_bytes: self.object_bytes };
-        let met = Met { deadline: deadline.halfway(), ..met };
+        let met = Met { limit: Limit { deadline: limit.deadline.halfway(), ..limit }, ..met };
         let copied = self.copy(&snapshot.readers, &met, (&plan, &looks), &wanted, &to).await?;
-        drop((snapshot.transaction, snapshot.readers));
+        drop(snapshot.readers);
 
         let seen = trusted.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
         let manifest = Extracted {
@@ -331,6 +336,16 @@ impl Extract {
         };
         report.tables = manifest.tables.iter().map(of_table).collect();
         Ok(report)
+    }
+
+    /// Makes sure that the tables can be read: the number of connections to read them with.
+    async fn check_tables(&self, client: &mut Client, allowed: &Allowed, tables: &[String]) -> Result<usize, Error> {
+        let transaction = allowed.begin(client).await?;
+        if let Some(error) = catalogue::check(&transaction, &self.schema, &self.pack).await?.into_iter().next() {
+            return Err(error);
+        }
+        let heaps = catalogue::count_heaps(&transaction, &self.schema, tables).await?;
+        Ok(if heaps > MANY_HEAPS { 1 } else { self.connections.min(tables.len()) })
     }
 
     /// Looks at every table, and cuts what is to be read of them to the size of a batch.
@@ -419,17 +434,14 @@ impl Extract {
 
     /// The tables as a run reads them.
     fn sources<'a>(&'a self, met: &Met<'a>, plan: &'a BTreeMap<String, Reading>) -> BTreeMap<String, Source<'a>> {
-        let Met { tables, newest, xmin, deadline, .. } = *met;
+        let Met { tables, newest, xmin, limit, .. } = *met;
         let seen = newest.and_then(|newest| newest.seen.as_deref()).unwrap_or_default();
         let selects = self.pack.models.values().flat_map(|model| &model.selects);
         let looked_up: BTreeSet<_> = selects.flat_map(|select| &select.tables[1..]).map(|table| &table.name).collect();
         let source = |(name, table): (&'a String, &'a catalogue::Table)| {
             let known = newest.and_then(|newest| newest.tables.get(name));
             let (reading, looked_up) = (&plan[name], looked_up.contains(name));
-            (
-                name.clone(),
-                Source { schema: &self.schema, name, table, reading, seen, xmin, known, looked_up, deadline },
-            )
+            (name.clone(), Source { schema: &self.schema, name, table, reading, seen, xmin, known, looked_up, limit })
         };
         tables.iter().map(source).collect()
     }

@@ -1,18 +1,20 @@
 //! Reading one table in the shared snapshot: a look that counts, and a COPY streamed to the
 //! ingestion bucket.
 
-use blackwater_shared::deadline::Deadline;
 use blackwater_shared::manifest;
-use blackwater_shared::postgres::{Doing, csv_field, idents, qualified};
+use blackwater_shared::postgres::{Doing, csv_field, idents};
 use blackwater_shared::progress::progress;
 use blackwater_shared::store::{Object, Store, data_key};
 use deadpool_postgres::Transaction;
 use futures_util::{StreamExt, pin_mut};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::catalogue::Table;
 use crate::error::Error;
-use crate::plan::{Reading, Since, Unread};
+use crate::heaps::age;
+use crate::limit::Limit;
+use crate::plan::Reading;
 
 /// How many transactions a manifest lists as seen. Beyond that a run that finds one of them still
 /// above its marker delivers its rows again, which costs time and changes nothing.
@@ -32,8 +34,8 @@ pub(crate) struct Source<'a> {
     pub(crate) known: Option<&'a manifest::Table>,
     /// Whether a model looks its rows up.
     pub(crate) looked_up: bool,
-    /// When the server is to give up.
-    pub(crate) deadline: Deadline,
+    /// How long a statement may take.
+    pub(crate) limit: Limit,
 }
 
 /// Where a run writes.
@@ -83,17 +85,16 @@ impl Source<'_> {
         progress(&format!("looking for changes in {}", self.name), 0, 0);
         let sql = format!(
             "SELECT count(*), count(*) FILTER (WHERE {changed}),
-                    (array_agg(DISTINCT xmin::text::bigint) FILTER (WHERE age(xmin) BETWEEN 0 AND {recent}))[1:{limit}]
-             FROM {table} AS t WHERE {heaps} AND {held}",
+                    (array_agg(DISTINCT t.xmin::text::bigint) FILTER (WHERE age(t.xmin) BETWEEN 0 AND {recent}))[1:{limit}]
+             FROM {table} WHERE {held}",
             changed = self.changed("t"),
             recent = age(self.xmin),
-            table = self.quoted(),
-            heaps = self.heaps("t"),
-            held = if self.looked_up { "true".to_owned() } else { self.held("t") },
+            table = self.relation("t", []),
+            held = if self.looked_up { "true".to_owned() } else { self.held("t").unwrap_or("false".into()) },
             limit = SEEN + 1,
         );
-        self.limit(transaction).await?;
-        let row = transaction.query_one(&sql, &[]).await.doing(format!("count the changed rows of {}", self.name))?;
+        let doing = format!("count the changed rows of {}", self.name);
+        let row = self.query_one(transaction, &sql, doing).await?;
         let writers: Option<Vec<i64>> = row.get(2);
         Ok(Look {
             rows: row.get::<_, i64>(0) as u64,
@@ -105,19 +106,13 @@ impl Source<'_> {
     /// Counts what `sql` counts, if there is something to count.
     pub(crate) async fn count(&self, transaction: &Transaction<'_>, sql: Option<String>) -> Result<u64, Error> {
         let Some(sql) = sql else { return Ok(0) };
-        self.limit(transaction).await?;
-        let row =
-            transaction.query_one(&sql, &[]).await.doing(format!("count the rows of {} that come again", self.name))?;
-        Ok(row.get::<_, i64>(0) as u64)
+        let doing = format!("count the rows of {} that come again", self.name);
+        Ok(self.query_one(transaction, &sql, doing).await?.get::<_, i64>(0) as u64)
     }
 
-    /// Has the server end the next statement at the deadline.
-    async fn limit(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        if let Some(left) = self.deadline.left() {
-            let sql = format!("SET LOCAL statement_timeout = {}", left.as_millis().max(1));
-            transaction.batch_execute(&sql).await.doing("limit the time of a statement")?;
-        }
-        Ok(())
+    async fn query_one(&self, transaction: &Transaction<'_>, sql: &str, doing: String) -> Result<Row, Error> {
+        let allowed = self.limit.set(transaction).await?;
+        transaction.query_one(sql, &[]).await.doing(doing).map_err(|error| allowed.explain(error))
     }
 
     /// Copies what `query` returns to the bucket, as objects with this extension.
@@ -128,9 +123,10 @@ impl Source<'_> {
         to: &Destination<'_>,
         extension: &str,
     ) -> Result<Vec<Object>, Error> {
+        let allowed = self.limit.set(transaction).await?;
         let doing = || format!("copy the rows of {}", self.name);
-        self.limit(transaction).await?;
-        let lines = transaction.copy_out(&query.copy()).await.doing(doing())?;
+        let explain = |error| allowed.explain(error);
+        let lines = transaction.copy_out(&query.copy()).await.doing(doing()).map_err(explain)?;
         pin_mut!(lines);
         let mut objects = Vec::new();
         let mut upload = None;
@@ -139,7 +135,7 @@ impl Source<'_> {
         // The server sends every row in a message of its own:
         // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
         while let Some(line) = lines.next().await {
-            let line = line.doing(doing())?;
+            let line = line.doing(doing()).map_err(explain)?;
             let current = match &mut upload {
                 Some(current) => current,
                 None => {
@@ -171,96 +167,11 @@ impl Source<'_> {
     /// The query for the keys of all its rows.
     pub(crate) fn keys(&self) -> Query {
         let key = &self.table.key;
-        let sql = format!("SELECT {} FROM {} AS t WHERE {}", idents("t.", key), self.quoted(), self.heaps("t"));
-        Query { sql, names: key.clone() }
-    }
-
-    /// The condition that a row changed since the marker. COPY takes no parameters: the numbers are written out.
-    pub(crate) fn changed(&self, alias: &str) -> String {
-        let Some(Since { xmin, heaps }) = &self.reading.since else { return "false".into() };
-        let mut condition = format!("age({alias}.xmin) BETWEEN 0 AND {}", age(*xmin));
-        if !self.seen.is_empty() {
-            let seen: Vec<_> = self.seen.iter().map(|xid| (*xid as u32).to_string()).collect();
-            condition.push_str(&format!(" AND {alias}.xmin <> ALL ('{{{}}}'::xid[])", seen.join(",")));
-        }
-        if !heaps.is_empty() {
-            condition.push_str(&format!(" OR {alias}.tableoid = ANY ({})", oids(heaps)));
-        }
-        condition
-    }
-
-    /// The condition that the log holds a row since an earlier batch, as it was; `None` if it holds none.
-    pub(crate) fn read(&self, alias: &str) -> Option<String> {
-        let Reading { unread, .. } = self.reading;
-        let is_none = unread.len() == self.table.heaps.len() && unread.iter().all(|part| part.from == 0);
-        (!is_none).then(|| self.before(alias, unread.iter().map(|part| (part.heap, Some(part.from)))))
-    }
-
-    /// The condition that this batch has a row because the log does not hold it; `None` if there is none.
-    pub(crate) fn due(&self, alias: &str) -> Option<String> {
-        let part = |part: &Unread| {
-            let from = format!("{}{alias}.ctid >= '({},0)'::tid", self.in_heap(alias, part.heap), part.from);
-            match part.to {
-                Some(to) if to == part.from => None,
-                Some(to) => Some(format!("{from} AND {alias}.ctid < '({to},0)'::tid")),
-                None => Some(from),
-            }
-        };
-        let parts: Vec<_> = self.reading.unread.iter().filter_map(part).collect();
-        (!parts.is_empty()).then(|| format!("({})", parts.join(" OR ")))
-    }
-
-    /// The condition that the log holds a row with this batch.
-    fn held(&self, alias: &str) -> String {
-        self.before(alias, self.reading.unread.iter().map(|part| (part.heap, part.to)))
-    }
-
-    /// The condition that a row does not lie behind the end that its heap has here.
-    fn before(&self, alias: &str, ends: impl Iterator<Item = (u32, Option<u32>)>) -> String {
-        let before = |(heap, end): (u32, Option<u32>)| {
-            let before = format!("{alias}.ctid < '({},0)'::tid", end?);
-            Some(match self.table.many {
-                true => format!("({alias}.tableoid <> {heap} OR {before})"),
-                false => before,
-            })
-        };
-        let ends: Vec<_> = ends.filter_map(before).collect();
-        if ends.is_empty() { "true".into() } else { ends.join(" AND ") }
-    }
-
-    fn in_heap(&self, alias: &str, heap: u32) -> String {
-        match self.table.many {
-            true => format!("{alias}.tableoid = {heap} AND "),
-            false => String::new(),
+        Query {
+            sql: format!("SELECT {} FROM {}", idents("t.", key), self.relation("t", key.iter().map(String::as_str))),
+            names: key.clone(),
         }
     }
-
-    /// Limits a table with partitions or children to the heaps that the manifest will name: one
-    /// that is attached while this run reads comes in full with the next.
-    pub(crate) fn heaps(&self, alias: &str) -> String {
-        match self.table.many {
-            true => {
-                let heaps: Vec<_> = self.table.heaps.iter().map(|heap| heap.oid).collect();
-                format!("{alias}.tableoid = ANY ({})", oids(&heaps))
-            }
-            false => "true".into(),
-        }
-    }
-
-    /// Its name in SQL.
-    pub(crate) fn quoted(&self) -> String {
-        qualified(self.schema, self.name)
-    }
-}
-
-fn oids(oids: &[u32]) -> String {
-    let oids: Vec<_> = oids.iter().map(ToString::to_string).collect();
-    format!("'{{{}}}'::oid[]", oids.join(","))
-}
-
-/// How many transactions ago `xid` was, computed once. The cast from `xid8` drops the epoch.
-fn age(xid: u64) -> String {
-    format!("(SELECT age('{xid}'::xid8::xid))")
 }
 
 /// The 64 bits of a transaction id that is not below `xmin` and less than 2^31 above it.

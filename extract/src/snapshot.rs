@@ -11,9 +11,10 @@ use futures_util::future::try_join_all;
 use tokio_postgres::IsolationLevel;
 
 use crate::error::Error;
+use crate::limit::Allowed;
 
-/// What is particular to the sessions at the source. Compiling a statement takes longer than it saves, and a row that a
-/// policy hides is an error.
+/// What is particular to the sessions at the source. JIT compiles the scan of each partition by itself, which takes memory and
+/// minutes, and a row that a policy hides is an error.
 const SETTINGS: &[(&str, &str)] = &[("jit", "off"), ("row_security", "off")];
 
 /// Sessions that give way to whoever wants a lock, and wait for this program as long as it takes.
@@ -31,9 +32,7 @@ const WAL: &str =
 
 /// An open snapshot, its locks, and the server that it is of.
 pub(crate) struct Snapshot<'a> {
-    /// The transaction that took it.
-    pub(crate) transaction: Transaction<'a>,
-    /// Others that share it, each on a connection of its own.
+    /// The transactions that share it, each on a connection of its own.
     pub(crate) readers: Vec<Transaction<'a>>,
     pub(crate) server: Server,
     /// The source's time of the snapshot.
@@ -51,31 +50,26 @@ pub(crate) async fn open<'a>(
     clients: &'a mut [Object],
     schema: &str,
     tables: &[String],
+    allowed: &Allowed,
 ) -> Result<Option<Snapshot<'a>>, Error> {
-    let mut begun = Vec::new();
-    let mut before = None;
-    for client in clients {
-        if before.is_none() {
-            let sql = format!("SELECT current_setting('server_version_num')::int / 10000, {WAL}");
-            before = Some(client.query_one(&sql, &[]).await.doing("ask the source for its version and position")?);
-        }
-        let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        begun.push(transaction.start().await.doing("begin a transaction on the source")?);
-    }
-    let (version, wal_before) = before.map_or((0, 0), |row| (row.get::<_, i32>(0), row.get::<_, i64>(1)));
+    let (version, wal_before) = before(&mut clients[0], allowed).await?;
     if version < 13 {
         return Err(Error::TooOld { version });
     }
-    let locked = begun.into_iter().map(|transaction| lock(transaction, schema, tables));
-    let Some(mut readers) = try_join_all(locked).await?.into_iter().collect::<Option<Vec<_>>>() else {
+    let mut begun = Vec::new();
+    for client in clients {
+        let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        begun.push(transaction.start().await.doing("begin a transaction on the source")?);
+    }
+    let locked = begun.into_iter().map(|transaction| lock(transaction, schema, tables, allowed));
+    let Some(readers) = try_join_all(locked).await?.into_iter().collect::<Option<Vec<_>>>() else {
         return Ok(None);
     };
-    let transaction = readers.remove(0);
     let row =
-        transaction.query_one(&format!("SELECT {WAL}, {SERVER}"), &[]).await.doing("take a snapshot of the source")?;
+        readers[0].query_one(&format!("SELECT {WAL}, {SERVER}"), &[]).await.doing("take a snapshot of the source")?;
     // The id is of the server's own making: hexadecimal digits and hyphens.
     let share = format!("SET TRANSACTION SNAPSHOT '{}'", row.get::<_, &str>("id"));
-    for reader in &readers {
+    for reader in &readers[1..] {
         reader.batch_execute(&share).await.doing("share the snapshot")?;
     }
     let server = Server {
@@ -88,7 +82,15 @@ pub(crate) async fn open<'a>(
         snapshot: row.get("snapshot"),
         wal: row.get::<_, i64>(0) as u64,
     };
-    Ok(Some(Snapshot { transaction, readers, server, at: row.get("at"), wal_before: wal_before as u64 }))
+    Ok(Some(Snapshot { readers, server, at: row.get("at"), wal_before }))
+}
+
+/// The server's version, and its position in the write-ahead log.
+async fn before(client: &mut Object, allowed: &Allowed) -> Result<(i32, u64), Error> {
+    let transaction = allowed.begin(client).await?;
+    let sql = format!("SELECT current_setting('server_version_num')::int / 10000, {WAL}");
+    let row = transaction.query_one(&sql, &[]).await.doing("ask the source for its version and position")?;
+    Ok((row.get(0), row.get::<_, i64>(1) as u64))
 }
 
 /// Locks the tables and everything under them; `None` if that takes too long. LOCK takes no snapshot.
@@ -96,10 +98,12 @@ async fn lock<'a>(
     transaction: Transaction<'a>,
     schema: &str,
     tables: &[String],
+    allowed: &Allowed,
 ) -> Result<Option<Transaction<'a>>, Error> {
     let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
     let names = names.join(", ");
-    let locked = transaction.batch_execute(&format!("LOCK TABLE {names} IN ACCESS SHARE MODE")).await;
+    let sql = format!("{}; LOCK TABLE {names} IN ACCESS SHARE MODE", allowed.sql());
+    let locked = transaction.batch_execute(&sql).await;
     match locked.doing(format!("lock {names} at the source")) {
         Err(error) if error.kind == Kind::LockNotAvailable => Ok(None),
         done => Ok(done.map(|()| Some(transaction))?),

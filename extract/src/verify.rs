@@ -13,6 +13,7 @@ use deadpool_postgres::Transaction;
 use futures_util::{Stream, StreamExt};
 
 use crate::error::Error;
+use crate::limit::{Allowed, Limit};
 use crate::plan::{Continuity, continuity, plan};
 use crate::read::Query;
 use crate::snapshot::{self, bounds};
@@ -27,6 +28,9 @@ type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, tokio_postgres::Error>> + S
 /// The rows of one model, a piece at a time.
 pub struct Pieces<'a> {
     transaction: &'a Transaction<'a>,
+    limit: Limit,
+    /// How long the query under way may take.
+    allowed: Allowed,
     queries: std::vec::IntoIter<(usize, Query)>,
     select: usize,
     header: String,
@@ -50,7 +54,9 @@ impl Pieces<'_> {
                 Some(lines) => lines,
                 None => {
                     let Some((select, query)) = self.queries.next() else { return Ok(None) };
-                    let lines = self.transaction.copy_out(&query.copy()).await.doing(doing())?;
+                    self.allowed = self.limit.set(self.transaction).await?;
+                    let lines = self.transaction.copy_out(&query.copy()).await.doing(doing());
+                    let lines = lines.map_err(|error| self.allowed.explain(error))?;
                     (self.select, self.header) = (select, query.header());
                     self.lines.insert(Box::pin(lines))
                 }
@@ -62,7 +68,7 @@ impl Pieces<'_> {
                     self.lines = None;
                     break;
                 };
-                piece.extend_from_slice(&line.doing(doing())?);
+                piece.extend_from_slice(&line.doing(doing()).map_err(|error| self.allowed.explain(error))?);
                 rows += 1;
             }
             if rows > 0 {
@@ -84,14 +90,16 @@ impl Extract {
         each: &mut impl AsyncFnMut(&Model, &mut Pieces<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let names: Vec<_> = self.pack.source_tables().into_iter().collect();
-        let doing = async || self.source.connect().await.map_err(Error::from);
-        let mut clients = vec![doing().await?, doing().await?];
-        if let Some(error) = catalogue::check(&clients[0], &self.schema, &self.pack).await?.into_iter().next() {
-            return Err(error.into());
-        }
+        let limit = Limit { setting: self.statement_timeout, deadline: Deadline::NONE };
+        let allowed = limit.now();
+        let explain = |error| allowed.explain(error);
+        let mut clients = [self.source.connect().await.map_err(Error::from)?];
+        self.check_tables(&mut clients[0], &allowed, &names).await.map_err(explain)?;
         let busy = || Error::Busy { tables: names.join(", ") };
-        let snapshot = snapshot::open(&mut clients, &self.schema, &names).await?.ok_or_else(busy)?;
-        let tables = catalogue::read(&snapshot.transaction, &self.schema, &names, &self.exclude).await?;
+        let snapshot = snapshot::open(&mut clients, &self.schema, &names, &allowed).await.map_err(explain)?;
+        let snapshot = snapshot.ok_or_else(busy)?;
+        let transaction = &snapshot.readers[0];
+        let tables = catalogue::read(transaction, &self.schema, &names, &self.exclude).await.map_err(explain)?;
         let tables = tables.ok_or_else(busy)?;
         self.models(&tables)?;
         let broken = match continuity(&applied.source, &snapshot.server, snapshot.wal_before) {
@@ -102,8 +110,7 @@ impl Extract {
         let plan = plan(Some(applied), broken.as_deref(), &snapshot.server, &tables, &self.pack, &[]);
         let (xmin, _) = bounds(&snapshot.server.snapshot).unwrap_or_default();
         let trusted = Some(applied).filter(|_| broken.is_none());
-        let sources = self
-            .sources(&Met { tables: &tables, newest: trusted, xmin, bytes: u64::MAX, deadline: Deadline::NONE }, &plan);
+        let sources = self.sources(&Met { tables: &tables, newest: trusted, xmin, bytes: u64::MAX, limit }, &plan);
         let looks =
             on_all(&snapshot.readers, sources.values(), async |reader, source| source.look(reader).await).await?;
         let closure = self.closure(&sources, &looks);
@@ -115,7 +122,9 @@ impl Extract {
             let query = |(place, select)| (place, closure.joined(select, column, CHANGED));
             let queries: Vec<_> = model.selects.iter().enumerate().map(query).collect();
             let mut pieces = Pieces {
-                transaction: &snapshot.transaction,
+                transaction,
+                limit,
+                allowed,
                 queries: queries.into_iter(),
                 select: 0,
                 header: String::new(),

@@ -2,6 +2,7 @@
 //! written, then checked. What is not a setting is an error, also among the variables.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -86,6 +87,8 @@ pub struct Source {
     pub schema: String,
     /// Columns that are never read, as (table, column).
     pub exclude: Vec<(String, String)>,
+    /// How long a statement may take there.
+    pub statement_timeout: Duration,
 }
 
 /// The database of the star schema.
@@ -142,6 +145,7 @@ struct WrittenSource {
     schema: Option<String>,
     #[serde(default, deserialize_with = "list")]
     exclude: Vec<String>,
+    statement_timeout: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -338,6 +342,8 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
             _ => Err(wrong("source.exclude", format!("{column:?} is not written as table.column"))),
         })
         .collect::<Result<_, _>>()?;
+    let statement_timeout = duration(written.source.statement_timeout.as_deref().unwrap_or("1h"))
+        .ok_or_else(|| wrong("source.statement_timeout", "write 1s or more, up to 500h, as 30s, 5m or 1h".into()))?;
     let connections = written.limits.connections.unwrap_or(4);
     if !(2..=64).contains(&connections) {
         return Err(wrong(
@@ -371,6 +377,7 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
             address: address("source.url", written.source.url.as_ref(), logins[0].as_ref())?,
             schema: written.source.schema.unwrap_or_else(|| "public".into()),
             exclude,
+            statement_timeout,
         },
         warehouse: Warehouse {
             address: address("warehouse.url", written.warehouse.url.as_ref(), logins[1].as_ref())?,
@@ -391,6 +398,19 @@ fn bytes(text: &str) -> Option<u64> {
         None => (text.strip_suffix("MB")?, 20),
     };
     digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// `5m` as a time. The server counts its milliseconds with 31 bits.
+fn duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    (1..=500 * 3600).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
@@ -447,6 +467,7 @@ directory = "data"
         assert!(matches!(config.s3, S3::Directory(folder) if folder.is_absolute() && folder.ends_with("data")));
         assert_eq!(config.source.exclude, [("payment".into(), "company_ac_number".into())]);
         assert_eq!(config.limits.memory, 512 << 20);
+        assert_eq!(config.source.statement_timeout, Duration::from_secs(3600));
     }
 
     #[test]
@@ -456,6 +477,7 @@ directory = "data"
             &[
                 ("BLACKWATER_INGESTION__BUCKET", "other-ingestion"),
                 ("BLACKWATER_LIMITS__CONNECTIONS", "7"),
+                ("BLACKWATER_SOURCE__STATEMENT_TIMEOUT", "5m"),
                 ("BLACKWATER_WAREHOUSE__READERS", "quicksight, analyst"),
                 ("HOME", "/nowhere"),
             ],
@@ -463,6 +485,7 @@ directory = "data"
         .unwrap();
         assert_eq!(config.ingestion, "other-ingestion");
         assert_eq!(config.limits.connections, 7);
+        assert_eq!(config.source.statement_timeout, Duration::from_secs(300));
         assert_eq!(config.warehouse.readers, ["quicksight", "analyst"]);
     }
 
@@ -472,6 +495,7 @@ directory = "data"
             assert!(GOOD.contains(from));
             GOOD.replace(from, to)
         };
+        let timeout = |time: &str| swap("[warehouse]", &format!("statement_timeout = {time:?}\n[warehouse]"));
         for (text, setting, why) in [
             (swap("[limits]", "[limitz]"), "limitz", "unknown field"),
             (
@@ -486,6 +510,10 @@ directory = "data"
             (swap("memory = \"512MB\"", "batch_bytes = \"0MB\""), "limits.batch_bytes", "1MB or more"),
             (swap("memory = \"512MB\"", "connections = 1"), "limits.connections", "between 2 and 64"),
             (swap("memory = \"512MB\"", "connections = \"many\""), "limits.connections", "many is not a number"),
+            (timeout("0s"), "source.statement_timeout", "as 30s, 5m or 1h"),
+            (timeout("10 min"), "source.statement_timeout", "as 30s, 5m or 1h"),
+            (timeout("501h"), "source.statement_timeout", "up to 500h"),
+            (timeout(""), "source.statement_timeout", "as 30s, 5m or 1h"),
             (swap("acme-processed", "acme-ingestion"), "processed.bucket", "it is the ingestion bucket"),
             (swap("acme-processed", "Acme"), "processed.bucket", "not the name of a bucket"),
             (swap("payment.company_ac_number", "company"), "source.exclude", "not written as table.column"),

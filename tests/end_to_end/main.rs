@@ -18,6 +18,7 @@ mod kills;
 mod lambda;
 mod large;
 mod other_database;
+mod partitions;
 mod program;
 mod quarantine;
 mod races;
