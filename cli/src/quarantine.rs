@@ -5,17 +5,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use blackwater_load::Entry;
 use blackwater_pipeline::Pipeline;
-use serde::Serialize;
 
 use crate::{Format, Quarantine, report, text};
-
-/// An entry with the row that was read.
-#[derive(Serialize)]
-pub(crate) struct Shown {
-    #[serde(flatten)]
-    pub(crate) entry: Entry,
-    pub(crate) source_row: Option<Vec<(String, Option<String>)>>,
-}
 
 pub(crate) async fn run(action: &Quarantine, pipeline: &Pipeline, format: Format) -> anyhow::Result<()> {
     match action {
@@ -25,8 +16,7 @@ pub(crate) async fn run(action: &Quarantine, pipeline: &Pipeline, format: Format
         Quarantine::Show { table, key } => {
             let mut shown = Vec::new();
             for entry in found(pipeline, table, key).await? {
-                let source_row = pipeline.source_row(&entry).await?;
-                shown.push(Shown { entry, source_row });
+                shown.push(pipeline.with_source_row(entry).await?);
             }
             report(format, shown.as_slice(), text::shown)
         }

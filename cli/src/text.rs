@@ -5,11 +5,9 @@ use std::fmt::Write;
 
 use blackwater_extract::{Outcome, TableSize};
 use blackwater_load::{Counts, Difference, Entry, Verdict, What};
-use blackwater_pipeline::{Batch, Check, Status, Verification};
+use blackwater_pipeline::{Batch, Check, EntryAndSource, Status, Verification};
 use blackwater_shared::finding::{About, Finding, Level};
 use serde_json::Value;
-
-use crate::quarantine::Shown;
 
 /// Lines of cells, each column as wide as its widest cell; numbers, and what stands over one, to the right.
 fn table(rows: &[Vec<String>]) -> String {
@@ -356,9 +354,9 @@ pub(crate) fn quarantine(entries: &[Entry]) -> String {
     table(&entries.iter().map(line).collect::<Vec<_>>())
 }
 
-pub(crate) fn shown(entries: &[Shown]) -> String {
+pub(crate) fn shown(entries: &[EntryAndSource]) -> String {
     let mut text = String::new();
-    for Shown { entry, source_row } in entries {
+    for EntryAndSource { entry, source_row } in entries {
         let since = entry.since.format("%Y-%m-%d %H:%M:%S UTC");
         let _ =
             writeln!(text, "{}, {}\n  of batch {}, {since}\n  {}", entry.table, key(entry), entry.batch, entry.reason);

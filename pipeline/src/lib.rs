@@ -141,6 +141,16 @@ pub struct TableStatus {
     pub quarantined: u64,
 }
 
+/// An entry of the quarantine, and the row that was read.
+#[derive(Clone, Debug, Serialize)]
+pub struct EntryAndSource {
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// The source row, as columns and values; `None` for a row of a set of values, which has none.
+    pub source_row: Option<Vec<(String, Option<String>)>>,
+}
+
 impl Pipeline {
     /// The pipeline that a configuration describes, with a client for its buckets.
     ///
@@ -301,15 +311,15 @@ impl Pipeline {
         Ok(entries)
     }
 
-    /// The source row of an entry, as columns and values, from the batch that brought it; `None` for a row
-    /// of a set of values, which has none.
+    /// An entry with its source row, from the batch that brought it.
     ///
     /// # Errors
     /// If the ingestion bucket cannot be read.
-    pub async fn source_row(&self, entry: &Entry) -> Result<Option<Vec<(String, Option<String>)>>, Error> {
+    pub async fn with_source_row(&self, entry: Entry) -> Result<EntryAndSource, Error> {
         let columns = entry.key.as_object().into_iter().flatten();
         let key = columns.map(|(column, value)| (column.clone(), value.as_str().map(str::to_owned))).collect();
-        Ok(self.transform.source_row(entry.batch, &entry.table, &key).await?)
+        let source_row = self.transform.source_row(entry.batch, &entry.table, &key).await?;
+        Ok(EntryAndSource { entry, source_row })
     }
 
     async fn batch<M: Manifest>(&self, log: &Log, batch: u64) -> Result<Option<(Uuid, Batch)>, Error> {

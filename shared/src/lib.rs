@@ -4,13 +4,16 @@
 pub mod config;
 pub mod deadline;
 pub mod finding;
+pub mod fixed;
 pub mod foreign_keys;
+mod from;
 pub mod log;
 pub mod manifest;
 pub mod model;
 pub mod pack;
 pub mod postgres;
 pub mod progress;
+mod refusal;
 pub mod scalar;
 pub mod secrets;
 pub mod store;

@@ -7,13 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, GroupByExpr, Ident, Join as SqlJoin, JoinConstraint, JoinOperator, ObjectNamePart,
-    Query, Select as SqlSelect, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, Statement, TableFactor,
+    BinaryOperator, Distinct, Expr, GroupByExpr, Join as SqlJoin, JoinConstraint, JoinOperator, ObjectNamePart, Query,
+    Select as SqlSelect, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, Statement, TableFactor,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
 
-use crate::pack::FixedTable;
+use crate::fixed::FixedTable;
+use crate::from::name;
+pub use crate::from::{Join, On, Table};
+pub use crate::refusal::Error;
 use crate::scalar::{Scalar, Scope, Type};
 
 /// In rows of several tables, the column that says whether a row has changed.
@@ -23,21 +26,6 @@ pub const CHANGED: &str = "blackwater:changed";
 #[must_use]
 pub fn column(table: usize, name: &str) -> String {
     format!("{table}:{name}")
-}
-
-/// Why a model is refused.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}:{line}: {why}")]
-pub struct Error {
-    file: String,
-    line: u64,
-    why: String,
-}
-
-impl Error {
-    pub(crate) fn new(file: &str, line: u64, why: impl Into<String>) -> Self {
-        Self { file: file.into(), line: line.max(1), why: why.into() }
-    }
 }
 
 /// A checked model.
@@ -70,40 +58,6 @@ pub struct Select {
     reads: Vec<BTreeSet<String>>,
     /// The driving table's column behind each output that is one as it is.
     plain: Vec<Option<String>>,
-}
-
-/// A table of a SELECT.
-#[derive(Clone, Debug)]
-pub struct Table {
-    /// Its name.
-    pub name: String,
-    /// The name that it goes by in the SELECT.
-    pub alias: String,
-    /// Whether it is a fixed table of the pack.
-    pub fixed: bool,
-    /// How it is joined; `None` for the driving table.
-    pub join: Option<Join>,
-}
-
-/// A join on a key of the joined table.
-#[derive(Clone, Debug)]
-pub struct Join {
-    /// Whether a row that it finds no partner for is left out.
-    pub inner: bool,
-    /// Pairs of columns that must be equal.
-    pub on: Vec<On>,
-    line: u64,
-}
-
-/// One equality of a join.
-#[derive(Clone, Debug)]
-pub struct On {
-    /// The joined table's column.
-    pub column: String,
-    /// The other table's place in the SELECT.
-    pub table: usize,
-    /// The other table's column.
-    pub other: String,
 }
 
 /// A SELECT with the types of its columns.
@@ -508,25 +462,6 @@ fn untyped(fixed: &BTreeMap<String, FixedTable>, table: &Table, column: &str) ->
     }
 }
 
-/// FROM and its joins in one way: two SELECTs for which this is the same need the same rows.
-impl std::fmt::Display for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some(join) = &self.join else { return write!(f, "{:?}", self.name) };
-        write!(f, " {} {:?}", if join.inner { "INNER JOIN" } else { "LEFT JOIN" }, self.name)?;
-        for On { column, table, other } in &join.on {
-            write!(f, " {column:?}={table}.{other:?}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Folds a name as Postgres does.
-pub(crate) fn name(ident: &Ident) -> String {
-    match ident.quote_style {
-        None => ident.value.to_ascii_lowercase(),
-        Some(_) => ident.value.clone(),
-    }
-}
 #[cfg(test)]
 mod tests {
     use super::*;

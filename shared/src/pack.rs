@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::fixed::{self, FixedTable};
 use crate::model::{self, Model};
 use crate::store::sha256;
 
@@ -34,13 +35,8 @@ pub enum Error {
         folder: PathBuf,
     },
     /// A fixed table cannot be read.
-    #[error("{file}: {why}")]
-    Fixed {
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    #[error(transparent)]
+    Fixed(#[from] fixed::Error),
     /// A model is refused.
     #[error(
         "{}/{why}\nThe page on models says what a query may be; what it may not, a generated column or a view in schema.sql can", .folder.display()
@@ -64,16 +60,6 @@ pub struct Pack {
     pub models: BTreeMap<String, Model>,
     /// The fixed tables by name.
     pub fixed: BTreeMap<String, FixedTable>,
-}
-
-/// A fixed table: text in CSV with a header.
-#[derive(Clone, Debug)]
-pub struct FixedTable {
-    /// The columns, all of type text.
-    pub columns: Vec<String>,
-    /// The rows; a value that is not written is NULL in no column, but the empty string.
-    pub rows: Vec<Vec<String>>,
-    hash: String,
 }
 
 impl Pack {
@@ -133,31 +119,5 @@ impl Pack {
     /// The models that a source table drives.
     pub fn driven_by<'a>(&'a self, table: &'a str) -> impl Iterator<Item = &'a Model> {
         self.models.values().filter(move |model| model.is_driven_by(table))
-    }
-}
-
-impl FixedTable {
-    /// Reads CSV with a header; `file` is for messages.
-    ///
-    /// # Errors
-    /// [`Error::Fixed`] with the line.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
-        let wrong = |why: csv::Error| Error::Fixed { file: file.into(), why: why.to_string() };
-        let mut reader = csv::Reader::from_reader(text.as_bytes());
-        let columns: Vec<String> = reader.headers().map_err(wrong)?.iter().map(str::to_owned).collect();
-        let mut rows = Vec::new();
-        for row in reader.records() {
-            rows.push(row.map_err(wrong)?.iter().map(str::to_owned).collect());
-        }
-        Ok(Self { columns, rows, hash: sha256(text.as_bytes()) })
-    }
-
-    /// Whether no two rows agree in all of `columns`.
-    #[must_use]
-    pub fn is_unique(&self, columns: &BTreeSet<String>) -> bool {
-        let places: Vec<_> = (0..self.columns.len()).filter(|place| columns.contains(&self.columns[*place])).collect();
-        let keys: BTreeSet<Vec<_>> =
-            self.rows.iter().map(|row| places.iter().map(|place| &row[*place]).collect()).collect();
-        keys.len() == self.rows.len()
     }
 }

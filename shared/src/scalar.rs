@@ -9,7 +9,8 @@ use sqlparser::ast::{
     FunctionArgExpr, FunctionArguments, Spanned, TimezoneInfo, TrimWhereField, TypedString, UnaryOperator, Value,
 };
 
-use crate::model::{Error, Table, name};
+use crate::from::{Table, name};
+use crate::refusal::Error;
 
 /// What is known of a type. Values of one that is not listed pass through a model as the text that
 /// Postgres printed, and nothing may be computed with them.

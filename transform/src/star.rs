@@ -10,9 +10,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use blackwater_shared::fixed::FixedTable;
 use blackwater_shared::manifest::{Table, mark};
 use blackwater_shared::model::{CHANGED, Join, Select, Table as Joined, Typed, column};
-use blackwater_shared::pack::FixedTable;
 use polars::prelude::*;
 use polars_io::csv::read::CsvReadOptions;
 use polars_io::parquet::write::{BatchedWriter, ParquetWriter};
