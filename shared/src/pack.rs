@@ -77,7 +77,7 @@ impl Pack {
             let path = entry.map_err(unreadable(folder))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !name.starts_with('.') && (name.ends_with(".sql") || name.ends_with(".csv")) {
-                files.insert(name, std::fs::read_to_string(&path).map_err(unreadable(&path))?);
+                files.insert(name, read_text(&path).map_err(unreadable(&path))?);
             }
         }
         let hash = sha256(&serde_json::to_vec(&files).unwrap_or_default())[..16].to_owned();
@@ -119,5 +119,38 @@ impl Pack {
     /// The models that a source table drives.
     pub fn driven_by<'a>(&'a self, table: &'a str) -> impl Iterator<Item = &'a Model> {
         self.models.values().filter(move |model| model.is_driven_by(table))
+    }
+}
+
+/// A file's text, without the mark that some editors write before UTF-8.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_as_if_it_were_not_there() {
+        let pack = |mark: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            for (file, text) in [
+                ("schema.sql", "CREATE TABLE IF NOT EXISTS dim_x (code text PRIMARY KEY, name text)"),
+                ("dim_x.sql", "SELECT x.code, iso.name FROM x LEFT JOIN iso ON iso.code = x.code"),
+                ("iso.csv", "code,name\nGBP,Pound Sterling\n"),
+            ] {
+                std::fs::write(folder.path().join(file), format!("{mark}{text}")).unwrap();
+            }
+            Pack::read(folder.path()).unwrap()
+        };
+        let (plain, marked) = (pack(""), pack("\u{feff}"));
+        assert_eq!(marked.hash, plain.hash);
+        assert!(marked.schema.starts_with("CREATE TABLE"));
+        assert_eq!(marked.model_hash(&marked.models["dim_x"]), plain.model_hash(&plain.models["dim_x"]));
     }
 }
