@@ -17,6 +17,7 @@ mod joins;
 mod kills;
 mod lambda;
 mod large;
+mod narrowing;
 mod other_database;
 mod partitions;
 mod program;
