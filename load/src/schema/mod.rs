@@ -174,7 +174,8 @@ impl Schema<'_> {
     async fn make_views(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
         let stars: BTreeMap<String, Star> = catalogue::read(transaction, self.name, &self.tables()).await?;
         let mut views = Vec::new();
-        for (name, star) in &stars {
+        // A longer name is cut by Postgres; that the table's is too long is said with its contract.
+        for (name, star) in stars.iter().filter(|(name, _)| view::name(name).len() <= 63) {
             if let Some(record) = star.record(&self.pack.models[name].columns) {
                 views.push(view::make(transaction, self.name, name, record).await?);
             }
