@@ -1,4 +1,4 @@
-//! `blackwater check` tries what the first batch would do, says what fails, and leaves nothing behind.
+//! `blackwater check` tries what the first batch would do, reports what fails, and leaves nothing behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,15 +16,15 @@ const DIMENSION: &str = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KE
 const HISTORY: &str = "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text,
     deleted_at timestamptz); CREATE INDEX IF NOT EXISTS fact_t_id ON fact_t (id);";
 
-/// A dimension and a history of one source table.
+/// A world with a dimension and a history of one source table.
 async fn world() -> World {
     let schema = format!("{DIMENSION}{HISTORY}");
     let pack = [("schema.sql", schema.as_str()), ("dim_t.sql", MODEL), ("fact_t.sql", MODEL)];
     World::of(SOURCE, &pack, &[("dim_t", MODEL), ("current_fact_t", MODEL)]).await
 }
 
-/// What is in the warehouse, in its catalogue and in its tables.
-async fn all_of(world: &World) -> Vec<Option<String>> {
+/// Digests of the warehouse's catalogue and of all its tables.
+async fn contents(world: &World) -> Vec<Option<String>> {
     let mut all = Vec::new();
     let catalogue = [
         "oid, relname, relkind, relnatts, relchecks, relhastriggers, relhasrules, relpersistence, relacl FROM pg_class",
@@ -50,25 +50,25 @@ async fn all_of(world: &World) -> Vec<Option<String>> {
     all
 }
 
-/// A check, which leaves nothing behind: what it says of the star tables.
+/// Runs a check, which must leave nothing behind, and returns its findings.
 async fn check(world: &World) -> Vec<String> {
-    let (before, objects) = (all_of(world).await, world.objects());
+    let (before, objects) = (contents(world).await, world.objects());
     let findings = world.findings().await;
-    assert_eq!(all_of(world).await, before, "something is left behind in the warehouse");
+    assert_eq!(contents(world).await, before, "something is left behind in the warehouse");
     assert_eq!(world.objects(), objects, "something is left behind in the buckets");
     findings
 }
 
-/// A trigger of a star table, with this body.
+/// The SQL of a trigger on a star table, with this body.
 fn trigger(table: &str, when: &str, body: &str) -> String {
     format!(
-        "CREATE OR REPLACE FUNCTION {table}_judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;
-         DROP TRIGGER IF EXISTS judge ON {table};
-         CREATE TRIGGER judge {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_judge();"
+        "CREATE OR REPLACE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;
+         DROP TRIGGER IF EXISTS refuse ON {table};
+         CREATE TRIGGER refuse {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_refuse();"
     )
 }
 
-/// Reads a star table again and again while `work` is done: it waits for no lock longer than three seconds.
+/// Reads the star tables again and again until `work` is done. No read waits longer than three seconds for a lock.
 async fn read_meanwhile<T>(world: &World, work: impl Future<Output = T>) -> T {
     let reader = world.warehouse_session().await;
     reader.batch_execute("SET lock_timeout = '3s'").await.unwrap();
@@ -111,7 +111,7 @@ async fn a_check_of_a_changed_table_neither_waits_for_its_readers_nor_holds_them
     let findings = check(&world).await;
     assert!(!findings.iter().any(says_so), "{findings:#?}");
 
-    // Nor does it keep its locks while a trigger takes its time.
+    // It does not keep its locks while a slow trigger runs.
     world.change("INSERT INTO t SELECT i, 'more' FROM generate_series(10, 300) i").await;
     world.in_star(&trigger("dim_t", "BEFORE INSERT OR UPDATE", "PERFORM pg_sleep(0.1);")).await;
     let checked = async { tokio::time::timeout(Duration::from_secs(60), check(&world)).await.expect("it hangs") };

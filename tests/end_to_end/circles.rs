@@ -1,4 +1,4 @@
-//! Rows that refer to each other, within a star table and through several, come in and out together.
+//! Rows that refer to each other, in one star table or across several, are loaded and released together.
 
 use blackwater_tests::World;
 
@@ -10,8 +10,8 @@ const SOURCE: &str = "
     CREATE TABLE b (LIKE a INCLUDING ALL); CREATE TABLE c (LIKE a INCLUDING ALL);
     CREATE TABLE node (id integer PRIMARY KEY, name text, up integer);";
 
-/// Teams have heads, who are in teams; a, b and c lead in a circle of three; nodes are under nodes. Names are not NULL, and a
-/// trigger refuses that of a person who is called so.
+/// Teams refer to their heads and persons to their teams; a, b and c refer to each other in a circle of three; nodes refer to
+/// nodes. A name is NOT NULL, and a trigger refuses the name 'refused'.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS dim_team (id integer PRIMARY KEY, name text NOT NULL, head integer, deleted_at timestamptz);
     CREATE TABLE IF NOT EXISTS dim_person (id integer PRIMARY KEY, name text NOT NULL,
@@ -33,13 +33,13 @@ const SCHEMA: &str = "
             ALTER TABLE dim_a ADD FOREIGN KEY (next) REFERENCES dim_c DEFERRABLE INITIALLY DEFERRED;
         END IF;
     END $$;
-    CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF NEW.name = 'refused' THEN RAISE EXCEPTION 'nobody is called so'; END IF;
         RETURN NEW;
     END $$;
-    DROP TRIGGER IF EXISTS judge ON dim_person; DROP TRIGGER IF EXISTS judge ON dim_node;
-    CREATE TRIGGER judge BEFORE INSERT OR UPDATE ON dim_person FOR EACH ROW EXECUTE FUNCTION judge();
-    CREATE TRIGGER judge BEFORE INSERT OR UPDATE ON dim_node FOR EACH ROW EXECUTE FUNCTION judge();";
+    DROP TRIGGER IF EXISTS refuse ON dim_person; DROP TRIGGER IF EXISTS refuse ON dim_node;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dim_person FOR EACH ROW EXECUTE FUNCTION refuse();
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dim_node FOR EACH ROW EXECUTE FUNCTION refuse();";
 
 async fn world(rows: &str) -> World {
     let pack = [
@@ -64,19 +64,19 @@ async fn world(rows: &str) -> World {
     World::of(&format!("{SOURCE}{rows}"), &pack, &oracle).await
 }
 
-/// The entries of the quarantine, less their reasons.
-async fn set_aside(world: &World) -> Vec<String> {
+/// The rows in quarantine, without the reasons.
+async fn quarantined(world: &World) -> Vec<String> {
     let entries = world.quarantine_is_all_that_is_held_back().await;
     let mut rows: Vec<_> = entries.iter().map(|entry| entry.split(':').next().unwrap().to_owned()).collect();
     rows.sort();
     rows
 }
 
-/// All is in, and the source agrees.
-async fn all_is_in(world: &World) {
+/// Runs, after which every row of the source is in the warehouse.
+async fn everything_is_loaded(world: &World) {
     let report = world.run_and_agree().await;
     assert_eq!(report["load"]["quarantine"], 0, "{report}");
-    assert_eq!(set_aside(world).await, [""; 0]);
+    assert_eq!(quarantined(world).await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +90,8 @@ async fn star_tables_that_refer_to_each_other_are_loaded_at_once() {
          INSERT INTO c SELECT i, 'c', 21 - i FROM generate_series(1, 20) i;",
     )
     .await;
-    all_is_in(&world).await;
-    // They change, come and go together.
+    everything_is_loaded(&world).await;
+    // They change, and some appear and disappear together.
     world
         .change(
             "UPDATE team SET head = 1 + id % 50; UPDATE c SET next = id; INSERT INTO a VALUES (30, 'a', 30);
@@ -100,7 +100,7 @@ async fn star_tables_that_refer_to_each_other_are_loaded_at_once() {
              DELETE FROM a WHERE id = 1; DELETE FROM b WHERE id = 1; DELETE FROM c WHERE id = 1",
         )
         .await;
-    all_is_in(&world).await;
+    everything_is_loaded(&world).await;
     assert_eq!(world.errors().await, [""; 0]);
 }
 
@@ -134,7 +134,7 @@ async fn one_bad_row_in_a_circle_takes_those_that_need_it_along_and_no_other() {
         "fact_shift id=5",
         "fact_shift id=6",
     ];
-    assert_eq!(set_aside(&world).await, first);
+    assert_eq!(quarantined(&world).await, first);
     let entries = world.quarantine().await;
     for (row, reason) in [
         ("dim_team id=2", "name is NULL, and the column is NOT NULL"),
@@ -149,14 +149,15 @@ async fn one_bad_row_in_a_circle_takes_those_that_need_it_along_and_no_other() {
         let entry = entries.iter().find_map(|entry| entry.strip_prefix(&format!("{row}: "))).unwrap();
         assert!(entry.contains(reason), "{row}: {entry}");
     }
-    // What has nothing to do with them goes on meanwhile; so does a row that is there and now refers to one that waits.
+    // Rows that do not depend on them are loaded meanwhile. A loaded row that now refers to one in quarantine keeps its
+    // old version.
     world.change("INSERT INTO shift VALUES (8, 7); UPDATE person SET team = 2 WHERE id = 3; UPDATE team SET name = 'uno' WHERE id = 1").await;
     world.run().await;
-    assert_eq!(set_aside(&world).await.len(), first.len() + 1);
+    assert_eq!(quarantined(&world).await.len(), first.len() + 1);
     assert_eq!(world.in_warehouse("SELECT team FROM dim_person WHERE id = 3").await, Some("1".into()));
     assert_eq!(world.in_warehouse("SELECT name FROM dim_team WHERE id = 1").await, Some("uno".into()));
     assert_eq!(world.in_warehouse("SELECT count(*) FROM current_fact_shift WHERE id = 8").await, Some("1".into()));
-    // One at a time is mended, and only that row changes.
+    // The source repairs one row at a time.
     for (mend, left) in [
         ("UPDATE team SET name = 'two' WHERE id = 2", 11),
         ("UPDATE person SET name = 'Eli' WHERE id = 5", 6),
@@ -165,10 +166,10 @@ async fn one_bad_row_in_a_circle_takes_those_that_need_it_along_and_no_other() {
     ] {
         world.change(mend).await;
         world.run().await;
-        assert_eq!(set_aside(&world).await.len(), left, "{mend}");
+        assert_eq!(quarantined(&world).await.len(), left, "{mend}");
     }
     world.agree().await;
-    // Rows that are there exchange their places, and one of them is bad.
+    // Loaded rows form a new circle, and one of them is bad.
     world
         .change(
             "UPDATE team SET head = 3 WHERE id = 2; UPDATE person SET team = 3, name = NULL WHERE id = 3;
@@ -176,14 +177,14 @@ async fn one_bad_row_in_a_circle_takes_those_that_need_it_along_and_no_other() {
         )
         .await;
     world.run().await;
-    assert_eq!(set_aside(&world).await, ["dim_person id=3", "dim_person id=8", "dim_team id=7"]);
+    assert_eq!(quarantined(&world).await, ["dim_person id=3", "dim_person id=8", "dim_team id=7"]);
     world.change("UPDATE person SET name = 'Cem' WHERE id = 3; UPDATE person SET name = 'Gus' WHERE id = 8").await;
-    all_is_in(&world).await;
+    everything_is_loaded(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_refers_to_itself_is_loaded_in_any_order() {
-    // Upwards, downwards and across; a row under itself, two under each other, three in a circle.
+    // Ascending, descending and random order; a row that refers to itself, two to each other, three in a circle.
     let world = world(
         "INSERT INTO node SELECT i, 'up', nullif(i + 1, 301) FROM generate_series(1, 300) i;
          INSERT INTO node SELECT i, 'down', nullif(i - 1, 400) FROM generate_series(401, 700) i;
@@ -193,8 +194,8 @@ async fn a_table_that_refers_to_itself_is_loaded_in_any_order() {
              (3005, 'three', 3006), (3006, 'three', 3004);",
     )
     .await;
-    all_is_in(&world).await;
-    // The same, with rows among them that the table refuses: a row, a row of a circle, one that another refers to.
+    everything_is_loaded(&world).await;
+    // The same with rows that the table refuses: in a chain, in a circle, and one that another row refers to.
     world
         .change(
             "UPDATE node SET name = name || '!';
@@ -206,9 +207,9 @@ async fn a_table_that_refers_to_itself_is_loaded_in_any_order() {
         .await;
     world.run().await;
     // 5001 to 5050, 5250 to 5300, and those of the last line but 5404.
-    assert_eq!(set_aside(&world).await.len(), 50 + 51 + 6);
+    assert_eq!(quarantined(&world).await.len(), 50 + 51 + 6);
     assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_node WHERE id > 5000").await, Some("100".into()));
     assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_node WHERE name LIKE '%!'").await, Some("1615".into()));
     world.change("UPDATE node SET name = 'mended' WHERE name = 'refused' OR name IS NULL").await;
-    all_is_in(&world).await;
+    everything_is_loaded(&world).await;
 }

@@ -1,45 +1,45 @@
-//! Whatever a star table refuses, foreseen or not, is set aside alone with Postgres' reason, and the batches go on.
+//! A row that a star table refuses, for whatever reason, goes to quarantine with Postgres' reason, and the batches go on.
 
 use std::collections::BTreeSet;
 
 use blackwater_tests::World;
 
-/// A value that a star table refuses. In SQL `{n}` stands for a number that is another for each value, but that the row before
-/// has the one before.
+/// A value that a star table refuses. In its SQL `{n}` stands for a number, which is unique and one more than that of the row
+/// before.
 struct Refusal {
-    /// The column that holds it.
+    /// The column that holds the value.
     column: &'static str,
-    /// Values that are taken.
+    /// A value that the table accepts.
     good: &'static str,
-    /// Values that are refused.
+    /// A value that it refuses.
     bad: &'static str,
-    /// Words of the reason, where `{t}` stands for the star table.
+    /// Words of the reason. `{t}` stands for the star table.
     reason: &'static str,
-    /// Whether it is refused because the row before has it: of two that come together both may be set aside.
+    /// Whether it is refused because the row before has it. Of two such rows in one batch both may go to quarantine.
     of_two: bool,
 }
 
 impl Refusal {
-    /// Of a word.
+    /// A bad value among words.
     const fn word(bad: &'static str, reason: &'static str) -> Self {
         Self { column: "v", good: "'word ' || {n}", bad, reason, of_two: false }
     }
 
-    /// Of what the row before has.
+    /// A value that the row before has.
     const fn of_two(good: &'static str, bad: &'static str, reason: &'static str) -> Self {
         Self { column: "v", good, bad, reason, of_two: true }
     }
 }
 
-/// A source table, and a dimension and a history of it.
-struct Judge<'a> {
-    /// The columns that the model returns beside the key.
+/// A source table, and a dimension and a history of it that refuse values.
+struct Stars<'a> {
+    /// The columns that the model returns besides the key.
     returned: &'a str,
     /// The same columns, with their types at the source.
     source: &'a str,
     /// The columns and constraints of the star tables.
     star: &'a str,
-    /// Statements before the star table `{t}` is made.
+    /// Statements before the star table `{t}` is created.
     before: &'a str,
     /// Statements after it.
     after: &'a str,
@@ -49,15 +49,15 @@ struct Judge<'a> {
 /// The star tables, and what holds the newest version of each row.
 const STARS: [(&str, &str); 2] = [("dim_t", "dim_t"), ("fact_t", "current_fact_t")];
 
-/// The rows of a refusal: one that is bad from the start, one that becomes bad, one that comes later, and before the first two
-/// one each that stays as it is.
+/// The rows of a refusal: one is bad in the first batch, one becomes bad, one arrives later. A good row stands before each of the
+/// first two.
 const BEFORE_BAD: usize = 1;
 const BAD: usize = 2;
 const BEFORE_SPOILT: usize = 3;
 const SPOILT: usize = 4;
 const LATER: usize = 5;
 
-impl Judge<'_> {
+impl Stars<'_> {
     async fn world(&self) -> World {
         let mut schema = String::new();
         for (table, key) in
@@ -75,7 +75,7 @@ impl Judge<'_> {
         World::of(&format!("CREATE TABLE t (id integer PRIMARY KEY, {})", self.source), &pack, &[]).await
     }
 
-    /// Writes a row of each refusal, with a value that is made of its own number and `more`.
+    /// Writes a row of each refusal. The number in its value is that of the row plus `more`.
     async fn write(&self, world: &World, row: usize, more: usize, value: fn(&Refusal) -> &'static str) {
         for (place, refusal) in self.refusals.iter().enumerate() {
             let (id, column) = (10 * place + row, refusal.column);
@@ -85,9 +85,9 @@ impl Judge<'_> {
         }
     }
 
-    /// Of these entries both star tables have those of the rows `bad` of each refusal, with the reason. All other rows up to `last`
-    /// are there, and what was to be replaced.
-    async fn set_aside(&self, world: &World, entries: &[String], bad: &[usize], last: usize) {
+    /// Of each refusal, the rows `bad` of both star tables are in quarantine with the reason. All other rows up to `last` are
+    /// loaded, and a row whose new version is bad keeps its old one.
+    async fn expect_quarantined(&self, world: &World, entries: &[String], bad: &[usize], last: usize) {
         let mut wrong = Vec::new();
         for (table, current) in STARS {
             let there = world.listed(&format!("SELECT id FROM {current} ORDER BY id")).await;
@@ -117,9 +117,9 @@ impl Judge<'_> {
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
-    /// Both tables refuse a row of the first batch, then the new version of one that is there, go on with others, and take what
-    /// is mended: of each refusal.
-    async fn judge(&self) {
+    /// Both tables refuse a row in the first batch and a new version in the second, accept other rows after that, and accept both
+    /// rows once the source has repaired them.
+    async fn refuse_and_recover(&self) {
         let world = self.world().await;
         for row in [BEFORE_BAD, BEFORE_SPOILT, SPOILT] {
             self.write(&world, row, 0, |refusal| refusal.good).await;
@@ -127,25 +127,25 @@ impl Judge<'_> {
         self.write(&world, BAD, 0, |refusal| refusal.bad).await;
         world.run().await;
         let entries = world.quarantine_is_all_that_is_held_back().await;
-        self.set_aside(&world, &entries, &[BAD], SPOILT).await;
+        self.expect_quarantined(&world, &entries, &[BAD], SPOILT).await;
 
-        // A batch of nothing else.
+        // A batch of bad rows only.
         self.write(&world, SPOILT, 0, |refusal| refusal.bad).await;
         world.run().await;
         let entries = world.quarantine_is_all_that_is_held_back().await;
-        self.set_aside(&world, &entries, &[BAD, SPOILT], SPOILT).await;
+        self.expect_quarantined(&world, &entries, &[BAD, SPOILT], SPOILT).await;
 
         self.write(&world, LATER, 0, |refusal| refusal.good).await;
         world.run().await;
         let entries = world.quarantine().await;
-        self.set_aside(&world, &entries, &[BAD, SPOILT], LATER).await;
+        self.expect_quarantined(&world, &entries, &[BAD, SPOILT], LATER).await;
 
         for row in [BAD, SPOILT] {
             self.write(&world, row, 5, |refusal| refusal.good).await;
         }
         world.run().await;
         let entries = world.quarantine_is_all_that_is_held_back().await;
-        self.set_aside(&world, &entries, &[], LATER).await;
+        self.expect_quarantined(&world, &entries, &[], LATER).await;
         for (_, current) in STARS {
             world.agree_on(current, &format!("SELECT id, {} FROM t", self.returned)).await;
         }
@@ -158,7 +158,7 @@ impl Judge<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_index_or_a_constraint_refuses_is_set_aside() {
-    let judge = Judge {
+    let stars = Stars {
         returned: "v",
         source: "v text",
         before: "CREATE TABLE IF NOT EXISTS place (a text, b text, PRIMARY KEY (a, b));
@@ -176,7 +176,7 @@ async fn what_an_index_or_a_constraint_refuses_is_set_aside() {
             CREATE INDEX IF NOT EXISTS {t}_share ON {t} ((100 / (length(v) - 3)));
             CREATE UNIQUE INDEX IF NOT EXISTS {t}_lower ON {t} (lower(v)) WHERE lower(v) LIKE 'word %';
             CREATE UNIQUE INDEX IF NOT EXISTS {t}_part ON {t} (v) WHERE v LIKE 'part %';
-            -- Two NULLs are one too many: since Postgres 15, and before by an expression.
+            -- NULLS NOT DISTINCT, before Postgres 15 by an expression.
             DO $$ BEGIN
                 EXECUTE 'CREATE UNIQUE INDEX IF NOT EXISTS {t}_one ON {t} (n, v) NULLS NOT DISTINCT WHERE v IS NULL';
             EXCEPTION WHEN syntax_error THEN
@@ -191,21 +191,21 @@ async fn what_an_index_or_a_constraint_refuses_is_set_aside() {
             Refusal::of_two("'r ' || repeat('x', {n})", "'r ' || repeat('y', {n} - 1)", "{t}_range"),
             Refusal::of_two("'apart ' || {n}", "'apart ' || ({n} - 1)", "{t}_apart"),
             Refusal::of_two("CASE WHEN {n} % 10 IN (1, 3) THEN NULL ELSE 'word ' || {n} END", "NULL", "{t}_one"),
-            // A reference that is half given.
+            // One column of the reference is NULL.
             Refusal { good: "'x/y/' || {n}", ..Refusal::word("'x//' || {n}", "{t}_place") },
         ],
     };
-    judge.judge().await;
+    stars.refuse_and_recover().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_trigger_refuses_is_set_aside() {
-    let judge = Judge {
+    let stars = Stars {
         returned: "v",
         source: "v text",
         before: "CREATE TABLE IF NOT EXISTS seen (v text PRIMARY KEY);
             INSERT INTO seen VALUES ('seen') ON CONFLICT DO NOTHING;
-            CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                 CASE NEW.v
                     WHEN 'raise' THEN RAISE EXCEPTION 'not this one';
                     WHEN 'assert' THEN ASSERT false, 'it is asserted';
@@ -223,30 +223,30 @@ async fn what_a_trigger_refuses_is_set_aside() {
                 END CASE;
                 RETURN NEW;
             END $$;
-            CREATE OR REPLACE FUNCTION judge_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            CREATE OR REPLACE FUNCTION refuse_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                 IF NEW.v = TG_ARGV[0] THEN RAISE EXCEPTION 'it comes %', NEW.v; END IF;
                 RETURN NEW;
             END $$;
-            CREATE OR REPLACE FUNCTION judge_all() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            CREATE OR REPLACE FUNCTION refuse_all() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                 IF EXISTS (SELECT FROM written WHERE v = 'all') THEN RAISE EXCEPTION 'one of them is bad'; END IF;
                 RETURN NULL;
             END $$;",
         star: "v text NOT NULL CHECK (v <> 'worst')",
-        after: "DROP TRIGGER IF EXISTS judge ON {t}; DROP TRIGGER IF EXISTS late ON {t}; DROP TRIGGER IF EXISTS last ON {t};
+        after: "DROP TRIGGER IF EXISTS refuse ON {t}; DROP TRIGGER IF EXISTS late ON {t}; DROP TRIGGER IF EXISTS last ON {t};
             DROP TRIGGER IF EXISTS added ON {t}; DROP TRIGGER IF EXISTS changed ON {t};
-            CREATE TRIGGER judge BEFORE INSERT OR UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION judge();
-            CREATE TRIGGER late AFTER INSERT OR UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION judge_late('too late');
+            CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION refuse();
+            CREATE TRIGGER late AFTER INSERT OR UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION refuse_late('too late');
             CREATE CONSTRAINT TRIGGER last AFTER INSERT OR UPDATE ON {t} DEFERRABLE INITIALLY DEFERRED
-                FOR EACH ROW EXECUTE FUNCTION judge_late('at the very end');
+                FOR EACH ROW EXECUTE FUNCTION refuse_late('at the very end');
             CREATE TRIGGER added AFTER INSERT ON {t} REFERENCING NEW TABLE AS written
-                FOR EACH STATEMENT EXECUTE FUNCTION judge_all();
+                FOR EACH STATEMENT EXECUTE FUNCTION refuse_all();
             CREATE TRIGGER changed AFTER UPDATE ON {t} REFERENCING NEW TABLE AS written
-                FOR EACH STATEMENT EXECUTE FUNCTION judge_all();",
+                FOR EACH STATEMENT EXECUTE FUNCTION refuse_all();",
         refusals: &[
             Refusal::word("'raise'", "not this one"),
-            // It is not caught by PL/pgSQL's WHEN OTHERS.
+            // WHEN OTHERS of PL/pgSQL does not catch it.
             Refusal::word("'assert'", "it is asserted"),
-            // Nobody says anything.
+            // The trigger returns NULL, and nothing fails.
             Refusal::word("'drop'", "trigger"),
             Refusal::word("'call'", "no_such_function"),
             Refusal::word("'strict'", "query returned no rows"),
@@ -255,7 +255,7 @@ async fn what_a_trigger_refuses_is_set_aside() {
             Refusal::word("'inside'", "deep inside"),
             Refusal::word("'commit'", "invalid transaction termination"),
             Refusal::word("'seen'", "seen_pkey"),
-            // What it makes of the row does not fit.
+            // The trigger makes a row that does not fit.
             Refusal::word("'null'", "v is NULL, and the column is NOT NULL"),
             Refusal::word("'worse'", "{t}_v_check"),
             Refusal::word("'too late'", "it comes too late"),
@@ -263,12 +263,12 @@ async fn what_a_trigger_refuses_is_set_aside() {
             Refusal::word("'all'", "one of them is bad"),
         ],
     };
-    judge.judge().await;
+    stars.refuse_and_recover().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_computed_of_a_row_sets_it_aside() {
-    let judge = Judge {
+    let stars = Stars {
         returned: "v, j, k",
         source: "v text, j text, k text",
         before: "CREATE OR REPLACE FUNCTION likes(v text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
@@ -288,7 +288,7 @@ async fn what_cannot_be_computed_of_a_row_sets_it_aside() {
         after: "",
         refusals: &[
             Refusal::word("'abc'", "division by zero"),
-            Refusal::word("'long'", "requested length too large"),
+                        Refusal::word("'long'", "requested length too large"),
             Refusal::word("'nothing'", "nothing is made of it"),
             Refusal::word("'raise'", "not this one"),
             Refusal::word("'assert'", "it is asserted"),
@@ -301,10 +301,10 @@ async fn what_cannot_be_computed_of_a_row_sets_it_aside() {
             },
         ],
     };
-    judge.judge().await;
+    stars.refuse_and_recover().await;
 }
 
-/// Dimension rows of many kinds, half of them under others, and their facts.
+/// Parts, half of which refer to another part, and their sales.
 const PARTS: &str = "
     CREATE TABLE part (id integer PRIMARY KEY, v text, n integer, parent integer);
     CREATE TABLE sale (id integer PRIMARY KEY, part integer, note text);
@@ -320,19 +320,19 @@ const PART_STAR: &str = "
     CREATE TABLE IF NOT EXISTS fact_sale (record bigserial PRIMARY KEY, id integer NOT NULL, part integer REFERENCES dim_part,
         v text, deleted_at timestamptz);
     CREATE INDEX IF NOT EXISTS fact_sale_id ON fact_sale (id);
-    CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         ASSERT NEW.v IS DISTINCT FROM 'assert', 'it was asserted';
         IF NEW.v = 'raise' THEN RAISE EXCEPTION 'it was raised'; END IF;
         IF NEW.v = 'drop' THEN RETURN NULL; END IF;
         RETURN NEW;
     END $$;
-    DROP TRIGGER IF EXISTS judge ON dim_part;
-    CREATE TRIGGER judge BEFORE INSERT OR UPDATE ON dim_part FOR EACH ROW EXECUTE FUNCTION judge();
-    DROP TRIGGER IF EXISTS judge ON fact_sale;
-    CREATE TRIGGER judge AFTER INSERT ON fact_sale FOR EACH ROW EXECUTE FUNCTION judge();";
+    DROP TRIGGER IF EXISTS refuse ON dim_part;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dim_part FOR EACH ROW EXECUTE FUNCTION refuse();
+    DROP TRIGGER IF EXISTS refuse ON fact_sale;
+    CREATE TRIGGER refuse AFTER INSERT ON fact_sale FOR EACH ROW EXECUTE FUNCTION refuse();";
 
-/// Changes that make a part unfit, each with words of the reason.
-const UNFIT: [(&str, &str); 8] = [
+/// Changes that make a part bad, each with words of the reason.
+const BAD_PARTS: [(&str, &str); 8] = [
     ("v = NULL", "null"),
     ("n = 1000", "dim_part_n_check"),
     ("n = 0", "division by zero"),
@@ -340,11 +340,11 @@ const UNFIT: [(&str, &str); 8] = [
     ("v = 'raise'", "it was raised"),
     ("v = 'drop'", "trigger"),
     ("v = (SELECT string_agg(md5(random()::text || i), '') FROM generate_series(1, 200) i)", "index row size"),
-    // Of one that is there.
+    // The name of a part that is loaded.
     ("v = 'PART 1'", "dim_part_lower"),
 ];
 
-/// Makes the parts from `first` on unfit, each in another way.
+/// Makes the parts from `first` on bad, each in another way.
 async fn spoil(world: &World, first: usize, ways: &[(&str, &str)]) {
     for (part, (change, _)) in (first..).zip(ways) {
         world.change(&format!("UPDATE part SET {change} WHERE id = {part}")).await;
@@ -367,7 +367,7 @@ async fn rows_that_are_bad_in_different_ways_fall_alone_with_what_refers_to_them
     ];
     let world = World::of(PARTS, &pack, &oracle).await;
     // 61, 62 … 67, of which 122, 124 … 134 are the children, and so on.
-    let ways = &UNFIT[..UNFIT.len() - 1];
+    let ways = &BAD_PARTS[..BAD_PARTS.len() - 1];
     spoil(&world, 61, ways).await;
     world.run().await;
     let entries = world.quarantine_is_all_that_is_held_back().await;
@@ -408,23 +408,23 @@ async fn rows_that_are_bad_in_different_ways_fall_alone_with_what_refers_to_them
     let there = "SELECT (SELECT count(*) FROM dim_part) || ' ' || (SELECT count(*) FROM current_fact_sale)";
     assert_eq!(world.in_warehouse(there).await, Some(format!("{} {}", 600 - parts.len(), 20_000 - sales)));
 
-    // Rows that are there get bad ones in their place: they stay, with what refers to them.
-    spoil(&world, 11, &UNFIT).await;
+    // Loaded rows become bad: their old versions stay, and rows that refer to them are loaded.
+    spoil(&world, 11, &BAD_PARTS).await;
     world.change("INSERT INTO sale VALUES (30000, 11), (30001, 61), (30002, 9)").await;
     world.run().await;
     let after = world.quarantine_is_all_that_is_held_back().await;
-    for (part, (_, reason)) in (11..).zip(UNFIT) {
+    for (part, (_, reason)) in (11..).zip(BAD_PARTS) {
         let found = why(&after, "dim_part", part);
         assert!(found.to_lowercase().contains(reason), "{part}: {found}");
     }
     assert_eq!(why(&after, "fact_sale", 30_001), "part = 61 is not in public.dim_part");
-    assert_eq!(after.len(), entries.len() + UNFIT.len() + 1);
+    assert_eq!(after.len(), entries.len() + BAD_PARTS.len() + 1);
     let stay = "SELECT v FROM dim_part WHERE id BETWEEN 11 AND 18 ORDER BY id";
     let expected: Vec<_> = (11..=18).map(|part| format!("part {part}")).collect();
     assert_eq!(world.listed(stay).await, expected.join(" "));
     assert_eq!(world.listed("SELECT id FROM fact_sale WHERE id >= 30000 ORDER BY id").await, "30000 30002");
 
-    // One is gone at the source, the others are mended.
+    // The source deletes one of them and repairs the others.
     let gone = "(64, 128, 256, 512)";
     world.change(&format!("DELETE FROM sale WHERE part IN {gone}; DELETE FROM part WHERE id IN {gone}")).await;
     world.change(MEND).await;
@@ -436,9 +436,9 @@ async fn rows_that_are_bad_in_different_ways_fall_alone_with_what_refers_to_them
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_that_refuses_every_row_stops_the_stage_and_loses_nothing() {
-    let judge = |body: &str| {
+    let refuse = |body: &str| {
         format!(
-            "CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;"
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;"
         )
     };
     let schema = format!(
@@ -446,10 +446,10 @@ async fn a_trigger_that_refuses_every_row_stops_the_stage_and_loses_nothing() {
          CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz);
          CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text, deleted_at timestamptz);
          CREATE INDEX IF NOT EXISTS fact_t_id ON fact_t (id);
-         {} DROP TRIGGER IF EXISTS judge ON dim_t; DROP TRIGGER IF EXISTS judge ON fact_t;
-         CREATE TRIGGER judge BEFORE INSERT OR UPDATE ON dim_t FOR EACH ROW EXECUTE FUNCTION judge();
-         CREATE TRIGGER judge AFTER INSERT OR UPDATE ON fact_t FOR EACH ROW EXECUTE FUNCTION judge();",
-        judge("")
+         {} DROP TRIGGER IF EXISTS refuse ON dim_t; DROP TRIGGER IF EXISTS refuse ON fact_t;
+         CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dim_t FOR EACH ROW EXECUTE FUNCTION refuse();
+         CREATE TRIGGER refuse AFTER INSERT OR UPDATE ON fact_t FOR EACH ROW EXECUTE FUNCTION refuse();",
+        refuse("")
     );
     let source = "CREATE TABLE good (id integer PRIMARY KEY); CREATE TABLE t (id integer PRIMARY KEY, v text);
         CREATE TABLE f (id integer PRIMARY KEY, v text)";
@@ -478,7 +478,7 @@ async fn a_trigger_that_refuses_every_row_stops_the_stage_and_loses_nothing() {
         ("t", "dim_t", calls, update),
         ("f", "fact_t", raises, update),
     ]) {
-        world.in_star(&judge(bug)).await;
+        world.in_star(&refuse(bug)).await;
         let before = world.in_warehouse(state).await;
         world.change(&format!("{}; INSERT INTO good VALUES ({batch})", change.replace("{t}", source))).await;
         for command in ["run", "load"] {
@@ -486,7 +486,7 @@ async fn a_trigger_that_refuses_every_row_stops_the_stage_and_loses_nothing() {
             assert_eq!(world.in_warehouse(state).await, before, "something is written");
         }
         assert_eq!(world.manifests().len(), batch, "the batch waits in the log");
-        world.in_star(&judge("")).await;
+        world.in_star(&refuse("")).await;
         let report = world.run_and_agree().await;
         assert_eq!((&report["load"]["applied"], &report["load"]["quarantine"]), (&batch.into(), &0.into()), "{report}");
     }

@@ -1,4 +1,4 @@
-//! schema.sql: statements that no transaction may hold, those that are refused, and a load that is killed between two.
+//! schema.sql: statements that cannot run in a transaction, statements that are refused, and a load that is killed half-way.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn world() -> World {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_label_that_schema_sql_adds_is_there_for_the_batch_that_brings_it() {
     let world = world().await;
-    // In the first batch, of a type that the same file makes, and as a default behind it.
+    // In the first batch: the same file creates the type, adds the label, and uses it as a default.
     let with = |label: &str| {
         format!(
             "ALTER TYPE mood ADD VALUE IF NOT EXISTS '{label}';
@@ -37,7 +37,7 @@ async fn a_label_that_schema_sql_adds_is_there_for_the_batch_that_brings_it() {
     world.run_and_agree().await;
     let defaults = "SELECT string_agg(DISTINCT new::text, ' ') FROM dim_t";
     assert_eq!(world.in_warehouse(defaults).await, Some("new".into()));
-    // In a later one.
+    // In a later batch.
     world.write_schema(&format!("{first}{}", with("newer")));
     world.change("ALTER TYPE mood ADD VALUE 'newer' BEFORE 'new'").await;
     world.change("UPDATE t SET state = 'newer' WHERE id = 1").await;
@@ -73,7 +73,7 @@ DROP INDEX CONCURRENTLY IF EXISTS dim_t_old;
 SET LOCAL work_mem = '8MB'; ;;
 REINDEX TABLE CONCURRENTLY dim_t;
 CREATE INDEX CONCURRENTLY IF NOT EXISTS dim_t_state ON dim_t (state) -- no semicolon at the end";
-    // With the first batch, and upon tables that have rows.
+    // With the first batch, and on tables that have rows.
     for words in [words.to_owned(), format!("{words}\n;CREATE INDEX CONCURRENTLY IF NOT EXISTS dim_t_x ON dim_t (x)")] {
         world.write_schema(&format!("{SCHEMA}{words}"));
         assert_eq!(world.errors().await, [""; 0]);
@@ -126,7 +126,7 @@ async fn what_schema_sql_may_not_say_is_refused_with_its_line_before_anything_is
             assert_eq!(made, None, "{command} sent something before {statement}");
         }
     }
-    // Nor does a quote that does not end swallow the rest.
+    // A quote that does not end is refused too.
     world.write_schema(&format!("{SCHEMA}\nCOMMENT ON TABLE dim_t IS 'of the shop;\n"));
     for command in ["check", "run"] {
         let finished = world.blackwater(&[command]).await;
@@ -158,7 +158,7 @@ async fn a_statement_that_fails_names_its_line() {
         let finished = world.blackwater(&["run"]).await;
         let printed = finished.stdout.replace("\\\"", "\"");
         assert!(finished.code == Some(1) && printed.contains("schema.sql:7") && printed.contains(why), "{finished:?}");
-        // A check may not have tried what wants a transaction of its own.
+        // A check may not try a statement that cannot be rolled back.
         if !statement.contains("CONCURRENTLY") {
             let findings = world.findings().await.join("\n");
             assert!(findings.contains("schema.sql:7") && findings.contains(why), "{findings}");
@@ -181,7 +181,7 @@ async fn a_load_that_is_killed_between_two_statements_is_made_good_by_the_next()
          ALTER TABLE dim_t ADD COLUMN IF NOT EXISTS x text DEFAULT 'x';"
     ));
     world.change("UPDATE t SET v = 'z' WHERE id = 2").await;
-    // It waits for everybody who may still see the table without the index.
+    // CREATE INDEX CONCURRENTLY waits for older snapshots.
     let other = world.warehouse_session().await;
     other.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
     let mut program = world.spawn(&["run"]);
@@ -192,7 +192,7 @@ async fn a_load_that_is_killed_between_two_statements_is_made_good_by_the_next()
         ended = program.wait() => panic!("it ended before it was killed: {ended:?}"),
         () = world.wait_until(&is_waiting) => program.kill().await.unwrap(),
     }
-    // So the index is there, and not valid.
+    // The index exists and is invalid.
     world.in_star(&format!("SELECT pg_terminate_backend(pid) {waits}")).await;
     world.wait_until("SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'blackwater%'").await;
     other.batch_execute("COMMIT").await.unwrap();

@@ -1,8 +1,9 @@
-//! What belongs to the star tables finds what it finds in psql; what load does itself is taken over by nobody.
+//! Triggers, defaults and constraints of star tables find what they find in psql; objects of the star schema do not change
+//! what load does.
 
 use blackwater_tests::World;
 
-/// Extensions in public, as they are made by default.
+/// Extensions in public, where they are created by default.
 const EXTENSIONS: &str = "CREATE EXTENSION citext; CREATE EXTENSION ltree;";
 
 const SOURCE: &str = "
@@ -13,8 +14,7 @@ const SOURCE: &str = "
     INSERT INTO country VALUES ('GB', 'Britain'), ('FR', 'France');
     INSERT INTO shop VALUES (1, 'gb', 'world.europe.uk', 'one'), (2, 'FR', 'world.europe', 'two'), (3, 'Gb', 'world', 'three');";
 
-/// Functions that name what they use as one does in psql: relations, functions and types of the star schema, and operators and
-/// types of extensions.
+/// Functions that use unqualified names: relations, functions and types of the star schema, operators and types of extensions.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS audit_log (id bigserial PRIMARY KEY, what text NOT NULL);
     CREATE TABLE IF NOT EXISTS marks (mark integer PRIMARY KEY);
@@ -46,8 +46,8 @@ const SCHEMA: &str = "
     CREATE TRIGGER audit BEFORE INSERT OR UPDATE ON dim_country FOR EACH ROW EXECUTE FUNCTION audit();
     CREATE TRIGGER audit AFTER INSERT ON fact_shop FOR EACH ROW EXECUTE FUNCTION audit();";
 
-/// Goes through all that a star table in `schema` may use.
-async fn what_is_named_as_in_psql_is_found(schema: &str) {
+/// Loads star tables in `schema` whose functions use unqualified names.
+async fn unqualified_names_are_found(schema: &str) {
     let pack = [
         ("schema.sql", SCHEMA),
         ("dim_area.sql", "SELECT path, name FROM area"),
@@ -73,7 +73,7 @@ async fn what_is_named_as_in_psql_is_found(schema: &str) {
     let log = format!("SELECT what || ' ' || count(*) FROM \"{schema}\".audit_log GROUP BY what ORDER BY what");
     assert_eq!(world.listed(&log).await, "dim_country INSERT 2 fact_shop INSERT 3");
 
-    // One is refused by a function, one by a trigger, one waits for a country: its code comes in other letters.
+    // A function refuses one row and a trigger another; a third waits for a country, whose code arrives in other letters.
     world
         .change(
             "INSERT INTO area VALUES ('moon', 'Moon'); INSERT INTO country VALUES ('TW', 'Twin');
@@ -106,16 +106,17 @@ async fn what_is_named_as_in_psql_is_found(schema: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_of_the_star_schema_find_what_they_name() {
-    what_is_named_as_in_psql_is_found("public").await;
+    unqualified_names_are_found("public").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_of_another_star_schema_find_what_they_name_there_and_in_public() {
-    what_is_named_as_in_psql_is_found("The Star").await;
+    unqualified_names_are_found("The Star").await;
 }
 
-/// Statements that make in schema star, for the functions and operators of Postgres, a better match for narrower types: for
-/// varchar than for text, for an integer than for a numeric, for a date than for a timestamp. Each raises. Not all can be made.
+/// Statements that create a better match for functions and operators of Postgres in schema star: for varchar where Postgres has
+/// text, for integer instead of numeric, for date instead of timestamp. Each raises an error when it is called. Some of the
+/// statements fail.
 const TAKE_OVER: &str = "
     WITH narrower (kind, narrow) AS (
         VALUES ('text'::regtype, 'varchar'::regtype), ('text', 'bpchar'), ('numeric', 'int4'), ('int8', 'int4'), ('float8', 'int4'),
@@ -140,7 +141,7 @@ const TAKE_OVER: &str = "
     FROM (VALUES ('count', 'varchar'), ('max', 'varchar'), ('min', 'varchar'), ('array_agg', 'varchar'), ('json_agg', 'varchar'),
                  ('string_agg', 'varchar, varchar')) a (name, kinds)";
 
-/// What those that have no function of their own are made of.
+/// Functions for the aggregates and the mixed operators, and the search path that a session begins with.
 const CAPTURED: &str = "CREATE SCHEMA star;
     CREATE FUNCTION star.captured(text, varchar) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $x$captured$x$; END';
     CREATE FUNCTION star.captured(varchar, text) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $x$captured$x$; END';
@@ -194,7 +195,7 @@ async fn a_star_schema_that_takes_over_operators_and_functions_changes_nothing()
             world.agree_on(&format!("star.{rows}{live}"), model).await;
         }
     };
-    // Areas 21 and 22 are not there yet; later one has the name of another, one too long a name, one none.
+    // Areas 21 and 22 are missing. Later one has the name of another area, one a name that is too long, and one none.
     world.run().await;
     let entries = world.quarantine_is_all_that_is_held_back().await;
     let of = |table: &str| entries.iter().filter(|entry| entry.starts_with(table)).count();

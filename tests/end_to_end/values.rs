@@ -1,8 +1,8 @@
-//! The values of rows are shown by the quarantine's listing, and in no line and no error.
+//! Values of rows appear in the quarantine's listing, and in no log line and no error.
 
 use blackwater_tests::{Finished, World};
 
-/// A value that is in rows alone.
+/// A value that only rows contain.
 const VALUE: &str = "s3cret-value";
 
 fn is_silent(what: &str, finished: &Finished) {
@@ -10,7 +10,7 @@ fn is_silent(what: &str, finished: &Finished) {
     assert!(!printed.to_lowercase().contains(VALUE), "{what}: {printed}");
 }
 
-/// A run, then a load, with as much said as can be: neither shows the value. The load's end.
+/// Runs `run` and `load` with all log lines: neither shows the value. Returns how `run` ended, or `load` if they failed.
 async fn nothing_is_shown(world: &World, what: &str) -> Finished {
     let run = world.blackwater(&["run", "-vv"]).await;
     is_silent(what, &run);
@@ -22,7 +22,7 @@ async fn nothing_is_shown(world: &World, what: &str) -> Finished {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_postgres_says_of_a_row_is_shown_in_the_quarantine_alone() {
-    // Each refuses the row 2 of its table, with words that hold its value.
+    // Each star table refuses row 2, and Postgres' message contains its value.
     let refusals = [
         ("text", "v text", "CREATE UNIQUE INDEX IF NOT EXISTS {t}_lower ON {t} (lower(v));", "upper('s3cret-value')"),
         ("text", "v text, CONSTRAINT {t}_apart EXCLUDE (v WITH =)", "", "'s3cret-value'"),
@@ -89,7 +89,7 @@ async fn an_error_that_stops_load_shows_no_value() {
     let model = "SELECT id, v FROM t";
     let world = World::of(source, &[("schema.sql", table), ("dim_t.sql", model)], &[("dim_t", model)]).await;
     world.run_and_agree().await;
-    // Of schema.sql.
+    // Errors of schema.sql.
     for (statement, words) in [
         ("CREATE UNIQUE INDEX IF NOT EXISTS dim_t_v ON dim_t (v)", "could not create unique index"),
         ("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS dim_t_v ON dim_t (v)", "could not create unique index"),
@@ -105,19 +105,19 @@ async fn an_error_that_stops_load_shows_no_value() {
     }
     world.write_schema(table);
     world.run().await;
-    // Of a trigger that refuses every row, and says too much.
+    // A trigger that refuses every row, and puts a value into its detail and its hint.
     world
         .in_star(
-            "CREATE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  RAISE EXCEPTION 'a fault of the trigger' USING DETAIL = 'Failing row contains (' || NEW.v || ')', HINT = 'Not ' || NEW.v;
              END $$;
-             CREATE TRIGGER judge BEFORE INSERT OR UPDATE ON dim_t FOR EACH ROW EXECUTE FUNCTION judge();",
+             CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dim_t FOR EACH ROW EXECUTE FUNCTION refuse();",
         )
         .await;
     world.change("INSERT INTO t SELECT i, 's3cret-value ' || i FROM generate_series(100, 2099) i").await;
     nothing_is_shown(&world, "a trigger").await.says(1, &["dim_t", "a fault of the trigger"]);
     is_silent("check", &world.blackwater(&["check", "-vv"]).await);
-    world.in_star("DROP TRIGGER judge ON dim_t").await;
+    world.in_star("DROP TRIGGER refuse ON dim_t").await;
     world.run().await;
     world.agree_on("dim_t WHERE deleted_at IS NULL", model).await;
 }

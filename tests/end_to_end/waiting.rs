@@ -1,10 +1,10 @@
-//! Many rows that wait for few, chains and circles: what waits costs no more than what comes in at once. Were the cost to
-//! grow with the square, these would take minutes.
+//! Many rows that wait for one, long chains, circles. If the cost grew with the square of the rows, these tests would take
+//! minutes.
 
 use blackwater_tests::World;
 use serde_json::Value;
 
-/// How many rows of a run's batch were put into quarantine, came out of it, and are there now.
+/// How many rows a run put into quarantine, how many it released, and how many are in quarantine now.
 fn moved(report: &Value) -> [u64; 3] {
     let tables =
         report["load"]["batches"].as_array().unwrap().iter().flat_map(|batch| batch["tables"].as_array().unwrap());
@@ -12,7 +12,7 @@ fn moved(report: &Value) -> [u64; 3] {
     [sum("quarantined"), sum("released"), report["load"]["quarantine"].as_u64().unwrap()]
 }
 
-/// As many orders of each of two areas, shops of the second, and nodes in a chain.
+/// Orders in each of two areas, shops in the second area, and nodes in the chain.
 const ORDERS: u64 = 20_000;
 const SHOPS: u64 = 5_000;
 const CHAIN: u64 = 2_000;
@@ -56,12 +56,12 @@ async fn many_rows_for_one_a_long_chain_and_a_circle_wait_and_come_in() {
     let there = "SELECT concat_ws(' ', (SELECT count(*) FROM dim_area), (SELECT count(*) FROM dim_shop),
         (SELECT count(*) FROM fact_order), (SELECT count(*) FROM dim_node))";
     assert_eq!(world.in_warehouse(there).await, Some(format!("1 0 {ORDERS} 0")));
-    // What has nothing to do with them; and more that waits, for the same and for what waits itself.
+    // A row that waits for nothing; then rows that wait for the same rows, or for rows in quarantine.
     world.change("INSERT INTO orders VALUES (50001, 1, 0); UPDATE area SET name = 'uno' WHERE id = 1").await;
     assert_eq!(moved(&world.run().await), [0, 0, waiting]);
     world.change("INSERT INTO orders VALUES (50002, 2, 0); INSERT INTO node VALUES (4000, 1), (4001, 3001)").await;
     assert_eq!(moved(&world.run().await), [3, 0, waiting + 3]);
-    // The chain and the circle; then the row for which all others wait.
+    // The end of the chain, the third row of the circle, and the row for which all others wait.
     world.change(&format!("INSERT INTO node VALUES ({last}, NULL)")).await;
     assert_eq!(moved(&world.run().await), [0, CHAIN + 1, waiting + 3 - (CHAIN + 1)]);
     world.change("INSERT INTO node VALUES (3003, 3001)").await;

@@ -1,4 +1,4 @@
-//! What the program says of a warehouse, in the form in which tests compare it.
+//! What the program reports about a warehouse, in a form that tests can compare.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ impl World {
         client
     }
 
-    /// Names the schema of the star tables in the configuration.
+    /// Sets the schema of the star tables in the configuration.
     pub fn use_star_schema(&self, schema: &str) {
         let text = std::fs::read_to_string(self.configuration()).unwrap();
         let text = text.replace("[ingestion]", &format!("schema = \"{schema}\"\n[ingestion]"));
@@ -38,7 +38,7 @@ impl World {
         std::fs::write(self.pack().join("schema.sql"), text).unwrap();
     }
 
-    /// The first column of a query over the warehouse, which the query has in order.
+    /// The first column of an ordered query over the warehouse, with spaces between the values.
     pub async fn listed(&self, query: &str) -> String {
         let list = format!("SELECT coalesce(string_agg(v::text, ' '), '') FROM ({query}) AS t (v)");
         self.in_warehouse(&list).await.unwrap()
@@ -53,7 +53,8 @@ impl World {
         }
     }
 
-    /// `verify` finds no difference: the rows that it counts as held back, by star table, where there are any.
+    /// Runs `verify`, which must find no difference. Returns the rows that it counts as held back, for each star table
+    /// that has any.
     pub async fn held_back(&self) -> BTreeMap<String, u64> {
         let finished = self.blackwater(&["verify"]).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -62,8 +63,8 @@ impl World {
         report["tables"].as_array().unwrap().iter().map(count).filter(|(_, rows)| *rows > 0).collect()
     }
 
-    /// What is in quarantine is what `verify` counts as held back, and all else is equal: the entries, each as
-    /// `table column=value: reason`.
+    /// Returns the rows in quarantine, each as `table column=value: reason`. `verify` must count exactly these as held back
+    /// and find all other rows equal.
     pub async fn quarantine_is_all_that_is_held_back(&self) -> Vec<String> {
         let entries = self.quarantine().await;
         let mut by_table = BTreeMap::<_, BTreeSet<_>>::new();
@@ -97,7 +98,7 @@ impl World {
 }
 
 impl Finished {
-    /// All that it printed.
+    /// Everything that it printed.
     pub fn printed(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
