@@ -17,12 +17,12 @@ use crate::Counts;
 use crate::error::Error;
 
 /// The format of Blackwater's own tables in the warehouse.
-const FORMAT: i32 = 2;
+const FORMAT: i32 = 1;
 
 const TABLES: &str = "
     CREATE TABLE blackwater.format (version integer NOT NULL);
     COMMENT ON TABLE blackwater.format IS 'The format of the tables in this schema';
-    INSERT INTO blackwater.format VALUES (2);
+    INSERT INTO blackwater.format VALUES (1);
     CREATE TABLE blackwater.ledger (
         star_schema    text        NOT NULL,
         batch          bigint      NOT NULL,

@@ -1,4 +1,4 @@
-//! The manifests of the two logs, in format 2. `docs/formats.md` describes every field.
+//! The manifests of the two logs, in format 1. `docs/formats.md` describes every field.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::store::Object;
 
-/// The format that this program writes. It reads this one and the one before.
-pub const FORMAT: u32 = 2;
+/// The format that this program writes and reads. Later ones read the one before, too.
+pub const FORMAT: u32 = 1;
 
 /// What every manifest begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

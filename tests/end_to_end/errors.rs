@@ -182,11 +182,11 @@ async fn what_is_no_manifest_or_a_newer_one() {
     let write = |text: &str| world.overwrite(BUCKETS[0], manifest, text);
     write("hello");
     world.blackwater(&["run"]).await.says(1, &["test-ingestion/batches/000000000001.json", "is not the manifest"]);
-    write(&text.replace("\"format\": 2", "\"format\": 3"));
+    write(&text.replace("\"format\": 1", "\"format\": 2"));
     world
         .blackwater(&["run"])
         .await
-        .says(1, &["test-ingestion/batches/000000000001.json", "format 3", "newer version"]);
+        .says(1, &["test-ingestion/batches/000000000001.json", "format 2", "newer version"]);
     write(&text.replace("\"batch\": 1", "\"batch\": 7"));
     world.blackwater(&["run"]).await.says(1, &["it says that it is batch 7"]);
     write(&text);
