@@ -84,7 +84,7 @@ enum Command {
     },
     /// Show how far each stage is, and the rows of the star tables
     Status,
-    /// Say what will not work, and why; nothing is written
+    /// Try a few rows of each model, say what will not work and why, and leave nothing behind
     Check {
         /// Print the SQL that makes the roles of both databases instead
         #[arg(long)]
@@ -279,7 +279,7 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Status => report(format, &pipeline.status().await?, text::status)?,
         Command::Check { grants: true } => print(&pipeline.grants())?,
         Command::Check { grants: false } => {
-            let check = pipeline.check().await;
+            let check = pipeline.check().await?;
             report(format, &check, text::check)?;
             let fails = check.findings.iter().any(|finding| finding.level == Level::Error);
             return Ok(ExitCode::from(if fails { 3 } else { 0 }));

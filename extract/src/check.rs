@@ -1,4 +1,4 @@
-//! What of the source will not work, before anything is read of it.
+//! What of the source will not work, before a run, and a sample of its rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +6,20 @@ use blackwater_shared::deadline::Deadline;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::{Extracted, Table};
-use blackwater_shared::model::Model;
+use blackwater_shared::model::{CHANGED, Model, column};
 use blackwater_shared::postgres::{Doing, ident, idents, qualified};
 use deadpool_postgres::Transaction;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::limit::{Allowed, Limit};
-use crate::{Extract, catalogue, snapshot};
+use crate::plan::Reading;
+use crate::read::Look;
+use crate::verify::Pieces;
+use crate::{Extract, Met, catalogue, snapshot};
+
+/// How many rows are read for each SELECT of a model, to try it with.
+const SAMPLE: u64 = 100;
 
 /// What a check of the source found.
 #[derive(Debug, Default)]
@@ -24,6 +30,8 @@ pub struct Checked {
     pub tables: BTreeMap<String, Table>,
     /// The models that fit them.
     pub models: BTreeSet<String>,
+    /// Some rows for each of these models, with those that they look up: the place of the SELECT, and CSV with a header.
+    pub samples: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
     /// How much there is to read.
     pub sizes: Vec<TableSize>,
     /// Where the log in the ingestion bucket ends, if that can be read.
@@ -55,7 +63,7 @@ const STANDBY: &str = "SELECT current_setting('hot_standby_feedback'), current_s
     WHERE pg_is_in_recovery()";
 
 impl Extract {
-    /// Checks the source against the models, and reads no row of it.
+    /// Checks the source against the models, and reads a few rows for each.
     ///
     /// # Errors
     /// None of what a check is for: if the source cannot be asked, that is a finding.
@@ -132,7 +140,33 @@ impl Extract {
             }
         }
         checked.tables = tables.iter().map(|(name, table)| (name.clone(), table.in_manifest())).collect();
+        for model in self.pack.models.values().filter(|model| checked.models.contains(&model.name)) {
+            let sample = self.sample(&snapshot.readers[0], model, &tables).await?;
+            checked.samples.insert(model.name.clone(), sample);
+        }
         Ok(())
+    }
+
+    /// The first rows that are met for each SELECT of a model.
+    async fn sample(
+        &self,
+        transaction: &Transaction<'_>,
+        model: &Model,
+        tables: &BTreeMap<String, catalogue::Table>,
+    ) -> Result<Vec<(usize, Vec<u8>)>, Error> {
+        let limit = Limit { setting: self.statement_timeout, deadline: Deadline::NONE };
+        // As if the log held all rows, and none had changed.
+        let plan = tables.keys().map(|name| (name.clone(), Reading::default())).collect();
+        let looks = tables.keys().map(|name| (name.clone(), Look::default())).collect();
+        let sources = self.sources(&Met { tables, newest: None, xmin: 0, bytes: 0, limit }, &plan);
+        let closure = self.closure(&sources, &looks);
+        let mut sample = Vec::new();
+        for (place, select) in model.selects.iter().enumerate() {
+            let query = closure.joined(select, column, CHANGED, Some(SAMPLE));
+            let mut pieces = Pieces::new(transaction, limit, vec![(place, query)], (&model.name, self.object_bytes));
+            sample.extend(pieces.next().await?);
+        }
+        Ok(sample)
     }
 
     async fn sizes(&self, transaction: &Transaction<'_>, tables: &[String]) -> Result<Vec<TableSize>, Error> {

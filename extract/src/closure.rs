@@ -149,8 +149,14 @@ impl Closure<'_> {
 
     /// The query for all driving rows of a SELECT with those that they look up, in the order of their keys:
     /// the columns that `column` names by table and name, and in `changed` whether the row is to come with
-    /// the next batch.
-    pub(crate) fn joined(&self, select: &Select, column: impl Fn(usize, &str) -> String, changed: &str) -> Query {
+    /// the next batch. With `most`, it is a sample of so many rows, whichever come first.
+    pub(crate) fn joined(
+        &self,
+        select: &Select,
+        column: impl Fn(usize, &str) -> String,
+        changed: &str,
+        most: Option<u64>,
+    ) -> Query {
         let chain = Chain { select, prefix: "l".into(), driving: "t".into(), shows: true };
         let source = &self.sources[select.driving()];
         let tables = select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
@@ -160,14 +166,17 @@ impl Closure<'_> {
             columns.iter().map(|(place, name)| format!("{}.{}", chain.alias(*place), ident(name))).collect();
         let key: Vec<_> =
             source.table.key.iter().map(|name| format!("t.{}::text COLLATE \"C\"", ident(name))).collect();
+        let table = source.relation("t", chain.columns(0).chain(source.table.key.iter().map(String::as_str)));
+        let (table, order) = match most {
+            Some(most) => (format!("(SELECT * FROM {table} LIMIT {most}) AS t"), String::new()),
+            None if key.is_empty() => (table, String::new()),
+            None => (table, format!(" ORDER BY {}", key.join(", "))),
+        };
         let sql = format!(
-            "SELECT {values}, {reasons} FROM {table}{joins}{order} {key}",
+            "SELECT {values}, {reasons} FROM {table}{joins}{order}",
             values = values.join(", "),
             reasons = self.is_in(&chain).as_deref().unwrap_or("false"),
-            table = source.relation("t", chain.columns(0).chain(source.table.key.iter().map(String::as_str))),
             joins = self.joins(&chain, chain.joins().map(|(place, ..)| place).collect()),
-            order = if key.is_empty() { "" } else { " ORDER BY" },
-            key = key.join(", "),
         );
         let names = columns.into_iter().map(|(place, name)| column(place, name));
         Query { sql, names: names.chain([changed.to_owned()]).collect() }

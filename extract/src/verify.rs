@@ -38,11 +38,20 @@ pub struct Pieces<'a> {
     /// Bytes in a piece, more or less.
     bytes: u64,
     model: &'a str,
-    /// The source's tables in this snapshot, without rows but with their number.
-    pub tables: &'a BTreeMap<String, Table>,
 }
 
-impl Pieces<'_> {
+impl<'a> Pieces<'a> {
+    /// The rows of a model's queries, each with the place of its SELECT; a piece ends at `bytes`, more or less.
+    pub(crate) fn new(
+        transaction: &'a Transaction<'a>,
+        limit: Limit,
+        queries: Vec<(usize, Query)>,
+        (model, bytes): (&'a str, u64),
+    ) -> Self {
+        let (allowed, queries) = (limit.now(), queries.into_iter());
+        Self { transaction, limit, allowed, queries, select: 0, header: String::new(), lines: None, bytes, model }
+    }
+
     /// The next piece: the place of its SELECT in the model, and CSV with a header.
     ///
     /// # Errors
@@ -79,15 +88,15 @@ impl Pieces<'_> {
 }
 
 impl Extract {
-    /// Gives the rows of each of `models` to `each`. A row is marked as changed if it would come with the
-    /// batch after `applied`.
+    /// Gives the rows of each model to `each`, with the source's tables, without rows but with their number. A row is marked
+    /// as changed if it would come with the batch after `applied`.
     ///
     /// # Errors
     /// Those of the source, and of `each`.
     pub async fn verify<E: From<Error>>(
         &self,
         applied: &Extracted,
-        each: &mut impl AsyncFnMut(&Model, &mut Pieces<'_>) -> Result<(), E>,
+        each: &mut impl AsyncFnMut(&Model, &BTreeMap<String, Table>, &mut Pieces<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let names: Vec<_> = self.pack.source_tables().into_iter().collect();
         let limit = Limit { setting: self.statement_timeout, deadline: Deadline::NONE };
@@ -119,21 +128,10 @@ impl Extract {
         };
         let in_snapshot = tables.iter().map(with_rows).collect();
         for model in self.pack.models.values() {
-            let query = |(place, select)| (place, closure.joined(select, column, CHANGED));
+            let query = |(place, select)| (place, closure.joined(select, column, CHANGED, None));
             let queries: Vec<_> = model.selects.iter().enumerate().map(query).collect();
-            let mut pieces = Pieces {
-                transaction,
-                limit,
-                allowed,
-                queries: queries.into_iter(),
-                select: 0,
-                header: String::new(),
-                lines: None,
-                bytes: self.object_bytes,
-                model: &model.name,
-                tables: &in_snapshot,
-            };
-            each(model, &mut pieces).await?;
+            let mut pieces = Pieces::new(transaction, limit, queries, (&model.name, self.object_bytes));
+            each(model, &in_snapshot, &mut pieces).await?;
         }
         Ok(())
     }

@@ -54,8 +54,10 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let stars = star_tables(&warehouse, &batch.manifest.tables).await?;
     let targets = targets(&warehouse, &batch.manifest.tables, &stars)?;
     let folder = temporary::folder()?;
+    let path = folder.path().join("rows.parquet");
+    let fetch = async |object: &_| Ok(batch.log.store().download(object, &path).await.map(|()| path.clone())?);
     for target in &targets {
-        staging::stage(&warehouse, batch.log.store(), folder.path(), target).await?;
+        staging::stage(&warehouse, &fetch, target).await?;
     }
 
     if !ledger::try_lock(transaction.client(), batch.schema).await? {
@@ -94,7 +96,11 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
 }
 
 /// Writes what is staged for a group of tables, sets aside what they refuse, and marks what is gone.
-async fn write_group(warehouse: &Warehouse<'_>, group: &[&Target<'_>], changes: &mut Changes) -> Result<(), Error> {
+pub(crate) async fn write_group(
+    warehouse: &Warehouse<'_>,
+    group: &[&Target<'_>],
+    changes: &mut Changes,
+) -> Result<(), Error> {
     warehouse.limit_statements().await?;
     let mut had_lines = Vec::new();
     for target in group {
@@ -165,7 +171,8 @@ fn is_overtaken(batch: &Batch<'_>, newest: Option<&Newest>) -> Result<bool, Erro
 }
 
 /// What a batch has changed so far, and what was known before it.
-struct Changes {
+#[derive(Default)]
+pub(crate) struct Changes {
     counts: BTreeMap<String, Counts>,
     /// The star tables that got new rows.
     grown: BTreeSet<String>,

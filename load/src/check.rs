@@ -1,14 +1,19 @@
-//! What of the warehouse will not work, before anything is written to it.
+//! What of the warehouse will not work, before a run: `schema.sql`, no rows, and a sample of rows go the way of a batch, in a
+//! transaction that is rolled back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use blackwater_shared::deadline::Deadline;
 use blackwater_shared::finding::{About, Finding, Level};
 use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::StarTable;
-use blackwater_shared::postgres::{Doing, ident};
+use blackwater_shared::postgres::{self, Doing, Kind, ident};
+use blackwater_shared::store::Object;
 use chrono::Utc;
 
+use crate::apply::Changes;
 use crate::catalogue::{self, Star};
 use crate::error::Error;
 use crate::ledger::{self, Newest};
@@ -17,9 +22,12 @@ use crate::target::Target;
 use crate::warehouse::Warehouse;
 use crate::{Load, apply, staging, write};
 
+/// How long star tables that are there may be locked: nobody reads them meanwhile.
+const LOCKED: Duration = Duration::from_secs(1);
+
 impl Load {
-    /// Checks the warehouse against the models' star tables. `schema.sql` is applied, if it would be, in a
-    /// transaction that is rolled back. `log` says where the one in the ingestion bucket ends.
+    /// Checks the warehouse against the models' star tables, with rows whose objects are files: their keys are paths. `log` says
+    /// where the one in the ingestion bucket ends.
     ///
     /// # Errors
     /// None of what a check is for: if the warehouse cannot be asked, that is a finding.
@@ -41,9 +49,8 @@ impl Load {
         let mut client = self.warehouse.connect().await?;
         // It is rolled back with its end.
         let transaction = client.transaction().await.doing(doing)?;
-        let warehouse = Warehouse::begin(&transaction, &self.schema, (0, Utc::now()), Deadline::NONE).await?;
         // Whoever works with the warehouse does not wait for a check.
-        warehouse.run(doing, "SET LOCAL lock_timeout = '1s'").await?;
+        transaction.batch_execute("SET LOCAL lock_timeout = '500ms'").await.doing(doing)?;
         let temporary = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
         if !transaction.query_one(temporary, &[]).await.doing(doing)?.get::<_, bool>(0) {
             let what = "this role may not make temporary tables\nGRANT TEMPORARY ON DATABASE … TO it";
@@ -52,15 +59,30 @@ impl Load {
         ledger::make(&transaction).await?;
         ledger::check_format(transaction.client()).await?;
         self.check_log(ledger::newest(transaction.client(), &self.schema).await?, log, findings).await;
-        if ledger::schema_file(transaction.client(), &self.schema).await? != Some(self.schema().hash()) {
-            let untried = self.schema().try_in(&transaction).await?.into_iter();
-            let advice = untried.map(|what| {
-                let what = format!("{what} was not tried, because it wants a transaction of its own");
-                Finding::advice(About::Warehouse, what)
-            });
-            findings.extend(advice);
-        }
         let names: Vec<_> = models.keys().map(String::as_str).collect();
+        let there: BTreeSet<_> = catalogue::read(&transaction, &self.schema, &names).await?.into_keys().collect();
+        let mut deadline = Deadline::NONE;
+        if ledger::schema_file(transaction.client(), &self.schema).await? != Some(self.schema().hash()) {
+            if !there.is_empty() {
+                deadline = Deadline::at(SystemTime::now() + LOCKED);
+            }
+            // The deadline counts from here.
+            Warehouse::begin(&transaction, &self.schema, (0, Utc::now()), deadline).await?;
+            match self.schema().try_in(&transaction).await {
+                Ok(untried) => findings.extend(untried.into_iter().map(|what| {
+                    let what = format!("{what} was not tried, because it wants a transaction of its own");
+                    Finding::advice(About::Warehouse, what)
+                })),
+                Err(error) if is_late(&error) => {
+                    let what = "schema.sql was not tried to its end: it changes tables that are there, and nobody can read them \
+                                until that is done. Its first run will take longer than a second";
+                    findings.push(Finding::advice(About::Warehouse, what));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let warehouse = Warehouse::begin(&transaction, &self.schema, (0, Utc::now()), deadline).await?;
         let stars = catalogue::read(&transaction, &self.schema, &names).await?;
         let mut targets = Vec::new();
         for (number, (name, model)) in (1..).zip(models) {
@@ -70,6 +92,7 @@ impl Load {
             }
             findings.extend(found);
         }
+        warehouse.run(doing, references::TABLES).await?;
         for group in apply::groups(&targets) {
             if group.len() > 1 {
                 let names: Vec<_> = group.iter().map(|target| target.name).collect();
@@ -80,7 +103,56 @@ impl Load {
                 );
                 findings.push(Finding::advice(About::Warehouse, what));
             }
-            self.try_to_write(&warehouse, &group, findings).await?;
+            try_group(&warehouse, findings, async || write_nothing(&warehouse, &group).await).await?;
+        }
+        if !findings.iter().any(|finding| finding.level == Level::Error && finding.about == About::Warehouse) {
+            self.try_rows(&warehouse, models, &there, findings).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the rows of the models through the way of a batch. `there` are the star tables that others see.
+    async fn try_rows(
+        &self,
+        warehouse: &Warehouse<'_>,
+        models: &BTreeMap<String, StarTable>,
+        there: &BTreeSet<String>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Error> {
+        let names: Vec<_> = models.keys().map(String::as_str).collect();
+        let stars = catalogue::read(warehouse.transaction, &self.schema, &names).await?;
+        // A few rows of each table do not hold what they refer to.
+        for (name, star) in stars.iter().filter(|(name, _)| !there.contains(*name)) {
+            let is_new = |table: &String| !there.contains(table);
+            for reference in
+                star.references.iter().filter(|reference| reference.star_table.as_ref().is_some_and(is_new))
+            {
+                let table = postgres::qualified(&self.schema, name);
+                let drop = format!(
+                    "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE {table} DROP CONSTRAINT {}",
+                    ident(&reference.constraint)
+                );
+                warehouse.run(format!("leave the foreign keys of {name} out of the check"), &drop).await?;
+            }
+        }
+        let stars = catalogue::read(warehouse.transaction, &self.schema, &names).await?;
+        let mut targets = apply::targets(warehouse, models, &stars)?;
+        targets.iter_mut().for_each(|target| target.rewrites = true);
+        for group in apply::groups(&targets) {
+            let mut found = Vec::new();
+            try_group(warehouse, findings, async || {
+                let fetch = async |object: &Object| Ok(PathBuf::from(&object.key));
+                for target in &group {
+                    staging::stage(warehouse, &fetch, target).await?;
+                }
+                apply::write_group(warehouse, &group, &mut Changes::default()).await?;
+                for target in &group {
+                    found.extend(refused(warehouse, target).await?);
+                }
+                Ok(())
+            })
+            .await?;
+            findings.extend(found);
         }
         Ok(())
     }
@@ -102,22 +174,6 @@ impl Load {
             );
             findings.push(Finding::error(About::Buckets, what));
         }
-    }
-
-    /// Sends a group of tables through the way of a batch that has no rows: what fails is a finding.
-    async fn try_to_write(
-        &self,
-        warehouse: &Warehouse<'_>,
-        group: &[&Target<'_>],
-        findings: &mut Vec<Finding>,
-    ) -> Result<(), Error> {
-        let doing = "try to write to the star tables";
-        warehouse.run(doing, "SAVEPOINT try").await?;
-        warehouse.run(doing, references::TABLES).await?;
-        if let Err(error) = write_nothing(warehouse, group).await {
-            findings.push(Finding::error(About::Warehouse, error));
-        }
-        warehouse.run(doing, "ROLLBACK TO try").await
     }
 
     /// The statements for the roles of the warehouse: the one that writes, and those that read.
@@ -153,6 +209,57 @@ fn findings_of_table(name: &str, model: &StarTable, star: Option<&Star>) -> Vec<
     let errors = found.into_iter().map(|what| Finding::error(About::Warehouse, named(what)));
     let advice = star.advice(model).into_iter().map(|what| Finding::advice(About::Warehouse, named(what)));
     errors.chain(advice).collect()
+}
+
+/// Tries to write to a group of tables: if that fails, it is a finding.
+async fn try_group(
+    warehouse: &Warehouse<'_>,
+    findings: &mut Vec<Finding>,
+    work: impl AsyncFnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let doing = "try to write to the star tables";
+    warehouse.run(doing, "SAVEPOINT try").await?;
+    match work().await {
+        Ok(()) => return warehouse.run(doing, "RELEASE try").await,
+        Err(error) if error.is_transient() || is_late(&error) => {
+            let what = format!("not all was tried, to hold up nobody: {error}");
+            findings.push(Finding::advice(About::Warehouse, what));
+        }
+        Err(error) => findings.push(Finding::error(About::Warehouse, error)),
+    }
+    warehouse.run(doing, "ROLLBACK TO try").await
+}
+
+/// Whether the server ended a statement because the check would have kept others waiting.
+fn is_late(error: &Error) -> bool {
+    matches!(error, Error::Postgres(postgres::Error { kind: Kind::Cancelled, .. }))
+}
+
+/// What a star table refused of the rows that were tried. Those that refer to rows which are not there were not.
+async fn refused(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<Option<Finding>, Error> {
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE NOT waits), count(*) FILTER (WHERE waits), min(reason) FILTER (WHERE NOT waits)
+         FROM (SELECT reason, reference IS NOT NULL AND reference ? 'key' AS waits FROM blackwater.quarantine q WHERE {} AND q.batch = {}) q",
+        target.of_table("q"),
+        warehouse.batch
+    );
+    let rows = warehouse.query(warehouse.doing("count the refused rows of", target), &sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (refused, waiting): (i64, i64) = (row.get(0), row.get(1));
+    let Some(reason) = row.get::<_, Option<String>>(2) else { return Ok(None) };
+    let rows: u64 = target.table.objects.iter().chain(&target.table.misfits).map(|object| object.rows).sum();
+    let (name, tried) = (target.name, rows as i64 - waiting);
+    Ok(Some(match refused < tried {
+        true => Finding::advice(
+            About::Warehouse,
+            format!(
+                "{name} refuses {refused} of {tried} rows that were tried; they would be put into quarantine: {reason}"
+            ),
+        ),
+        false => {
+            Finding::error(About::Warehouse, format!("{name} takes none of {tried} rows that were tried: {reason}"))
+        }
+    }))
 }
 
 async fn write_nothing(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {

@@ -1,11 +1,12 @@
 //! The three stages one after another on one machine.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use blackwater_extract::{Extract, Pieces, Request, TableSize};
 use blackwater_load::{Entry, Load, Verdict};
 use blackwater_shared::config::Config;
-use blackwater_shared::finding::Finding;
+use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::Log;
 use blackwater_shared::manifest::{Extracted, Manifest, Transformed};
 use blackwater_shared::model::Model;
@@ -209,14 +210,24 @@ impl Pipeline {
         Ok((transform, load))
     }
 
-    /// Connects to everything, and compares the source, the models and the warehouse. Nothing is written.
-    pub async fn check(&self) -> Check {
-        let blackwater_extract::Checked { mut findings, tables, models, sizes, log } = self.extract.check().await;
-        let (stars, more) = self.transform.check(&tables, &models).await;
+    /// Connects to everything, and compares the source, the models and the warehouse. A few rows of the source go through each
+    /// stage, and nothing of that stays.
+    ///
+    /// # Errors
+    /// If they cannot be kept in a temporary folder. What does not work is a finding.
+    pub async fn check(&self) -> Result<Check, Error> {
+        let blackwater_extract::Checked { mut findings, tables, models, samples, sizes, log } =
+            self.extract.check().await;
+        let folder = temporary::folder()?;
+        let (stars, more) = self.transform.check(&tables, &models, &samples, folder.path()).await;
         findings.extend(more);
+        if !findings.iter().any(|finding| finding.about == About::Buckets) {
+            findings.extend(check_bucket(self.ingestion.store()).await);
+            findings.extend(check_bucket(self.processed.store()).await);
+        }
         findings.extend(self.load.check(&stars, log).await);
         findings.sort_by_key(|finding| (finding.level, finding.about));
-        Check { findings, reads: sizes }
+        Ok(Check { findings, reads: sizes })
     }
 
     /// Compares the warehouse with the source, whole row by whole row; `None` if no batch is applied.
@@ -234,8 +245,7 @@ impl Pipeline {
                 let applied: Extracted = self.ingestion.read(batch).await?.ok_or_else(missing)?;
                 let folder = temporary::folder()?;
                 let mut tables = Vec::new();
-                let mut each = async |model: &Model, pieces: &mut Pieces<'_>| {
-                    let source = pieces.tables;
+                let mut each = async |model: &Model, source: &BTreeMap<_, _>, pieces: &mut Pieces<'_>| {
                     let star = self.transform.star(source, model)?;
                     let known = applied.tables.get(model.selects[0].driving());
                     let then = known.filter(|table| table.is_whole()).map(|table| table.rows);
@@ -328,6 +338,22 @@ impl Pipeline {
         }
         let manifest = log.read::<M>(batch).await?;
         Ok(manifest.map(|manifest| (manifest.head().log, Batch { batch, at: manifest.head().at })))
+    }
+}
+
+/// Whether a log can be kept in a bucket.
+async fn check_bucket(store: &Store) -> Option<Finding> {
+    match store.keeps_what_is_there().await {
+        Ok(true) => None,
+        Ok(false) => Some(Finding::error(
+            About::Buckets,
+            format!(
+                "the server of bucket {} overwrites an object although the request says `If-None-Match: *`: two runs at once would \
+                 lose a batch\nUse a server with conditional writes, as S3 itself has them",
+                store.bucket()
+            ),
+        )),
+        Err(error) => Some(Finding::advice(About::Buckets, format!("conditional writes were not tried: {error}"))),
     }
 }
 

@@ -175,6 +175,20 @@ impl Store {
         }
     }
 
+    /// Whether the bucket keeps an object that is there when another one is to be created in its place: without that, two runs
+    /// at once would overwrite each other's batch.
+    ///
+    /// # Errors
+    /// If the object for the test can be neither written nor removed.
+    pub async fn keeps_what_is_there(&self) -> Result<bool, Error> {
+        let key = format!("check/{}", uuid::Uuid::now_v7());
+        self.create(&key, b"of `blackwater check`".to_vec()).await?;
+        let keeps = !self.create(&key, b"of `blackwater check`".to_vec()).await?;
+        let removed = self.client.delete_object().bucket(&self.bucket).key(&key).send().await;
+        removed.map_err(|error| self.failed("remove", &key, &error))?;
+        Ok(keeps)
+    }
+
     /// Writes an object whatever is there: a hint, or a data object, whose key nothing else has.
     ///
     /// # Errors

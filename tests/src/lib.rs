@@ -7,6 +7,7 @@
 mod aws;
 mod lambda;
 mod oracle;
+mod overwriting;
 mod proxy;
 mod verdict;
 mod world;
@@ -14,5 +15,6 @@ mod world;
 pub use aws::Aws;
 pub use lambda::{Answer, Function, high_water};
 pub use oracle::{Oracle, TOTESYS};
+pub use overwriting::OverwritingS3;
 pub use proxy::{KillSwitch, Proxy};
 pub use world::{BUCKETS, Finished, World, extracted, finish, program};

@@ -258,8 +258,8 @@ impl Transform {
         Ok(None)
     }
 
-    /// Runs every model on no rows of the source's tables: the star tables that come of it, and what does not
-    /// work.
+    /// Runs every model on no rows of the source's tables, and on a sample of rows that the source has joined: the star tables that
+    /// come of it, and what does not work. The keys of their objects are paths in `folder`.
     ///
     /// # Errors
     /// None: what fails is a finding.
@@ -267,13 +267,16 @@ impl Transform {
         &self,
         tables: &BTreeMap<String, Table>,
         models: &BTreeSet<String>,
+        samples: &BTreeMap<String, Vec<(usize, Vec<u8>)>>,
+        folder: &Path,
     ) -> (BTreeMap<String, StarTable>, Vec<Finding>) {
         let (mut stars, mut findings) = (BTreeMap::new(), Vec::new());
         if let Err(error) = self.processed.store().check().await {
             findings.push(Finding::error(About::Buckets, error));
         }
-        for model in self.pack.models.values().filter(|model| models.contains(&model.name)) {
-            match self.dry_run(tables, model) {
+        for (number, model) in self.pack.models.values().filter(|model| models.contains(&model.name)).enumerate() {
+            let sample = samples.get(&model.name).map(Vec::as_slice).unwrap_or_default();
+            match self.dry_run(tables, model, sample, &folder.join(number.to_string())) {
                 Ok(star) => drop(stars.insert(model.name.clone(), star)),
                 Err(why) => findings.push(Finding::error(About::Models, format!("{}: {why}", model.file))),
             }
@@ -281,13 +284,32 @@ impl Transform {
         (stars, findings)
     }
 
-    fn dry_run(&self, tables: &BTreeMap<String, Table>, model: &Model) -> Result<StarTable, String> {
+    fn dry_run(
+        &self,
+        tables: &BTreeMap<String, Table>,
+        model: &Model,
+        sample: &[(usize, Vec<u8>)],
+        path: &Path,
+    ) -> Result<StarTable, String> {
         let made = self.made(tables, model)?;
+        let failed = |fault| named(0, &model.name, "", None, fault).to_string();
         for star in made.stars() {
-            star::dry_run(&star, &self.pack.fixed)
-                .map_err(|fault| named(0, &model.name, "", None, fault).to_string())?;
+            star::dry_run(&star, &self.pack.fixed).map_err(failed)?;
         }
-        Ok(star_table(tables, &made))
+        let mut files = StarFiles::new(path);
+        for (select, csv) in sample {
+            self.add_joined(&made, (*select, csv), false, &mut files).map_err(|error| error.to_string())?;
+        }
+        let objects = |file: StarFile| {
+            let object = |(path, rows): (PathBuf, u64)| Object {
+                key: path.display().to_string(),
+                rows,
+                bytes: 0,
+                sha256: String::new(),
+            };
+            Ok::<_, String>(file.finish().map_err(failed)?.map(object).into_iter().collect())
+        };
+        Ok(StarTable { objects: objects(files.rows)?, misfits: objects(files.misfits)?, ..star_table(tables, &made) })
     }
 
     /// The star table of a model over the source's tables, without rows.
@@ -312,20 +334,35 @@ impl Transform {
     ) -> Result<Piece, Error> {
         let refuse = |why| Error::Source { file: model.file.clone(), why };
         let made = self.made(tables, model).map_err(refuse)?;
-        let failed = |fault| refuse(explain(fault, "the rows of the source"));
-        let path = folder.join("piece.csv");
+        let mut files = StarFiles::new(&folder.join("piece"));
+        self.add_joined(&made, (select, csv), true, &mut files)?;
+        let path = |file: StarFile| {
+            Ok::<_, Error>(file.finish().map_err(|fault| of_source(model, fault))?.map(|(path, _)| path))
+        };
+        Ok(Piece { rows: path(files.rows)?, misfits: path(files.misfits)?, filtered: path(files.filtered)? })
+    }
+
+    /// Adds the star rows of rows that the source has joined. With `marks`, each says whether it has changed.
+    fn add_joined(
+        &self,
+        made: &Made<'_>,
+        (select, csv): (usize, &[u8]),
+        marks: bool,
+        files: &mut StarFiles,
+    ) -> Result<(), Error> {
+        let model = made.model;
+        let failed = |fault| of_source(model, fault);
+        let path = files.csv();
         std::fs::write(&path, csv).map_err(temporary::Error::of(&path))?;
         let mut lookups = Lookups::default();
         for table in model.selects[select].tables.iter().filter(|table| table.fixed) {
             lookups.add_fixed(&table.name, &self.pack.fixed[&table.name]).map_err(failed)?;
         }
-        let mut files = StarFiles::new(&folder.join("piece"));
         if let Some(star) = made.stars().nth(select) {
-            let rows = star::joined_rows(&star, &path, &mut lookups).and_then(|stars| files.write(stars));
+            let rows = star::joined_rows(&star, &path, &mut lookups, marks).and_then(|stars| files.write(stars));
             rows.map_err(failed)?;
         }
-        let path = |file: StarFile| Ok::<_, Error>(file.finish().map_err(failed)?.map(|(path, _)| path));
-        Ok(Piece { rows: path(files.rows)?, misfits: path(files.misfits)?, filtered: path(files.filtered)? })
+        Ok(())
     }
 
     fn made<'a>(&self, tables: &BTreeMap<String, Table>, model: &'a Model) -> Result<Made<'a>, String> {
@@ -525,6 +562,11 @@ fn star_table(tables: &BTreeMap<String, Table>, Made { model, typed, key }: &Mad
 /// Says of which batch, table and object a fault is.
 fn named(batch: u64, table: &str, object: &str, star: Option<String>, fault: Fault) -> Error {
     Error::Polars { batch, table: star.unwrap_or_else(|| table.into()), why: explain(fault, object) }
+}
+
+/// What does not work with the rows that the source has joined.
+fn of_source(model: &Model, fault: Fault) -> Error {
+    Error::Source { file: model.file.clone(), why: explain(fault, "the rows of the source") }
 }
 
 fn explain(fault: Fault, object: &str) -> String {

@@ -152,12 +152,15 @@ pub(crate) fn star_rows(star: &Star, piece: &DataFrame, lookups: &mut Lookups) -
 }
 
 /// What becomes of rows that the source has joined: CSV with the columns of every table that the SELECT reads
-/// there, and whether the row has changed.
-pub(crate) fn joined_rows(star: &Star, csv: &Path, lookups: &mut Lookups) -> Result<Stars, Fault> {
+/// there, and whether the row has changed. With `marks`, its star row says that too.
+pub(crate) fn joined_rows(star: &Star, csv: &Path, lookups: &mut Lookups, marks: bool) -> Result<Stars, Fault> {
     let tables = star.select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
     let columns = tables.flat_map(|(place, _)| star.select.reads(place).iter().map(move |name| column(place, name)));
     let header: Vec<_> = columns.chain([CHANGED.to_owned()]).collect();
-    let rows = read_csv(csv, &header, &header.iter().cloned().collect())?;
+    let mut rows = read_csv(csv, &header, &header.iter().cloned().collect())?;
+    if !marks {
+        rows = rows.drop(CHANGED)?;
+    }
     made(star, look_up(star, rows, lookups, |table| table.fixed)?)
 }
 
@@ -320,6 +323,11 @@ impl StarFiles {
             filtered: file("filtered.parquet"),
             left_out: 0,
         }
+    }
+
+    /// A place for the CSV that they are made of.
+    pub(crate) fn csv(&self) -> PathBuf {
+        self.rows.path.with_extension("csv")
     }
 
     pub(crate) fn write(&mut self, stars: Stars) -> Result<(), Fault> {

@@ -124,7 +124,7 @@ impl Schema<'_> {
         set.doing("set the search path")?;
         for statement in statements {
             let run = transaction.execute(&statement.text, &[]).await;
-            run.map_err(|error| self.failed(Some(statement.line), &error))?;
+            run.map_err(|error| self.failed(Some(statement.line), error))?;
         }
         let back = "SET LOCAL search_path = pg_catalog, pg_temp";
         transaction.batch_execute(back).await.doing("set the search path")?;
@@ -143,7 +143,7 @@ impl Schema<'_> {
         client.batch_execute(&format!("SET search_path = {path}")).await.doing(doing)?;
         let run = client.execute(&statement.text, &[]).await;
         client.batch_execute("SET search_path = pg_catalog, pg_temp").await.doing(doing)?;
-        run.map(drop).map_err(|error| self.failed(Some(statement.line), &error))
+        run.map(drop).map_err(|error| self.failed(Some(statement.line), error))
     }
 
     /// Drops the indexes that were not made to their end: IF NOT EXISTS would skip them.
@@ -165,7 +165,7 @@ impl Schema<'_> {
         let row = transaction.query_one(exists, &[&self.name]).await.doing("look for the star schema")?;
         if !row.get::<_, bool>(0) {
             let make = transaction.batch_execute(&format!("CREATE SCHEMA {}", ident(self.name))).await;
-            make.map_err(|error| self.failed(None, &error))?;
+            make.map_err(|error| self.failed(None, error))?;
         }
         Ok(())
     }
@@ -198,11 +198,14 @@ impl Schema<'_> {
             Some(code) if *code == SqlState::UNDEFINED_OBJECT => {
                 Error::Readers { readers: self.readers.join(", "), why: postgres::explain(&error) }
             }
-            _ => self.failed(None, &error),
+            _ => self.failed(None, error),
         })
     }
 
-    fn failed(&self, line: Option<usize>, error: &tokio_postgres::Error) -> Error {
+    fn failed(&self, line: Option<usize>, error: tokio_postgres::Error) -> Error {
+        if error.code() == Some(&SqlState::QUERY_CANCELED) {
+            return postgres::Error::of("apply schema.sql", error).into();
+        }
         let remedy = match error.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => format!(
                 "If this role may not, run it by hand as the schema's owner, with search_path = {}, and then `blackwater \
@@ -214,7 +217,7 @@ impl Schema<'_> {
             }
             _ => "Put it right; it must be such that it can be run again (CREATE TABLE IF NOT EXISTS)".into(),
         };
-        let why = format!("{}\n{remedy}", postgres::explain(error));
+        let why = format!("{}\n{remedy}", postgres::explain(&error));
         Error::Schema { schema: self.name.to_owned(), line, why }
     }
 }

@@ -6,12 +6,12 @@
 mod parquet;
 mod sql;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::parquet::errors::ParquetError;
 use blackwater_shared::postgres::Doing;
 use blackwater_shared::progress::progress;
-use blackwater_shared::store::Store;
+use blackwater_shared::store::Object;
 use bytes::Bytes;
 use futures_util::{SinkExt, pin_mut};
 use tokio::sync::mpsc;
@@ -27,11 +27,10 @@ use crate::warehouse::Warehouse;
 /// So many new rows in a table change how it is best read.
 const MANY: u64 = 10_000;
 
-/// Stages what the batch has for a star table.
+/// Stages what the batch has for a star table. `fetch` makes a file of an object, until it is asked for the next.
 pub(crate) async fn stage(
     warehouse: &Warehouse<'_>,
-    store: &Store,
-    folder: &Path,
+    fetch: &impl AsyncFn(&Object) -> Result<PathBuf, Error>,
     target: &Target<'_>,
 ) -> Result<(), Error> {
     let table = target.table;
@@ -52,8 +51,7 @@ pub(crate) async fn stage(
         for object in objects {
             progress(&format!("staging {}", target.name), done, all);
             done += object.rows;
-            let path = folder.join("rows.parquet");
-            store.download(object, &path).await?;
+            let path = fetch(object).await?;
             let file = ParquetFile { path: &path, key: &object.key };
             match content {
                 Content::Rows => copy_rows(warehouse, target, &file, first).await?,

@@ -64,7 +64,13 @@ impl Error {
         Self { kind, doing: doing.into(), why: why.into(), remedy: None, cause: None }
     }
 
-    fn of(kind: Kind, doing: String, cause: tokio_postgres::Error) -> Self {
+    /// A statement that failed.
+    pub fn of(doing: impl Into<String>, cause: tokio_postgres::Error) -> Self {
+        let error = Self::of_kind(kind(&cause), doing.into(), cause);
+        if error.kind == Kind::Pooler { error.with_remedy(NO_POOLER) } else { error }
+    }
+
+    fn of_kind(kind: Kind, doing: String, cause: tokio_postgres::Error) -> Self {
         let why = explain(&cause);
         Self { cause: Some(Cause(cause)), ..Self::new(kind, doing, why) }
     }
@@ -77,7 +83,7 @@ impl Error {
             known @ (Kind::Login | Kind::TooManyConnections) => known,
             _ => Kind::Refused,
         };
-        Self::of(kind, doing, cause)
+        Self::of_kind(kind, doing, cause)
     }
 
     /// The same error, and what to do about it.
@@ -142,10 +148,7 @@ pub trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
     fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
-        self.map_err(|cause| {
-            let error = Error::of(kind(&cause), doing.into(), cause);
-            if error.kind == Kind::Pooler { error.with_remedy(NO_POOLER) } else { error }
-        })
+        self.map_err(|cause| Error::of(doing, cause))
     }
 }
 
