@@ -304,6 +304,35 @@ async fn what_cannot_be_computed_of_a_row_sets_it_aside() {
     stars.refuse_and_recover().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_longer_than_a_page_is_set_aside() {
+    let each = |of: fn(u32) -> String| (1..=500).map(of).collect::<Vec<_>>().join(", ");
+    let stars = Stars {
+        returned: &each(|column| format!("v AS c{column}")),
+        source: "v text",
+        before: "",
+        star: &each(|column| format!("c{column} text")),
+        after: "",
+        refusals: &[Refusal::word("'a label of about forty characters, or so'", "row is too big")],
+    };
+    stars.refuse_and_recover().await;
+}
+
+/// A function of Postgres takes 100 arguments.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_does_not_fit_one_of_150_columns_is_named() {
+    let each = |of: fn(u32) -> String| (1..=150).map(of).collect::<Vec<_>>().join(", ");
+    let stars = Stars {
+        returned: &each(|column| format!("v AS c{column}")),
+        source: "v text",
+        before: "",
+        star: &each(|column| format!("c{column} varchar(8)")),
+        after: "",
+        refusals: &[Refusal::word("'a longer one'", "c150: a longer one does not fit character varying(8)")],
+    };
+    stars.refuse_and_recover().await;
+}
+
 /// Parts, half of which refer to another part, and their sales.
 const PARTS: &str = "
     CREATE TABLE part (id integer PRIMARY KEY, v text, n integer, parent integer);
@@ -492,6 +521,62 @@ async fn a_trigger_that_refuses_every_row_stops_the_stage_and_loses_nothing() {
     }
     let versions = "SELECT count(*) FROM fact_t";
     assert_eq!(world.in_warehouse(versions).await, Some("4000".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_exchange_a_unique_value_stop_nothing_and_come_right() {
+    tokio::join!(exchange("UNIQUE"), exchange("NOT NULL UNIQUE DEFERRABLE"));
+}
+
+async fn exchange(unique: &str) {
+    let schema = format!(
+        "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text {unique}, deleted_at timestamptz);
+         CREATE TABLE IF NOT EXISTS dim_other (id integer PRIMARY KEY, deleted_at timestamptz)"
+    );
+    let source = "CREATE TABLE t (id integer PRIMARY KEY, v text); CREATE TABLE other (id integer PRIMARY KEY);
+        INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 20) i";
+    let pack = [
+        ("schema.sql", schema.as_str()),
+        ("dim_t.sql", "SELECT id, v FROM t"),
+        ("dim_other.sql", "SELECT id FROM other"),
+    ];
+    let oracle = [
+        ("dim_t WHERE deleted_at IS NULL", "SELECT id, v FROM t"),
+        ("dim_other WHERE deleted_at IS NULL", "SELECT id FROM other"),
+    ];
+    let world = World::of(source, &pack, &oracle).await;
+    world.run_and_agree().await;
+    for (place, (exchange, runs)) in [
+        ("UPDATE t SET v = CASE id WHEN 1 THEN 'v2' ELSE 'v1' END WHERE id IN (1, 2)", 2),
+        // Three values in a circle; then a chain, in which each row takes the value that another gives up.
+        ("UPDATE t SET v = 'v' || CASE id WHEN 3 THEN 4 WHEN 4 THEN 5 ELSE 3 END WHERE id IN (3, 4, 5)", 3),
+        ("UPDATE t SET v = 'v' || id + 1 WHERE id > 16", 3),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.change(exchange).await;
+        // Each batch also brings another row, which is loaded.
+        for run in 0..=runs {
+            world.change(&format!("INSERT INTO other VALUES ({})", place * 10 + run)).await;
+            world.run().await;
+            world.agree_on("dim_other", "SELECT id FROM other").await;
+            if run == 0 {
+                world.quarantine_is_all_that_is_held_back().await;
+            }
+        }
+        assert_eq!(world.quarantine().await, [""; 0], "{exchange}");
+        world.agree().await;
+    }
+    // Also beside a row that the table refuses.
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.v = 'bad' THEN RAISE EXCEPTION 'no bad ones'; END IF; RETURN NEW; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dim_t FOR EACH ROW EXECUTE FUNCTION refuse()";
+    world.in_star(refuse).await;
+    let exchange = "UPDATE t SET v = CASE id WHEN 6 THEN 'v7' WHEN 7 THEN 'v6' ELSE 'bad' END WHERE id IN (6, 7, 8)";
+    world.change(exchange).await;
+    world.run().await;
+    assert_eq!(world.quarantine_is_all_that_is_held_back().await, ["dim_t id=8: no bad ones"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,15 +76,15 @@ fn sql(target: &Target<'_>, content: Content, bad: &str, waits: bool) -> String 
     let shown = |column: &&Column| {
         let name = ident(&column.name);
         match content {
-            Content::Bytes => format!("pg_temp.shown(t.{name}) AS {name}"),
+            Content::Bytes => format!("pg_temp.shown({}) AS {name}", staging::bytes(target, column, "t")),
             _ => format!("t.{name}"),
         }
     };
     let shown: Vec<_> = target.columns.iter().map(shown).collect();
     // A row that is no text here cannot be kept.
     let is_text = |column: &&Column| {
-        let name = ident(&column.name);
-        format!("(t.{name} IS NULL OR pg_temp.shown(t.{name}) IS NOT NULL)")
+        let bytes = staging::bytes(target, column, "t");
+        format!("({bytes} IS NULL OR pg_temp.shown({bytes}) IS NOT NULL)")
     };
     let is_whole = match content {
         Content::Bytes => target.columns.iter().map(is_text).collect::<Vec<_>>().join(" AND "),

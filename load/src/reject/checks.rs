@@ -51,7 +51,7 @@ mod sql {
             conditions.iter().map(|Condition { holds, why }| format!("CASE WHEN {holds} THEN {why} END")).collect();
         let holds: Vec<_> = conditions.iter().map(|Condition { holds, .. }| format!("({holds})")).collect();
         format!(
-            "SELECT {POS} AS pos, concat_ws('; ', {}) AS why, NULL::jsonb AS reference FROM {from} WHERE {}",
+            "SELECT {POS} AS pos, array_to_string(ARRAY[{}], '; ') AS why, NULL::jsonb AS reference FROM {from} WHERE {}",
             words.join(", "),
             holds.join(" OR ")
         )

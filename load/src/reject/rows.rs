@@ -84,6 +84,11 @@ impl Refusal {
         }
     }
 
+    /// Whether the row is in the way of another.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self.state.as_str(), "23505" | "23P01")
+    }
+
     /// Whether a value or a constraint is the reason, and not the code of a trigger.
     fn is_of_data(&self) -> bool {
         self.state.starts_with("22") || self.state.starts_with("23")
@@ -106,8 +111,7 @@ impl Refusal {
             }
             _ => self.message.clone(),
         };
-        let is_taken = matches!(self.state.as_str(), "23505" | "23P01");
-        Rejected { pos, reason, taken: self.constraint.clone().filter(|_| is_taken) }
+        Rejected { pos, reason, taken: self.constraint.clone().filter(|_| self.is_taken()) }
     }
 
     /// That the table is at fault, and not a row. Without values of rows.

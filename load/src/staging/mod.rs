@@ -17,7 +17,7 @@ use futures_util::{SinkExt, pin_mut};
 use tokio::sync::mpsc;
 
 pub(crate) use self::parquet::{Sent, csv, open, rows};
-pub(crate) use self::sql::{Content, REASON, keys, name};
+pub(crate) use self::sql::{Content, REASON, bytes, keys, name};
 use crate::catalogue::Writing;
 use crate::error::Error;
 use crate::quarantine::set_aside;
@@ -121,7 +121,13 @@ async fn from_bytes(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<()
     if !columns.is_empty() {
         set_aside::rows(warehouse, target, Content::Bytes, &sql::misfits(target, &columns)).await?;
     }
-    warehouse.run(doing(), &sql::from_bytes(target)).await
+    let copied = warehouse.attempt(async || warehouse.run(doing(), &sql::from_bytes(target)).await).await?;
+    if copied.is_none() {
+        // A row is longer than a page.
+        warehouse.run(doing(), &sql::make_copy_each(target)).await?;
+        set_aside::rows(warehouse, target, Content::Bytes, &sql::copy_each(target)).await?;
+    }
+    warehouse.run(doing(), &sql::clear_bytes(target)).await
 }
 
 /// Moves the entries of the quarantine that [`pg_temp.woken`](crate::reject::references) names to the staging table.

@@ -27,7 +27,7 @@ pub(crate) fn open(path: &Path) -> Result<ParquetRecordBatchReader, ParquetError
 pub(crate) enum Sent {
     /// As text.
     AsText,
-    /// The bytes of the text in hexadecimal digits, as `bytea` has them.
+    /// As an array of the bytes of each text, in hexadecimal digits as `bytea` has them.
     AsBytes,
 }
 
@@ -39,26 +39,27 @@ pub(crate) fn csv(piece: &RecordBatch, first: Option<i64>, sent: Sent) -> Result
         if let Some(first) = first {
             let _ = write!(lines, "{}", first + row as i64);
         }
+        if sent == Sent::AsBytes {
+            lines.push_str(",\"{");
+        }
         for (number, column) in columns.iter().enumerate() {
-            if number > 0 || first.is_some() {
+            if number > 0 || first.is_some() && sent == Sent::AsText {
                 lines.push(',');
             }
             value.clear();
-            if !column.write(row, &mut value)? {
-                continue;
-            }
-            match sent {
-                Sent::AsText => lines.push_str(&csv_field(&value)),
-                Sent::AsBytes => {
-                    lines.push_str("\"\\x");
+            match (column.write(row, &mut value)?, sent) {
+                (true, Sent::AsText) => lines.push_str(&csv_field(&value)),
+                (false, Sent::AsText) => {}
+                (true, Sent::AsBytes) => {
+                    lines.push_str("\\\\x");
                     for byte in value.bytes() {
                         let _ = write!(lines, "{byte:02x}");
                     }
-                    lines.push('"');
                 }
+                (false, Sent::AsBytes) => lines.push_str("NULL"),
             }
         }
-        lines.push('\n');
+        lines.push_str(if sent == Sent::AsBytes { "}\"\n" } else { "\n" });
     }
     Ok(lines)
 }
@@ -141,6 +142,8 @@ mod tests {
         let sent = csv(&piece(), Some(7), Sent::AsText).unwrap();
         let first = "7,\"t\",\"a \"\"b\"\",\nü\",\"1970-01-01 00:00:01.12\",\"00:00:00.00001\"\n";
         assert_eq!(sent, format!("{first}8,,\"\",\"1970-01-01 00:00:00\",\"00:01:00\"\n"));
-        assert!(csv(&piece(), None, Sent::AsBytes).unwrap().starts_with("\"\\x74\",\"\\x612022"));
+        let sent = csv(&piece(), Some(7), Sent::AsBytes).unwrap();
+        assert!(sent.starts_with(r#"7,"{\\x74,\\x6120226222"#), "{sent}");
+        assert!(sent.contains(r#"8,"{NULL,\\x,\\x31393730"#), "{sent}");
     }
 }

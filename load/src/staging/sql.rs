@@ -1,6 +1,6 @@
 //! The statements that make and fill staging tables.
 
-use blackwater_shared::postgres::{ident, idents, literal};
+use blackwater_shared::postgres::{ident, literal};
 
 use crate::catalogue::Column;
 use crate::target::{POS, Target};
@@ -8,12 +8,15 @@ use crate::target::{POS, Target};
 /// The column of a staging table of keys that says why a row does not fit, quoted.
 pub(crate) const REASON: &str = "\"blackwater:reason\"";
 
+/// The column of a staging table of bytes that holds the row, quoted.
+const ROW: &str = "\"blackwater:row\"";
+
 /// What a staging table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Star rows, each value in a type that takes it as it is.
     Rows,
-    /// Star rows, each value as the bytes of its text.
+    /// Star rows, each as one array of the bytes of its values' texts: so it may be longer than a page.
     Bytes,
     /// The keys of source rows in which a value does not fit, and why.
     Misfits,
@@ -40,17 +43,15 @@ fn columns(target: &Target<'_>, content: Content) -> Vec<(String, String)> {
     let staged = |column: &&Column| {
         let kind = match content {
             Content::Rows => format!("{}{}", column.staged(), column.collation),
-            Content::Bytes => "bytea".into(),
             _ if target.foreign.contains(&column.name) => "text".into(),
             _ => format!("{}{}", column.staged(), column.collation),
         };
         (ident(&column.name), kind)
     };
+    let pos = (POS.to_owned(), "bigint".to_owned());
     match content {
-        Content::Rows | Content::Bytes => {
-            let pos = [(POS.to_owned(), "bigint".to_owned())];
-            pos.into_iter().chain(target.columns.iter().map(staged)).collect()
-        }
+        Content::Rows => [pos].into_iter().chain(target.columns.iter().map(staged)).collect(),
+        Content::Bytes => vec![pos, (ROW.into(), "bytea[]".into())],
         Content::Misfits => target.key.iter().map(staged).chain([(REASON.into(), "text".into())]).collect(),
         Content::Filtered | Content::Keys => target.key.iter().map(staged).collect(),
     }
@@ -96,41 +97,85 @@ pub(crate) const FUNCTIONS: &str = "
         RETURN NULL;
     END $$";
 
-/// The value of a column in a staging table of bytes, in the type of [`Content::Rows`].
-fn converted(column: &Column) -> String {
-    format!("convert_from({}, 'UTF8')::{}", ident(&column.name), column.staged())
+/// The bytes of a column in the row `row` of a staging table of bytes.
+pub(crate) fn bytes(target: &Target<'_>, column: &Column, row: &str) -> String {
+    let before = target.columns.iter().take_while(|known| known.name != column.name).count();
+    format!("{row}.{ROW}[{}]", before + 1)
+}
+
+/// The value of a column in the row `b` of a staging table of bytes, in the type of [`Content::Rows`].
+fn converted(target: &Target<'_>, column: &Column) -> String {
+    format!("convert_from({}, 'UTF8')::{}", bytes(target, column, "b"), column.staged())
 }
 
 /// Reads every value of a column in a staging table of bytes: it fails if one does not fit.
 pub(crate) fn read_all(target: &Target<'_>, column: &Column) -> String {
-    format!("SELECT count({}) FROM {}", converted(column), name(target, Content::Bytes))
+    format!("SELECT count({}) FROM {} b", converted(target, column), name(target, Content::Bytes))
 }
 
 /// The query for the rows in a staging table of bytes that hold something which is no value of its column: (pos, why, reference).
 pub(crate) fn misfits(target: &Target<'_>, columns: &[&Column]) -> String {
     let misfit = |column: &&Column| {
-        format!("pg_temp.misfit({}, {})", ident(&column.name), literal(&column.staged().to_string()))
+        format!("pg_temp.misfit({}, {})", bytes(target, column, "b"), literal(&column.staged().to_string()))
     };
     let words =
         columns.iter().map(|column| format!("{} || {}", literal(&format!("{}: ", column.name)), misfit(column)));
     format!(
         "SELECT pos, why, NULL::jsonb AS reference FROM (
-             SELECT {POS} AS pos, concat_ws('; ', {}) AS why FROM {} OFFSET 0) m WHERE why <> ''",
+             SELECT {POS} AS pos, array_to_string(ARRAY[{}], '; ') AS why FROM {} b OFFSET 0) m WHERE why <> ''",
         words.collect::<Vec<_>>().join(", "),
         name(target, Content::Bytes)
     )
 }
 
-/// Moves the rows of a staging table of bytes to the one of rows.
+/// Copies the rows `b` of a staging table of bytes to the one of rows.
 pub(crate) fn from_bytes(target: &Target<'_>) -> String {
-    let values: Vec<_> = target.columns.iter().map(|column| converted(column)).collect();
-    let bytes = name(target, Content::Bytes);
+    let values: Vec<_> = target.columns.iter().map(|column| converted(target, column)).collect();
     format!(
-        "INSERT INTO {} ({POS}, {}) SELECT {POS}, {} FROM {bytes}; TRUNCATE {bytes}",
+        "INSERT INTO {} ({POS}, {}) SELECT {POS}, {} FROM {} b",
         name(target, Content::Rows),
         target.list(""),
-        values.join(", ")
+        values.join(", "),
+        name(target, Content::Bytes)
     )
+}
+
+/// Makes the function that copies them one by one, and returns those that cannot be: (pos, why, reference).
+pub(crate) fn make_copy_each(target: &Target<'_>) -> String {
+    let body = format!(
+        "DECLARE at bigint;
+         BEGIN
+             FOR at IN SELECT {POS} FROM {bytes} LOOP
+                 BEGIN
+                     {copy} WHERE {POS} = at;
+                 EXCEPTION WHEN OTHERS THEN
+                     pos := at;
+                     why := SQLERRM;
+                     RETURN NEXT;
+                 END;
+             END LOOP;
+         END",
+        bytes = name(target, Content::Bytes),
+        copy = from_bytes(target),
+    );
+    format!(
+        "CREATE INDEX IF NOT EXISTS bytes_{number}_pos ON {bytes} ({POS});
+         CREATE OR REPLACE FUNCTION pg_temp.copy_each_{number}() RETURNS TABLE (pos bigint, why text, reference jsonb)
+         LANGUAGE plpgsql AS {body}",
+        number = target.number,
+        bytes = name(target, Content::Bytes),
+        body = literal(&body),
+    )
+}
+
+/// Copies the rows one by one: a query for those that cannot be.
+pub(crate) fn copy_each(target: &Target<'_>) -> String {
+    format!("SELECT * FROM pg_temp.copy_each_{}()", target.number)
+}
+
+/// Empties a staging table of bytes.
+pub(crate) fn clear_bytes(target: &Target<'_>) -> String {
+    format!("TRUNCATE {}", name(target, Content::Bytes))
 }
 
 /// Moves entries of the quarantine to the staging table, each under its own batch; `$1` are the names of the columns.
@@ -139,10 +184,6 @@ pub(crate) fn from_bytes(target: &Target<'_>) -> String {
 /// Where a table holds the latest values, the newest entry of a key counts, unless the batch has the key itself.
 pub(crate) fn take_entries(target: &Target<'_>, content: Content, is_upsert: bool) -> String {
     let stage = name(target, Content::Rows);
-    let value = |column: &&Column| match content {
-        Content::Bytes => format!("convert_to(r.{}, 'UTF8')", ident(&column.name)),
-        _ => format!("r.{}::{}", ident(&column.name), column.staged()),
-    };
     let same = |column: &&Column| {
         format!("{} = q.key->>{}", column.key_text(&format!("t.{}", ident(&column.name))), literal(&column.name))
     };
@@ -156,6 +197,13 @@ pub(crate) fn take_entries(target: &Target<'_>, content: Content, is_upsert: boo
         false => ("", "", String::new()),
     };
     let texts: Vec<_> = target.columns.iter().map(|column| format!("{} text", ident(&column.name))).collect();
+    let value = |column: &&Column| match content {
+        Content::Bytes => format!("convert_to(r.{}, 'UTF8')", ident(&column.name)),
+        _ => format!("r.{}::{}", ident(&column.name), column.staged()),
+    };
+    let values = target.columns.iter().map(value).collect::<Vec<_>>().join(", ");
+    let values = if content == Content::Bytes { format!("ARRAY[{values}]::bytea[]") } else { values };
+    let columns: Vec<_> = columns(target, content).into_iter().map(|(name, _)| name).collect();
     format!(
         "WITH mine AS MATERIALIZED (
              SELECT {distinct} q.id, q.batch, q.star_row
@@ -163,13 +211,12 @@ pub(crate) fn take_entries(target: &Target<'_>, content: Content, is_upsert: boo
              WHERE w.tbl = {number} AND NOT q.discarded AND ARRAY(SELECT json_object_keys(q.star_row)) = $1{is_free} {order}),
          gone AS (DELETE FROM blackwater.quarantine q USING mine WHERE q.id = mine.id),
          lines AS (DELETE FROM blackwater.waiting_for f USING mine WHERE f.entry = mine.id)
-         INSERT INTO {to} ({POS}, {columns})
+         INSERT INTO {to} ({columns})
          SELECT (m.batch << 32) + (1::bigint << 31) + row_number() OVER (ORDER BY m.id), {values}
          FROM mine m CROSS JOIN LATERAL json_to_record(m.star_row) AS r ({texts})",
         number = target.number,
         to = name(target, content),
-        columns = idents("", target.columns.iter().map(|column| &column.name)),
-        values = target.columns.iter().map(value).collect::<Vec<_>>().join(", "),
+        columns = columns.join(", "),
         texts = texts.join(", "),
     )
 }

@@ -44,11 +44,20 @@ pub(crate) async fn write(
     loop {
         let mut planned = plan(warehouse, group, was_woken).await?;
         warehouse.use_own_names().await?;
-        let refused = write_group(warehouse, group, &planned, &inner).await?;
+        let mut refused = write_group(warehouse, group, &planned, &inner, false).await?;
+        if refused.as_ref().is_some_and(Refusal::is_taken)
+            && write_group(warehouse, group, &planned, &inner, true).await?.is_none()
+        {
+            refused = None;
+        }
         warehouse.use_builtin_names().await?;
         match (refused, group, planned.as_mut_slice()) {
             (None, ..) => {}
-            (Some(_), [target], [planned]) if inner.is_empty() => write_what_fits(warehouse, target, planned).await?,
+            (Some(_), [target], [planned]) if inner.is_empty() => {
+                if !write_what_fits(warehouse, target, planned).await? {
+                    continue;
+                }
+            }
             (Some(refusal), ..) => {
                 set_refused_aside(warehouse, group, &planned, &inner, &refusal).await?;
                 continue;
@@ -59,14 +68,24 @@ pub(crate) async fn write(
     }
 }
 
-/// Writes what a table takes of its staged rows, and sets aside the rest.
-async fn write_what_fits(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: &mut Written) -> Result<(), Error> {
+/// Writes what a table takes of its staged rows, and sets aside the rest. `false` if nothing is written, because those that are left
+/// may exchange values of a unique key.
+async fn write_what_fits(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: &mut Written) -> Result<bool, Error> {
+    let doing = "try the rows of a table";
+    warehouse.run(doing, "SAVEPOINT search").await?;
     let mut rejected = Vec::new();
     warehouse.use_own_names().await?;
     for (statement, rows) in statements(warehouse, target, *planned) {
         rejected.extend(rows::write_what_fits(warehouse, target, &statement, rows, &BTreeSet::new()).await?);
     }
     warehouse.use_builtin_names().await?;
+    let (taken, others): (Vec<_>, Vec<_>) = rejected.iter().cloned().partition(|row: &Rejected| row.taken.is_some());
+    if !taken.is_empty() && !others.is_empty() {
+        warehouse.run(doing, "ROLLBACK TO search; RELEASE search").await?;
+        set_aside::rejected(warehouse, target, &others).await?;
+        return Ok(false);
+    }
+    warehouse.run(doing, "RELEASE search").await?;
     let sql = sql::count_rejected(target, warehouse.batch);
     let pos: Vec<_> = rejected.iter().map(|row| row.pos).collect();
     let rows = warehouse.query(warehouse.doing("count the rows of", target), &sql, &[&pos]).await?;
@@ -75,7 +94,7 @@ async fn write_what_fits(warehouse: &Warehouse<'_>, target: &Target<'_>, planned
     planned.changed -= count(1);
     planned.released -= count(2);
     planned.staged -= set_aside::rejected(warehouse, target, &rejected).await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Notes in `pg_temp.action` what is to be done with each staged row; nothing with those that are as they were.
@@ -94,19 +113,22 @@ async fn plan(warehouse: &Warehouse<'_>, group: &[&Target<'_>], was_woken: bool)
     Ok(planned)
 }
 
-/// Writes all rows, or none: why none. Of tables that refer to each other the constraints are checked when all are written.
+/// Writes all rows, or none: why none. Of tables that refer to each other the constraints are checked when all are written. With
+/// `vacates`, changed rows may exchange values of a unique key.
 async fn write_group(
     warehouse: &Warehouse<'_>,
     group: &[&Target<'_>],
     planned: &[Written],
     inner: &BTreeSet<&str>,
+    vacates: bool,
 ) -> Result<Option<Refusal>, Error> {
     let doing = "write a group of tables";
     warehouse.run(doing, "SAVEPOINT whole").await?;
     let mut refused = None;
     for (target, planned) in group.iter().zip(planned) {
         progress(&format!("writing {}", target.name), 0, 0);
-        for (statement, rows) in statements(warehouse, target, *planned) {
+        let vacate = sql::vacate(target).filter(|_| vacates && planned.changed > 0).map(|sql| (sql, planned.changed));
+        for (statement, rows) in vacate.into_iter().chain(statements(warehouse, target, *planned)) {
             if refused.is_none() {
                 refused = rows::write_all(warehouse, target, &statement, Range::all(rows), inner.is_empty()).await?;
             }

@@ -3,6 +3,8 @@
 //! The first run while names are Postgres' own; the others run under the search path of the warehouse's own triggers and
 //! constraints, so they name no function, and no operator but by its schema.
 
+use std::collections::BTreeSet;
+
 use blackwater_shared::postgres::{ident, idents, literal};
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -152,6 +154,25 @@ pub(crate) fn update(target: &Target<'_>) -> Statement {
         target.same_key("s", "t"),
     );
     of_stage(target, &[Action::Change], begin, String::new())
+}
+
+/// Empties columns of the changed rows, one of each further unique key: so they can exchange values, which Postgres compares row by
+/// row. `None` if the table has no such key, or none with a column that may be NULL.
+pub(crate) fn vacate(target: &Target<'_>) -> Option<Statement> {
+    let Writing::Upsert(own) = target.writing else { return None };
+    let is_free =
+        |name: &&String| !own.contains(name) && target.star.column(name).is_some_and(|column| !column.not_null);
+    let keys = target.star.further_keys(own, &target.columns).into_iter();
+    let columns: BTreeSet<_> = keys.filter_map(|key| key.columns.iter().find(is_free)).collect();
+    let set: Vec<_> = columns.into_iter().map(|name| format!("{} = NULL", ident(name))).collect();
+    let begin = format!(
+        "UPDATE {} s SET {} {}{} AND ",
+        target.quoted,
+        set.join(", "),
+        from_stage(target),
+        target.same_key("s", "t"),
+    );
+    (!set.is_empty()).then(|| of_stage(target, &[Action::Change], begin, String::new()))
 }
 
 /// Adds versions to a history, and notes which batch brought each.
