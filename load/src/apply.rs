@@ -1,4 +1,5 @@
-//! The way of a batch into the warehouse: one transaction, from staging to the line in the ledger.
+//! The way of a batch into the warehouse: one transaction, from staging to the line in the ledger. Or several, if a function has not
+//! time enough for one ([`crate::part`]).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,8 @@ use deadpool_postgres::Object;
 use crate::catalogue::{self, Star};
 use crate::deletion::{self, Deleted};
 use crate::error::Error;
-use crate::ledger::{self, Newest};
+use crate::ledger::{self, Newest, Partly};
+use crate::part::Part;
 use crate::quarantine::{self, set_aside};
 use crate::reject::checks;
 use crate::reject::references::{self, Waking};
@@ -39,35 +41,45 @@ pub(crate) struct Batch<'a> {
 pub(crate) enum Applied {
     /// The batch is in.
     Done(BatchReport),
+    /// A part of it is.
+    Partly,
     /// The ledger is not where it was: another load was there first.
     Overtaken,
     /// Another load is at work, and goes on by itself.
     Yielded,
 }
 
-/// Applies a batch, all of it or nothing.
+/// Applies a batch, all of it or nothing; or the next part of it.
 pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Applied, Error> {
     let head = &batch.manifest.head;
     let doing = || format!("apply batch {}", head.batch);
     let transaction = client.transaction().await.doing(doing())?;
     let warehouse = Warehouse::begin(&transaction, batch.schema, (head.batch, head.at), batch.deadline).await?;
     let stars = star_tables(&warehouse, &batch.manifest.tables).await?;
-    let targets = targets(&warehouse, &batch.manifest.tables, &stars)?;
+    let partly = ledger::partly(transaction.client(), batch.schema, head.batch).await?;
+    let part = next_part(&warehouse, batch, &stars, &partly)?;
+    let (tables, rows) = match &part {
+        Some(part) => (&part.tables, part.rows.clone()),
+        None => (&batch.manifest.tables, staging::ALL),
+    };
+    let targets = targets(&warehouse, tables, &stars)?;
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
     let fetch = async |object: &_| Ok(batch.log.store().download(object, &path).await.map(|()| path.clone())?);
     for target in &targets {
-        staging::stage(&warehouse, &fetch, target).await?;
+        staging::stage(&warehouse, &fetch, target, rows.clone()).await?;
     }
 
     if !ledger::try_lock(transaction.client(), batch.schema).await? {
         return Ok(Applied::Yielded);
     }
     let newest = ledger::newest(transaction.client(), batch.schema).await?;
-    if is_overtaken(batch, newest.as_ref())? {
+    if is_overtaken(batch, newest.as_ref())?
+        || ledger::partly(transaction.client(), batch.schema, head.batch).await? != partly
+    {
         return Ok(Applied::Overtaken);
     }
-    let mut changes = Changes::of(batch, newest);
+    let mut changes = Changes::of(batch, newest, partly);
     warehouse.run(doing(), references::TABLES).await?;
     for group in groups(&targets) {
         write_group(&warehouse, &group, &mut changes).await?;
@@ -77,6 +89,16 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         // Nobody else looks at what is not committed, and without the planner compares keys row by row.
         let sql = "ANALYZE blackwater.version, blackwater.quarantine, blackwater.waiting_for";
         warehouse.run("count Blackwater's own rows", sql).await?;
+    }
+    if let Some(done) = part.as_ref().and_then(|part| part.done) {
+        ledger::note_part(transaction.client(), (batch.schema, head.batch), done, &changes.counts).await?;
+        transaction.commit().await.doing(doing())?;
+        tracing::warn!(
+            batch = head.batch,
+            rows = done,
+            "a function's time is not enough for this batch; a part of it is applied"
+        );
+        return Ok(Applied::Partly);
     }
     let known = compare_counts(&warehouse, &targets, changes.untouched(&batch.manifest.tables)).await?;
 
@@ -95,13 +117,25 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     Ok(Applied::Done(BatchReport { batch: head.batch, tables: table_reports(changes.counts), notices }))
 }
 
+/// What is to be written now; `None` if it is the whole batch.
+fn next_part(
+    warehouse: &Warehouse<'_>,
+    batch: &Batch<'_>,
+    stars: &BTreeMap<String, Star>,
+    partly: &Partly,
+) -> Result<Option<Part>, Error> {
+    let tables = &batch.manifest.tables;
+    let targets = targets(warehouse, tables, stars)?;
+    let order: Vec<_> = groups(&targets).into_iter().flatten().map(|target| target.name).collect();
+    Ok(Part::of(tables, &order, partly, batch.deadline.left().is_some()))
+}
+
 /// Writes what is staged for a group of tables, sets aside what they refuse, and marks what is gone.
 pub(crate) async fn write_group(
     warehouse: &Warehouse<'_>,
     group: &[&Target<'_>],
     changes: &mut Changes,
 ) -> Result<(), Error> {
-    warehouse.limit_statements().await?;
     let mut had_lines = Vec::new();
     for target in group {
         had_lines.push(quarantine::has_lines(warehouse, target).await?);
@@ -176,6 +210,8 @@ pub(crate) struct Changes {
     counts: BTreeMap<String, Counts>,
     /// The star tables that got new rows.
     grown: BTreeSet<String>,
+    /// Whether a part of the batch is written.
+    is_begun: bool,
     /// Whether the star tables are not as they were, and may take now what they refused before.
     is_schema_new: bool,
     /// Whether it is the first batch of a day: something else may have written to the star tables.
@@ -186,13 +222,14 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    fn of(batch: &Batch<'_>, newest: Option<Newest>) -> Self {
+    fn of(batch: &Batch<'_>, newest: Option<Newest>, partly: Partly) -> Self {
         let is_schema_new = newest.as_ref().is_none_or(|newest| newest.schema_hash != batch.schema_hash);
         let day = batch.manifest.head.at.date_naive();
         let is_first_of_day = newest.as_ref().is_none_or(|newest| newest.snapshot_at.date_naive() != day);
         let verified_counts = newest.filter(|_| !is_schema_new).map(|newest| newest.verified_counts);
         Self {
-            counts: BTreeMap::new(),
+            is_begun: partly.done > 0,
+            counts: partly.counts,
             grown: BTreeSet::new(),
             is_schema_new,
             is_first_of_day,
@@ -206,7 +243,8 @@ impl Changes {
         Waking {
             grown: &self.grown,
             all_lines: self.is_first_of_day || self.is_schema_new,
-            all_entries: self.is_schema_new,
+            // Once, and not with each part of a batch.
+            all_entries: self.is_schema_new && !self.is_begun,
         }
     }
 
@@ -224,7 +262,10 @@ impl Changes {
             quarantined,
         };
         if counts != Counts::default() {
-            self.counts.insert(target.name.to_owned(), counts);
+            let known = self.counts.entry(target.name.to_owned()).or_default();
+            // Those of the earlier parts are counted again.
+            known.quarantined = 0;
+            known.add(counts);
         }
         if let Some((rows, reason)) = deleted.refused {
             self.notices.push(format!(

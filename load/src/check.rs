@@ -18,9 +18,10 @@ use crate::catalogue::{self, Star};
 use crate::error::Error;
 use crate::ledger::{self, Newest};
 use crate::reject::{checks, references};
+use crate::staging::{self, ALL};
 use crate::target::Target;
 use crate::warehouse::Warehouse;
-use crate::{Load, apply, staging, write};
+use crate::{Load, apply, write};
 
 /// How long star tables that are there may be locked: nobody reads them meanwhile.
 const LOCKED: Duration = Duration::from_secs(1);
@@ -143,7 +144,7 @@ impl Load {
             try_group(warehouse, findings, async || {
                 let fetch = async |object: &Object| Ok(PathBuf::from(&object.key));
                 for target in &group {
-                    staging::stage(warehouse, &fetch, target).await?;
+                    staging::stage(warehouse, &fetch, target, ALL).await?;
                 }
                 apply::write_group(warehouse, &group, &mut Changes::default()).await?;
                 for target in &group {
@@ -217,17 +218,16 @@ async fn try_group(
     findings: &mut Vec<Finding>,
     work: impl AsyncFnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let doing = "try to write to the star tables";
-    warehouse.run(doing, "SAVEPOINT try").await?;
+    warehouse.savepoint("try").await?;
     match work().await {
-        Ok(()) => return warehouse.run(doing, "RELEASE try").await,
+        Ok(()) => return warehouse.release("try").await,
         Err(error) if error.is_transient() || is_late(&error) => {
             let what = format!("not all was tried, to hold up nobody: {error}");
             findings.push(Finding::advice(About::Warehouse, what));
         }
         Err(error) => findings.push(Finding::error(About::Warehouse, error)),
     }
-    warehouse.run(doing, "ROLLBACK TO try").await
+    warehouse.undo("try").await
 }
 
 /// Whether the server ended a statement because the check would have kept others waiting.

@@ -1,4 +1,6 @@
-use blackwater_shared::{log, postgres, store, temporary};
+use blackwater_shared::deadline::Deadline;
+use blackwater_shared::postgres::{self, Kind};
+use blackwater_shared::{log, store, temporary};
 
 /// Why a run of load failed. A batch is applied whole or not at all, and tried again by the next run.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,7 @@ pub enum Error {
     },
     /// The time was not enough.
     #[error(
-        "could not {doing} before the run's deadline\nNothing is lost. Give the function more time, or apply the batch with `blackwater load` from a machine without a deadline"
+        "could not {doing} before the run's deadline\nNothing is lost: it is tried once more, and then in parts. To have it sooner, give the function more time, or apply the batch with `blackwater load` from a machine without a deadline"
     )]
     Late {
         /// What was being done.
@@ -86,6 +88,12 @@ impl Error {
     /// Whether the same may succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Postgres(error) if error.is_transient())
+    }
+
+    /// Whether the server ended a statement because the deadline was near.
+    pub(crate) fn is_late(&self, deadline: Deadline) -> bool {
+        let is_cancelled = matches!(self, Self::Postgres(error) if error.kind == Kind::Cancelled);
+        is_cancelled && deadline.left().is_some()
     }
 
     /// Whether a statement failed for what may be a row's fault.

@@ -50,6 +50,15 @@ const TABLES: &str = "
         applied_at  timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     COMMENT ON TABLE blackwater.schema_file IS 'The schema.sql that was applied to each star schema';
+    CREATE TABLE blackwater.partly (
+        star_schema text   PRIMARY KEY,
+        batch       bigint NOT NULL,
+        tries       integer NOT NULL,
+        done        bigint NOT NULL DEFAULT 0,
+        counts      jsonb  NOT NULL DEFAULT '{}'
+    );
+    COMMENT ON TABLE blackwater.partly IS
+        'How often the next batch did not end in time, and how many of its rows are written';
     CREATE TABLE blackwater.version (
         star_schema text   NOT NULL,
         star_table  text   NOT NULL,
@@ -218,7 +227,8 @@ pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: 
     let Line { manifest: Transformed { head, extracted, .. }, schema_hash, counts, wanted, verified_counts } = line;
     transaction
         .execute(
-            "INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
+            "WITH whole AS (DELETE FROM blackwater.partly WHERE star_schema = $1)
+             INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
                  snapshot_at, rows_inserted, rows_updated, rows_unchanged, rows_deleted, rows_released,
                  rows_quarantined, wanted, verified_counts)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
@@ -244,6 +254,53 @@ pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: 
         .await
         .doing(format!("note batch {} in the ledger", head.batch))?;
     Ok(())
+}
+
+/// How far the next batch is, if it did not end in time before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Partly {
+    /// How often it did not.
+    pub(crate) tries: u32,
+    /// How many of its rows are written, in the order of the star tables.
+    pub(crate) done: u64,
+    /// What became of them.
+    pub(crate) counts: BTreeMap<String, Counts>,
+}
+
+/// How far a batch is.
+pub(crate) async fn partly(client: &Client, star_schema: &str, batch: u64) -> Result<Partly, Error> {
+    let sql = "SELECT tries, done, counts FROM blackwater.partly WHERE star_schema = $1 AND batch = $2";
+    let row = client.query_opt(sql, &[&star_schema, &(batch as i64)]).await;
+    let row = row.doing(format!("ask how far batch {batch} is"))?;
+    Ok(row.map_or_else(Partly::default, |row| Partly {
+        tries: row.get::<_, i32>(0) as u32,
+        done: row.get::<_, i64>(1) as u64,
+        counts: row.get::<_, Json<_>>(2).0,
+    }))
+}
+
+/// Notes that a batch did not end in time.
+pub(crate) async fn note_late(client: &Client, star_schema: &str, batch: u64) -> Result<(), Error> {
+    let sql = "INSERT INTO blackwater.partly AS p (star_schema, batch, tries) VALUES ($1, $2, 1)
+               ON CONFLICT (star_schema) DO UPDATE SET
+                   batch = EXCLUDED.batch,
+                   tries = CASE WHEN p.batch = EXCLUDED.batch THEN p.tries + 1 ELSE 1 END,
+                   done = CASE WHEN p.batch = EXCLUDED.batch THEN p.done ELSE 0 END,
+                   counts = CASE WHEN p.batch = EXCLUDED.batch THEN p.counts ELSE '{}' END";
+    let noted = client.execute(sql, &[&star_schema, &(batch as i64)]).await;
+    Ok(noted.map(drop).doing(format!("note that batch {batch} did not end in time"))?)
+}
+
+/// Notes how many rows of a batch are written.
+pub(crate) async fn note_part(
+    client: &Client,
+    (star_schema, batch): (&str, u64),
+    done: u64,
+    counts: &BTreeMap<String, Counts>,
+) -> Result<(), Error> {
+    let sql = "UPDATE blackwater.partly SET done = $3, counts = $4 WHERE star_schema = $1 AND batch = $2";
+    let noted = client.execute(sql, &[&star_schema, &(batch as i64), &(done as i64), &Json(counts)]).await;
+    Ok(noted.map(drop).doing(format!("note how far batch {batch} is"))?)
 }
 
 /// The hash of the `schema.sql` that was applied.

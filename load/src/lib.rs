@@ -9,6 +9,7 @@ mod check;
 mod deletion;
 mod error;
 mod ledger;
+mod part;
 mod quarantine;
 mod reject;
 mod schema;
@@ -25,11 +26,11 @@ use blackwater_shared::deadline::{Deadline, Pace};
 use blackwater_shared::log::{self, Applied as Hint, Log};
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::{self, Database, Doing, Kind, Session, qualified};
+use blackwater_shared::postgres::{self, Database, Doing, Session, qualified};
 use blackwater_shared::store::Store;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Object;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use apply::Applied;
 pub use error::Error;
@@ -93,7 +94,7 @@ pub struct TableReport {
 }
 
 /// What became of rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows that are new.
     pub inserted: u64,
@@ -182,9 +183,7 @@ impl Load {
         let attempt = async || self.attempt(schema_applied, deadline, &mut report).await;
         let done = postgres::retry(attempt, Error::is_transient).await;
         done.map_err(|error| match error {
-            Error::Postgres(postgres::Error { kind: Kind::Cancelled, doing, .. }) if deadline.left().is_some() => {
-                Error::Late { doing }
-            }
+            Error::Postgres(postgres::Error { doing, .. }) if error.is_late(deadline) => Error::Late { doing },
             error => error,
         })?;
         Ok(report)
@@ -214,12 +213,16 @@ impl Load {
             let schema = &self.schema;
             let batch =
                 apply::Batch { manifest: &manifest, log: &self.log, schema, schema_hash: &schema_hash, deadline };
-            match apply::apply(&mut client, &batch).await? {
+            let applied = apply::apply(&mut client, &batch).await;
+            if applied.as_ref().is_err_and(|error| error.is_late(deadline)) {
+                ledger::note_late(&client, &self.schema, manifest.head.batch).await?;
+            }
+            match applied? {
                 Applied::Done(batch) => {
                     self.analyze(&client, &batch).await;
                     report.batches.push(batch);
                 }
-                Applied::Overtaken => {}
+                Applied::Partly | Applied::Overtaken => {}
                 Applied::Yielded => {
                     report.yielded = true;
                     break;

@@ -1,5 +1,8 @@
 //! An open transaction of the warehouse in which a batch is applied.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use blackwater_shared::deadline::Deadline;
 use blackwater_shared::postgres::{self, Doing, ident};
 use chrono::{DateTime, Utc};
@@ -23,6 +26,8 @@ pub(crate) struct Warehouse<'a> {
     /// The source's time of the batch's snapshot.
     pub(crate) at: DateTime<Utc>,
     deadline: Deadline,
+    /// The milliseconds that were left when the time of statements was limited last; 0 if that does not hold any more.
+    left: AtomicU64,
     /// The search path under which star tables are written.
     writing: String,
 }
@@ -36,18 +41,39 @@ impl<'a> Warehouse<'a> {
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let writing = writing_path(transaction, schema).await?;
-        let warehouse = Self { transaction, schema, batch, at, deadline, writing };
+        let warehouse = Self { transaction, schema, batch, at, deadline, left: AtomicU64::new(0), writing };
         warehouse.limit_statements().await?;
         Ok(warehouse)
     }
 
-    /// Has the server end statements that would not be over before the deadline.
-    pub(crate) async fn limit_statements(&self) -> Result<(), Error> {
-        if let Some(left) = self.deadline.left() {
-            let sql = format!("SET LOCAL statement_timeout = {}", left.as_millis().max(1));
+    /// Has the server end the next statement before the deadline. What was set lately is good enough: it leaves a tenth of the time.
+    async fn limit_statements(&self) -> Result<(), Error> {
+        let Some(left) = self.deadline.left() else { return Ok(()) };
+        let left = left.as_millis() as u64;
+        let before = self.left.load(Relaxed);
+        if before == 0 || left < before / 10 * 9 {
+            let sql = format!("SET LOCAL statement_timeout = {}", (left / 10 * 9).max(1));
             self.transaction.batch_execute(&sql).await.doing("limit the time of a statement")?;
+            self.left.store(left.max(1), Relaxed);
         }
         Ok(())
+    }
+
+    /// Sets a savepoint.
+    pub(crate) async fn savepoint(&self, name: &str) -> Result<(), Error> {
+        self.run("set a savepoint", &format!("SAVEPOINT {name}")).await
+    }
+
+    /// Keeps what was done since a savepoint.
+    pub(crate) async fn release(&self, name: &str) -> Result<(), Error> {
+        self.run("release a savepoint", &format!("RELEASE {name}")).await
+    }
+
+    /// Undoes what was done since a savepoint, also where a statement failed. The time of statements is as it was then, too.
+    pub(crate) async fn undo(&self, name: &str) -> Result<(), Error> {
+        self.left.store(0, Relaxed);
+        let undone = self.transaction.batch_execute(&format!("ROLLBACK TO {name}; RELEASE {name}")).await;
+        Ok(undone.doing("go back to a savepoint")?)
     }
 
     /// Names in the next statements are those of Postgres alone: nothing in the star schema can take their place.
@@ -68,6 +94,7 @@ impl<'a> Warehouse<'a> {
 
     /// Runs statements.
     pub(crate) async fn run(&self, doing: impl Into<String>, sql: &str) -> Result<(), Error> {
+        self.limit_statements().await?;
         Ok(self.transaction.batch_execute(sql).await.doing(doing)?)
     }
 
@@ -78,6 +105,7 @@ impl<'a> Warehouse<'a> {
         sql: &str,
         parameters: Parameters<'_>,
     ) -> Result<u64, Error> {
+        self.limit_statements().await?;
         Ok(self.transaction.execute(sql, parameters).await.doing(doing)?)
     }
 
@@ -88,6 +116,7 @@ impl<'a> Warehouse<'a> {
         sql: &str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, Error> {
+        self.limit_statements().await?;
         Ok(self.transaction.query(sql, parameters).await.doing(doing)?)
     }
 
@@ -98,17 +127,14 @@ impl<'a> Warehouse<'a> {
 
     /// Does `work`; undoes it if a row may be at fault: `None`.
     pub(crate) async fn attempt<T>(&self, work: impl AsyncFnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
-        let doing = "set a savepoint";
-        self.run(doing, "SAVEPOINT attempt").await?;
-        let done = match work().await {
-            Err(error) if error.may_be_a_rows_fault() => {
-                self.run(doing, "ROLLBACK TO attempt").await?;
-                None
+        self.savepoint("attempt").await?;
+        match work().await {
+            Err(error) if error.may_be_a_rows_fault() => self.undo("attempt").await.map(|()| None),
+            done => {
+                let done = done?;
+                self.release("attempt").await.map(|()| Some(done))
             }
-            done => Some(done?),
-        };
-        self.run(doing, "RELEASE attempt").await?;
-        Ok(done)
+        }
     }
 }
 

@@ -312,6 +312,72 @@ async fn a_batch_that_takes_too_long_is_begun_again_smaller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_no_run_has_time_for_is_applied_in_parts() {
+    let world = World::totesys().await;
+    let aws = Aws::start(&world, &[]).await;
+    aws.schedule("extract").await.unwrap();
+    aws.answers("load", 1).await;
+    // Each row takes its time, and one is refused.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_sleep(0.002);
+            IF NEW.units_sold = 77777 THEN RAISE EXCEPTION 'no such number'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER slow BEFORE INSERT ON fact_sales_order FOR EACH ROW EXECUTE FUNCTION slow()";
+    world.warehouse.batch_execute(slow).await.unwrap();
+    world.source.batch_execute(&SALES.replace("$ROWS", "3000")).await.unwrap();
+    change(&world, "two").await;
+    let first: i32 =
+        world.source.query_one("SELECT max(sales_order_id) - 2999 FROM sales_order", &[]).await.unwrap().get(0);
+    let refused = format!("UPDATE sales_order SET units_sold = 77777 WHERE sales_order_id = {}", first + 1800);
+    world.source.batch_execute(&refused).await.unwrap();
+    aws.lose(Some("load"));
+    aws.schedule("extract").await.unwrap();
+    aws.answers("transform", 2).await;
+
+    let timeout = Duration::from_secs(4);
+    aws.limit("load", timeout);
+    let (mut late, mut held) = (0, Vec::new());
+    loop {
+        let began = Instant::now();
+        let done = aws.schedule("load").await;
+        assert!(began.elapsed() < timeout, "Lambda would have ended it");
+        let rows = world.in_warehouse("SELECT count(*) FROM fact_sales_order").await.unwrap();
+        held.push(rows.parse::<u64>().unwrap());
+        match done {
+            Ok(report) if report["applied"] == 2 => break,
+            Ok(report) => assert_eq!(report["more"], true, "{report}"),
+            Err(error) => {
+                assert_eq!(error["errorType"], "Late", "{error}");
+                late += 1;
+            }
+        }
+        assert!(late < 10 && held.len() < 60, "it does not go on: {late} times late, {held:?}");
+    }
+    assert_eq!(held[..2], [held[0]; 2], "tried twice as a whole: {held:?}");
+    assert!(held.windows(2).filter(|two| two[0] < two[1]).count() > 3, "not in parts: {held:?}");
+    assert_eq!(world.quarantine().await, [format!("fact_sales_order sales_order_id={}: no such number", first + 1800)]);
+    world.source.batch_execute(&refused.replace("77777", "7")).await.unwrap();
+    world.warehouse.batch_execute("DROP TRIGGER slow ON fact_sales_order").await.unwrap();
+    // All parts count as one batch.
+    let counted = "SELECT rows_updated || ' ' || rows_quarantined FROM blackwater.ledger WHERE batch = 2";
+    assert_eq!(world.in_warehouse(counted).await, Some("1 1".into()));
+    let tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
+    let mut rows = 0;
+    for table in world.listed(tables).await.split_whitespace() {
+        rows += world.in_warehouse(&format!("SELECT count(*) FROM {table}")).await.unwrap().parse::<u64>().unwrap();
+    }
+    assert_eq!(world.in_warehouse("SELECT sum(rows_inserted) FROM blackwater.ledger").await, Some(rows.to_string()));
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.partly").await, Some("0".into()));
+    aws.lose(None);
+    aws.limit("load", Duration::from_secs(60));
+    aws.schedule("extract").await.unwrap();
+    aws.answers("load", 2).await;
+    world.agree().await;
+    nothing_denied(&aws).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stage_that_is_one_release_behind_waits_and_skips_nothing() {
     let world = World::totesys().await;
     let aws = Aws::start(&world, &[]).await;

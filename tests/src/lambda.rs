@@ -86,7 +86,8 @@ impl Function {
     pub async fn invoke(&self, event: Value) -> Answer {
         let mut answers = self.answers.lock().await;
         self.events.send(event).await.unwrap();
-        let answer = tokio::time::timeout(Duration::from_secs(60), answers.recv()).await;
+        let most = *self.timeout.lock().unwrap() + Duration::from_secs(60);
+        let answer = tokio::time::timeout(most, answers.recv()).await;
         answer.expect("the function does not answer").expect("the server of the runtime API is gone")
     }
 
@@ -173,6 +174,7 @@ where
 {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
             let state = Arc::clone(&state);
             let answer = service_fn(move |request| {
                 let answer = answer(Arc::clone(&state), request);

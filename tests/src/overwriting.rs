@@ -22,6 +22,8 @@ impl OverwritingS3 {
         tokio::spawn(async move {
             while let Ok((program, _)) = listener.accept().await {
                 let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+                program.set_nodelay(true).unwrap();
+                server.set_nodelay(true).unwrap();
                 let (mut from_program, mut to_program) = program.into_split();
                 let (mut from_server, mut to_server) = server.into_split();
                 let folder = folder.clone();

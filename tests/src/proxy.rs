@@ -104,6 +104,8 @@ impl Proxy {
                     continue;
                 }
                 let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+                program.set_nodelay(true).unwrap();
+                server.set_nodelay(true).unwrap();
                 let (from_program, to_program) = program.into_split();
                 let (from_server, to_server) = server.into_split();
                 tokio::spawn(pass(from_program, to_server, Arc::clone(&switch)));

@@ -182,7 +182,7 @@ async fn undone_if_refused(
     doing: String,
     work: impl AsyncFnOnce() -> Result<Option<Refusal>, tokio_postgres::Error>,
 ) -> Result<Option<Refusal>, Error> {
-    warehouse.run(doing.as_str(), "SAVEPOINT piece").await?;
+    warehouse.savepoint("piece").await?;
     let refusal = match work().await {
         Ok(refusal) => refusal,
         Err(error) => match Refusal::of(&error) {
@@ -190,8 +190,11 @@ async fn undone_if_refused(
             None => Err(error).doing(doing.as_str())?,
         },
     };
-    let end = if refusal.is_none() { "RELEASE piece" } else { "ROLLBACK TO piece; RELEASE piece" };
-    warehouse.run(doing, end).await?;
+    if refusal.is_none() {
+        warehouse.release("piece").await?;
+    } else {
+        warehouse.undo("piece").await?;
+    }
     Ok(refusal)
 }
 

@@ -6,6 +6,7 @@
 mod parquet;
 mod sql;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ::parquet::errors::ParquetError;
@@ -27,15 +28,19 @@ use crate::warehouse::Warehouse;
 /// So many new rows in a table change how it is best read.
 const MANY: u64 = 10_000;
 
-/// Stages what the batch has for a star table. `fetch` makes a file of an object, until it is asked for the next.
+/// All rows of a star table.
+pub(crate) const ALL: Range<u64> = 0..u64::MAX;
+
+/// Stages what the batch has for a star table, of its rows those at the places `rows`. `fetch` makes a file of an object, until it is
+/// asked for the next.
 pub(crate) async fn stage(
     warehouse: &Warehouse<'_>,
     fetch: &impl AsyncFn(&Object) -> Result<PathBuf, Error>,
     target: &Target<'_>,
+    rows: Range<u64>,
 ) -> Result<(), Error> {
     let table = target.table;
     let keys = table.keys.as_deref().unwrap_or_default();
-    let mut first = first_pos(warehouse.batch);
     for (content, objects) in [
         (Content::Rows, table.objects.as_slice()),
         (Content::Misfits, &table.misfits),
@@ -50,15 +55,18 @@ pub(crate) async fn stage(
         let mut done = 0;
         for object in objects {
             progress(&format!("staging {}", target.name), done, all);
-            done += object.rows;
+            let places = done..done + object.rows;
+            done = places.end;
+            if content == Content::Rows && (rows.end <= places.start || places.end <= rows.start) {
+                continue;
+            }
             let path = fetch(object).await?;
-            let file = ParquetFile { path: &path, key: &object.key };
+            let file = ParquetFile { path: &path, key: &object.key, first: places.start };
             match content {
-                Content::Rows => copy_rows(warehouse, target, &file, first).await?,
+                Content::Rows => copy_rows(warehouse, target, &file, &rows).await?,
                 // A key that does not fit is the fault of the table.
                 _ => copy(warehouse, target, content, &file, None).await?,
             }
-            first += object.rows as i64;
         }
         if all >= MANY {
             let sql = format!("ANALYZE {}", sql::name(target, content));
@@ -77,15 +85,11 @@ pub(crate) async fn make_for_rows(warehouse: &Warehouse<'_>, group: &[&Target<'_
     Ok(())
 }
 
-/// The number of a batch's first row in a staging table.
-fn first_pos(batch: u64) -> i64 {
-    (batch as i64) << 32
-}
-
-/// A Parquet file, and the key of its object.
+/// A Parquet file, the key of its object, and the place of its first row among those of the star table.
 struct ParquetFile<'a> {
     path: &'a Path,
     key: &'a str,
+    first: u64,
 }
 
 /// Copies rows. What Postgres does not take for a value of its type goes to quarantine.
@@ -93,13 +97,13 @@ async fn copy_rows(
     warehouse: &Warehouse<'_>,
     target: &Target<'_>,
     file: &ParquetFile<'_>,
-    first: i64,
+    rows: &Range<u64>,
 ) -> Result<(), Error> {
-    let copied = warehouse.attempt(async || copy(warehouse, target, Content::Rows, file, Some(first)).await).await?;
+    let copied = warehouse.attempt(async || copy(warehouse, target, Content::Rows, file, Some(rows)).await).await?;
     if copied.is_none() {
         // As bytes, so that Postgres can be asked for each value.
         warehouse.run(warehouse.doing("stage rows of", target), &sql::create(target, Content::Bytes)).await?;
-        copy(warehouse, target, Content::Bytes, file, Some(first)).await?;
+        copy(warehouse, target, Content::Bytes, file, Some(rows)).await?;
         from_bytes(warehouse, target).await?;
     }
     Ok(())
@@ -148,12 +152,13 @@ pub(crate) async fn take_entries(warehouse: &Warehouse<'_>, target: &Target<'_>)
     Ok(taken)
 }
 
+/// Copies a file, or of a file of rows those at the places `rows`, each after its number.
 async fn copy(
     warehouse: &Warehouse<'_>,
     target: &Target<'_>,
     content: Content,
     file: &ParquetFile<'_>,
-    first: Option<i64>,
+    rows: Option<&Range<u64>>,
 ) -> Result<(), Error> {
     let doing = || warehouse.doing("stage rows of", target);
     let unreadable = |error: ParquetError| Error::Parquet {
@@ -166,12 +171,21 @@ async fn copy(
     let sink = warehouse.transaction.copy_in(&sql::copy(target, content)).await.doing(doing())?;
     pin_mut!(sink);
     let (sender, mut receiver) = mpsc::channel::<Bytes>(2);
+    let (batch, place, rows) = (warehouse.batch, file.first, rows.cloned());
     let reader = tokio::task::spawn_blocking(move || {
-        let mut first = first;
+        let mut place = place;
         for piece in pieces {
-            let piece = piece?;
+            let mut piece = piece?;
+            let places = place..place + piece.num_rows() as u64;
+            place = places.end;
+            let mut first = None;
+            if let Some(rows) = &rows {
+                let wanted = rows.start.clamp(places.start, places.end)..rows.end.clamp(places.start, places.end);
+                first = Some(((batch as i64) << 32) + wanted.start as i64);
+                let (from, to) = (wanted.start - places.start, wanted.end - places.start);
+                piece = piece.slice(from as usize, to.saturating_sub(from) as usize);
+            }
             let lines = csv(&piece, first, sent)?;
-            first = first.map(|first| first + piece.num_rows() as i64);
             if sender.blocking_send(lines.into()).is_err() {
                 break; // The COPY failed, and says why.
             }

@@ -71,8 +71,7 @@ pub(crate) async fn write(
 /// Writes what a table takes of its staged rows, and sets aside the rest. `false` if nothing is written, because those that are left
 /// may exchange values of a unique key.
 async fn write_what_fits(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: &mut Written) -> Result<bool, Error> {
-    let doing = "try the rows of a table";
-    warehouse.run(doing, "SAVEPOINT search").await?;
+    warehouse.savepoint("search").await?;
     let mut rejected = Vec::new();
     warehouse.use_own_names().await?;
     for (statement, rows) in statements(warehouse, target, *planned) {
@@ -81,11 +80,11 @@ async fn write_what_fits(warehouse: &Warehouse<'_>, target: &Target<'_>, planned
     warehouse.use_builtin_names().await?;
     let (taken, others): (Vec<_>, Vec<_>) = rejected.iter().cloned().partition(|row: &Rejected| row.taken.is_some());
     if !taken.is_empty() && !others.is_empty() {
-        warehouse.run(doing, "ROLLBACK TO search; RELEASE search").await?;
+        warehouse.undo("search").await?;
         set_aside::rejected(warehouse, target, &others).await?;
         return Ok(false);
     }
-    warehouse.run(doing, "RELEASE search").await?;
+    warehouse.release("search").await?;
     let sql = sql::count_rejected(target, warehouse.batch);
     let pos: Vec<_> = rejected.iter().map(|row| row.pos).collect();
     let rows = warehouse.query(warehouse.doing("count the rows of", target), &sql, &[&pos]).await?;
@@ -122,8 +121,7 @@ async fn write_group(
     inner: &BTreeSet<&str>,
     vacates: bool,
 ) -> Result<Option<Refusal>, Error> {
-    let doing = "write a group of tables";
-    warehouse.run(doing, "SAVEPOINT whole").await?;
+    warehouse.savepoint("whole").await?;
     let mut refused = None;
     for (target, planned) in group.iter().zip(planned) {
         progress(&format!("writing {}", target.name), 0, 0);
@@ -137,8 +135,11 @@ async fn write_group(
     if refused.is_none() && !inner.is_empty() {
         refused = rows::check_constraints(warehouse).await?;
     }
-    let end = if refused.is_none() { "RELEASE whole" } else { "ROLLBACK TO whole; RELEASE whole" };
-    warehouse.run(doing, end).await?;
+    if refused.is_none() {
+        warehouse.release("whole").await?;
+    } else {
+        warehouse.undo("whole").await?;
+    }
     Ok(refused)
 }
 
@@ -152,7 +153,7 @@ async fn set_refused_aside(
     refusal: &Refusal,
 ) -> Result<(), Error> {
     let doing = "try the rows of a group of tables";
-    warehouse.run(doing, "SAVEPOINT search").await?;
+    warehouse.savepoint("search").await?;
     warehouse.use_own_names().await?;
     let mut found: Vec<Vec<Rejected>> = Vec::new();
     for (target, planned) in group.iter().zip(planned) {
@@ -162,7 +163,7 @@ async fn set_refused_aside(
         }
         found.push(rejected);
     }
-    warehouse.run(doing, "ROLLBACK TO search; RELEASE search").await?;
+    warehouse.undo("search").await?;
     // Together they are refused, and each alone is not: a circle falls as a whole.
     if found.iter().all(Vec::is_empty) {
         for (target, rejected) in group.iter().zip(&mut found) {
