@@ -1,15 +1,16 @@
 //! The functions as Lambda starts them: how long from the start of the process to the first request for an event, how long the
 //! first event takes, how much memory, how large the package, beside a function in Python that only gets ready.
-//! `make bench` packs them first.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use blackwater_local::s3::S3;
 use blackwater_local::totesys;
 use blackwater_tests::{BUCKETS, Function, World};
 use serde_json::json;
+
+use crate::variables;
 
 /// Starts of each function, of which the median counts.
 const STARTS: usize = 15;
@@ -34,29 +35,12 @@ struct Measured {
     memory: u64,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?.to_owned();
+pub(crate) async fn measure_all(folder: &Path) -> anyhow::Result<()> {
     let world = World::totesys().await;
     totesys::make_deals(&world.source, ORDERS).await?;
     let s3 = S3::start(&world.buckets(), &BUCKETS).await?;
-    let mut variables: Vec<(String, String)> = [
-        ("AWS_ENDPOINT_URL_S3", s3.endpoint()),
-        ("AWS_REGION", "us-east-1".into()),
-        ("AWS_DEFAULT_REGION", "us-east-1".into()), // boto3's
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.into()),
-        ("BLACKWATER_NAME", "bench".into()),
-        ("BLACKWATER_MODEL", world.pack().display().to_string()),
-        ("BLACKWATER_SOURCE__URL", world.server.url("source")),
-        ("BLACKWATER_WAREHOUSE__URL", world.server.url("warehouse")),
-        ("BLACKWATER_INGESTION__BUCKET", BUCKETS[0].into()),
-        ("BLACKWATER_PROCESSED__BUCKET", BUCKETS[1].into()),
-        ("BLACKWATER_LIMITS__MEMORY", "128MB".into()),
-        ("POLARS_MAX_THREADS", "2".into()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
+    let mut variables = variables(&world, &s3);
+    variables.push(("BLACKWATER_LIMITS__MEMORY".into(), "128MB".into()));
     let bar = |package: u64| Bar { ready: Duration::from_millis(60), package: package << 20, memory: 128 << 10 };
 
     println!("{STARTS} starts of each; the first event brings {ORDERS} orders with their transactions and payments\n");
