@@ -59,7 +59,8 @@ pub(crate) async fn wake(warehouse: &Warehouse<'_>, group: &[&Target<'_>], wakin
                 woken += found.unwrap_or(0);
             }
         }
-        if woken > 0 {
+        // Who refers to one row alone waits for no other.
+        if woken > 0 && target.star.references.len() > 1 {
             warehouse.execute(doing(target), &sql::still_waiting(target), &[]).await?;
         }
         if waking.all_entries || !target.table.objects.is_empty() {
@@ -68,22 +69,26 @@ pub(crate) async fn wake(warehouse: &Warehouse<'_>, group: &[&Target<'_>], wakin
                 .await?;
         }
     }
-    if waits && group.iter().any(|target| target.inner_references(group).next().is_some()) {
+    let refer_within = group.iter().any(|target| target.inner_references(group).next().is_some());
+    if waits && refer_within {
         let inner = sql::wake_within(group);
         let found = warehouse.attempt(async || warehouse.execute(doing(group[0]), &inner, &[]).await).await?;
         woken += found.unwrap_or(0);
     }
     let mut taken = 0;
+    if woken >= MANY {
+        warehouse.run(doing(group[0]), "ANALYZE pg_temp.woken").await?;
+    }
     if woken > 0 {
         for target in group {
-            taken += staging::take_entries(warehouse, target).await?;
+            taken += staging::take_entries(warehouse, target, refer_within || waking.all_entries).await?;
         }
     }
     Ok(taken > 0)
 }
 
-/// Sets aside the staged rows of a group that must wait.
-pub(crate) async fn hold_back(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
+/// Sets aside the staged rows of a group that must wait: their number.
+pub(crate) async fn hold_back(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<u64, Error> {
     let doing = |target: &Target<'_>| warehouse.doing("look for what is missing to the rows of", target);
     warehouse.execute(doing(group[0]), "DELETE FROM pg_temp.need", &[]).await?;
     let mut needs = 0;
@@ -98,12 +103,13 @@ pub(crate) async fn hold_back(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) 
     if needs > 0 && group.iter().any(|target| target.inner_references(group).next().is_some()) {
         warehouse.execute(doing(group[0]), &sql::drop_provided(group), &[]).await?;
     }
+    let mut waiting = 0;
     if needs > 0 {
         for target in group {
-            set_aside::waiting(warehouse, target).await?;
+            waiting += set_aside::waiting(warehouse, target).await?;
         }
     }
-    Ok(())
+    Ok(waiting)
 }
 
 /// The statements.

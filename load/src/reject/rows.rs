@@ -198,7 +198,15 @@ async fn undone_if_refused(
     Ok(refusal)
 }
 
-/// Writes what the star table takes of the rows of a statement: the rows that it refuses. A row that only one of the `presumed`
+/// What became of the rows of a statement.
+pub(crate) struct Tried {
+    /// Those that the star table refused.
+    pub(crate) rejected: Vec<Rejected>,
+    /// Whether all others are written, and none only counts as taken.
+    pub(crate) all_written: bool,
+}
+
+/// Writes what the star table takes of the rows of a statement. A row that only one of the `presumed`
 /// foreign keys refuses counts as taken: what it refers to is written together with it in the end.
 ///
 /// # Errors
@@ -209,14 +217,14 @@ pub(crate) async fn write_what_fits(
     statement: &Statement,
     rows: u64,
     presumed: &BTreeSet<&str>,
-) -> Result<Vec<Rejected>, Error> {
+) -> Result<Tried, Error> {
     let doing = || warehouse.doing("try the rows of", target);
     let check = presumed.is_empty();
     write_nothing(warehouse, target, statement, check).await?;
     warehouse.run(doing(), &statement.indexes()).await?;
     warehouse.run(doing(), &try_each(statement, check)).await?;
     let mut ranges = split(warehouse, target, statement, Range::all(rows), PIECES).await?;
-    let (mut rejected, mut tried, mut taken) = (Vec::new(), 0, 0);
+    let (mut rejected, mut tried, mut taken, mut all_written) = (Vec::new(), 0, 0, true);
     while let Some(range) = ranges.pop() {
         tried += range.rows;
         if range.rows > FEW {
@@ -229,9 +237,10 @@ pub(crate) async fn write_what_fits(
             }
             continue;
         }
-        let refused = one_by_one(warehouse, target, range).await?;
-        let refused = refused.into_iter().filter(|(_, refusal)| !refusal.is_reference(presumed));
-        let refused: Vec<_> = refused.collect();
+        let mut refused = one_by_one(warehouse, target, range).await?;
+        let all = refused.len();
+        refused.retain(|(_, refusal)| !refusal.is_reference(presumed));
+        all_written &= refused.len() == all;
         taken += range.rows - refused.len() as i64;
         if let Some((_, refusal)) = refused.last().filter(|(_, refusal)| !refusal.is_of_data())
             && (taken == 0 && tried >= ENOUGH)
@@ -240,7 +249,7 @@ pub(crate) async fn write_what_fits(
         }
         rejected.extend(refused.iter().map(|(pos, refusal)| refusal.rejects(target.star, *pos)));
     }
-    Ok(rejected)
+    Ok(Tried { rejected, all_written })
 }
 
 /// Writes rows one by one: those that are refused.

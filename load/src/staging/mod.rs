@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::parquet::{Sent, csv, open, rows};
 pub(crate) use self::sql::{Content, REASON, bytes, keys, name};
-use crate::catalogue::Writing;
 use crate::error::Error;
 use crate::quarantine::set_aside;
 use crate::target::Target;
@@ -134,19 +133,23 @@ async fn from_bytes(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<()
     warehouse.run(doing(), &sql::clear_bytes(target)).await
 }
 
-/// Moves the entries of the quarantine that [`pg_temp.woken`](crate::reject::references) names to the staging table.
-pub(crate) async fn take_entries(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<u64, Error> {
+/// Moves the entries of the quarantine that [`pg_temp.woken`](crate::reject::references) names to the staging table. `have_lines` says
+/// that some may wait for a key that is still not there.
+pub(crate) async fn take_entries(
+    warehouse: &Warehouse<'_>,
+    target: &Target<'_>,
+    have_lines: bool,
+) -> Result<u64, Error> {
     let doing = || warehouse.doing("take rows out of quarantine for", target);
-    let is_upsert = matches!(target.writing, Writing::Upsert(_));
     let names: Vec<_> = target.columns.iter().map(|column| column.name.as_str()).collect();
-    let take = sql::take_entries(target, Content::Rows, is_upsert);
+    let take = sql::take_entries(target, Content::Rows, have_lines);
     let taken = warehouse.attempt(async || warehouse.execute(doing(), &take, &[&names]).await).await?;
     if let Some(taken) = taken {
         return Ok(taken);
     }
     // A column may have got a type since that a row, as it was, does not fit.
     warehouse.run(doing(), &sql::create(target, Content::Bytes)).await?;
-    let take = sql::take_entries(target, Content::Bytes, is_upsert);
+    let take = sql::take_entries(target, Content::Bytes, have_lines);
     let taken = warehouse.execute(doing(), &take, &[&names]).await?;
     from_bytes(warehouse, target).await?;
     Ok(taken)

@@ -2,7 +2,7 @@
 
 use blackwater_shared::postgres::{ident, literal};
 
-use crate::catalogue::Column;
+use crate::catalogue::{Column, Writing};
 use crate::target::{POS, Target};
 
 /// The column of a staging table of keys that says why a row does not fit, quoted.
@@ -179,22 +179,31 @@ pub(crate) fn clear_bytes(target: &Target<'_>) -> String {
 }
 
 /// Moves entries of the quarantine to the staging table, each under its own batch; `$1` are the names of the columns.
-/// `content` says whether the values are cast or only kept.
+/// `content` says whether the values are cast or only kept, `has_lines` whether some of the entries still have lines in
+/// `blackwater.waiting_for`.
 ///
 /// Where a table holds the latest values, the newest entry of a key counts, unless the batch has the key itself.
-pub(crate) fn take_entries(target: &Target<'_>, content: Content, is_upsert: bool) -> String {
+pub(crate) fn take_entries(target: &Target<'_>, content: Content, has_lines: bool) -> String {
+    let is_upsert = matches!(target.writing, Writing::Upsert(_));
     let stage = name(target, Content::Rows);
     let same = |column: &&Column| {
         format!("{} = q.key->>{}", column.key_text(&format!("t.{}", ident(&column.name))), literal(&column.name))
     };
     let same: Vec<_> = target.key.iter().map(same).collect();
-    let (distinct, order, is_free) = match is_upsert {
-        true => (
-            "DISTINCT ON (q.key)",
-            "ORDER BY q.key, q.batch DESC, q.id DESC",
-            format!(" AND NOT EXISTS (SELECT FROM {stage} t WHERE {})", same.join(" AND ")),
+    let fits =
+        format!("w.tbl = {} AND NOT q.discarded AND ARRAY(SELECT json_object_keys(q.star_row)) = $1", target.number);
+    let mine = match is_upsert {
+        true => format!(
+            "(SELECT DISTINCT ON (q.key) q.id AS entry FROM blackwater.quarantine q JOIN pg_temp.woken w ON w.entry = q.id
+              WHERE {fits} AND NOT EXISTS (SELECT FROM {stage} t WHERE {same})
+              ORDER BY q.key, q.batch DESC, q.id DESC) w WHERE q.id = w.entry",
+            same = same.join(" AND ")
         ),
-        false => ("", "", String::new()),
+        false => format!("pg_temp.woken w WHERE q.id = w.entry AND {fits}"),
+    };
+    let lines = match has_lines {
+        true => ", lines AS (DELETE FROM blackwater.waiting_for f USING gone WHERE f.entry = gone.id)",
+        false => "",
     };
     let texts: Vec<_> = target.columns.iter().map(|column| format!("{} text", ident(&column.name))).collect();
     let value = |column: &&Column| match content {
@@ -205,16 +214,11 @@ pub(crate) fn take_entries(target: &Target<'_>, content: Content, is_upsert: boo
     let values = if content == Content::Bytes { format!("ARRAY[{values}]::bytea[]") } else { values };
     let columns: Vec<_> = columns(target, content).into_iter().map(|(name, _)| name).collect();
     format!(
-        "WITH mine AS MATERIALIZED (
-             SELECT {distinct} q.id, q.batch, q.star_row
-             FROM blackwater.quarantine q JOIN pg_temp.woken w ON w.entry = q.id
-             WHERE w.tbl = {number} AND NOT q.discarded AND ARRAY(SELECT json_object_keys(q.star_row)) = $1{is_free} {order}),
-         gone AS (DELETE FROM blackwater.quarantine q USING mine WHERE q.id = mine.id),
-         lines AS (DELETE FROM blackwater.waiting_for f USING mine WHERE f.entry = mine.id)
+        "WITH gone AS (
+             DELETE FROM blackwater.quarantine q USING {mine} RETURNING q.id, q.batch, q.star_row){lines}
          INSERT INTO {to} ({columns})
          SELECT (m.batch << 32) + (1::bigint << 31) + row_number() OVER (ORDER BY m.id), {values}
-         FROM mine m CROSS JOIN LATERAL json_to_record(m.star_row) AS r ({texts})",
-        number = target.number,
+         FROM gone m CROSS JOIN LATERAL json_to_record(m.star_row) AS r ({texts})",
         to = name(target, content),
         columns = columns.join(", "),
         texts = texts.join(", "),

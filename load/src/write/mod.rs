@@ -45,54 +45,96 @@ pub(crate) async fn write(
         let mut planned = plan(warehouse, group, was_woken).await?;
         warehouse.use_own_names().await?;
         let mut refused = write_group(warehouse, group, &planned, &inner, false).await?;
+        let may_exchange =
+            |(target, planned): (&&Target<'_>, &Written)| planned.changed > 0 && sql::vacate(target).is_some();
         if refused.as_ref().is_some_and(Refusal::is_taken)
+            && group.iter().zip(&planned).any(may_exchange)
             && write_group(warehouse, group, &planned, &inner, true).await?.is_none()
         {
             refused = None;
         }
         warehouse.use_builtin_names().await?;
-        match (refused, group, planned.as_mut_slice()) {
-            (None, ..) => {}
-            (Some(_), [target], [planned]) if inner.is_empty() => {
-                if !write_what_fits(warehouse, target, planned).await? {
-                    continue;
-                }
-            }
-            (Some(refusal), ..) => {
-                set_refused_aside(warehouse, group, &planned, &inner, &refusal).await?;
-                continue;
-            }
+        if let Some(refusal) = refused
+            && !write_what_fits(warehouse, group, &mut planned, &inner, &refusal).await?
+        {
+            continue;
         }
         finish(warehouse, group, &planned).await?;
         return Ok(planned);
     }
 }
 
-/// Writes what a table takes of its staged rows, and sets aside the rest. `false` if nothing is written, because those that are left
-/// may exchange values of a unique key.
-async fn write_what_fits(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: &mut Written) -> Result<bool, Error> {
+/// Writes what a group of tables takes of its staged rows, and sets aside the rest with what refers to it. `false` if nothing is
+/// written, because what is left must be written in another way: rows that refer to others, or that may exchange unique values.
+async fn write_what_fits(
+    warehouse: &Warehouse<'_>,
+    group: &[&Target<'_>],
+    planned: &mut [Written],
+    inner: &BTreeSet<&str>,
+    refusal: &Refusal,
+) -> Result<bool, Error> {
     warehouse.savepoint("search").await?;
-    let mut rejected = Vec::new();
     warehouse.use_own_names().await?;
-    for (statement, rows) in statements(warehouse, target, *planned) {
-        rejected.extend(rows::write_what_fits(warehouse, target, &statement, rows, &BTreeSet::new()).await?);
+    let (mut found, mut all_written, mut exchanges): (Vec<Vec<Rejected>>, _, _) = (Vec::new(), true, false);
+    for (target, planned) in group.iter().zip(planned.iter()) {
+        let mut rejected = Vec::new();
+        for (statement, rows) in statements(warehouse, target, *planned) {
+            let tried = rows::write_what_fits(warehouse, target, &statement, rows, inner).await?;
+            all_written &= tried.all_written;
+            exchanges |= statement.only_changes() && tried.rejected.iter().any(|row| row.taken.is_some());
+            rejected.extend(tried.rejected);
+        }
+        found.push(rejected);
     }
+    exchanges &= found.iter().flatten().any(|row| row.taken.is_none());
+    all_written &= inner.is_empty() || rows::check_constraints(warehouse).await?.is_none();
     warehouse.use_builtin_names().await?;
-    let (taken, others): (Vec<_>, Vec<_>) = rejected.iter().cloned().partition(|row: &Rejected| row.taken.is_some());
-    if !taken.is_empty() && !others.is_empty() {
-        warehouse.undo("search").await?;
-        set_aside::rejected(warehouse, target, &others).await?;
+    if all_written && !exchanges && keep_what_fits(warehouse, group, planned, &found, inner).await? {
+        warehouse.release("search").await?;
+        return Ok(true);
+    }
+    warehouse.undo("search").await?;
+    if found.iter().all(Vec::is_empty) {
+        // Together they are refused, and each alone is not: a circle falls as a whole.
+        for (target, rejected) in group.iter().zip(&mut found) {
+            let sql = format!("SELECT pos FROM pg_temp.action WHERE tbl = {}", target.number);
+            let rows = warehouse.query(warehouse.doing("set aside rows of", target), &sql, &[]).await?;
+            rejected.extend(rows.iter().map(|row| refusal.rejects(target.star, row.get(0))));
+        }
+    }
+    for (target, mut rejected) in group.iter().zip(found) {
+        rejected.retain(|row| !exchanges || row.taken.is_none());
+        set_aside::rejected(warehouse, target, &rejected).await?;
+    }
+    if !inner.is_empty() {
+        references::hold_back(warehouse, group).await?;
+    }
+    Ok(false)
+}
+
+/// Sets aside the rows that a group of tables refused, and counts those that are written: whether nothing refers to the former.
+async fn keep_what_fits(
+    warehouse: &Warehouse<'_>,
+    group: &[&Target<'_>],
+    planned: &mut [Written],
+    found: &[Vec<Rejected>],
+    inner: &BTreeSet<&str>,
+) -> Result<bool, Error> {
+    let mut written = planned.to_vec();
+    for ((target, rejected), written) in group.iter().zip(found).zip(&mut written) {
+        let sql = sql::count_rejected(target, warehouse.batch);
+        let pos: Vec<_> = rejected.iter().map(|row| row.pos).collect();
+        let rows = warehouse.query(warehouse.doing("count the rows of", target), &sql, &[&pos]).await?;
+        let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
+        written.new -= count(0);
+        written.changed -= count(1);
+        written.released -= count(2);
+        written.staged -= set_aside::rejected(warehouse, target, rejected).await?;
+    }
+    if !inner.is_empty() && references::hold_back(warehouse, group).await? > 0 {
         return Ok(false);
     }
-    warehouse.release("search").await?;
-    let sql = sql::count_rejected(target, warehouse.batch);
-    let pos: Vec<_> = rejected.iter().map(|row| row.pos).collect();
-    let rows = warehouse.query(warehouse.doing("count the rows of", target), &sql, &[&pos]).await?;
-    let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
-    planned.new -= count(0);
-    planned.changed -= count(1);
-    planned.released -= count(2);
-    planned.staged -= set_aside::rejected(warehouse, target, &rejected).await?;
+    planned.copy_from_slice(&written);
     Ok(true)
 }
 
@@ -141,44 +183,6 @@ async fn write_group(
         warehouse.undo("whole").await?;
     }
     Ok(refused)
-}
-
-/// Finds the rows that the tables refuse, and sets them aside with what refers to them. Nothing stays written, for what refers to them may
-/// be.
-async fn set_refused_aside(
-    warehouse: &Warehouse<'_>,
-    group: &[&Target<'_>],
-    planned: &[Written],
-    inner: &BTreeSet<&str>,
-    refusal: &Refusal,
-) -> Result<(), Error> {
-    let doing = "try the rows of a group of tables";
-    warehouse.savepoint("search").await?;
-    warehouse.use_own_names().await?;
-    let mut found: Vec<Vec<Rejected>> = Vec::new();
-    for (target, planned) in group.iter().zip(planned) {
-        let mut rejected = Vec::new();
-        for (statement, rows) in statements(warehouse, target, *planned) {
-            rejected.extend(rows::write_what_fits(warehouse, target, &statement, rows, inner).await?);
-        }
-        found.push(rejected);
-    }
-    warehouse.undo("search").await?;
-    // Together they are refused, and each alone is not: a circle falls as a whole.
-    if found.iter().all(Vec::is_empty) {
-        for (target, rejected) in group.iter().zip(&mut found) {
-            let sql = format!("SELECT pos FROM pg_temp.action WHERE tbl = {}", target.number);
-            let rows = warehouse.query(doing, &sql, &[]).await?;
-            rejected.extend(rows.iter().map(|row| refusal.rejects(target.star, row.get(0))));
-        }
-    }
-    for (target, rejected) in group.iter().zip(&found) {
-        set_aside::rejected(warehouse, target, rejected).await?;
-    }
-    if !inner.is_empty() {
-        references::hold_back(warehouse, group).await?;
-    }
-    Ok(())
 }
 
 /// Notes of a history which versions are not the newest any more.

@@ -34,12 +34,19 @@ pub(crate) struct Statement {
     end: String,
     /// The statements that make it quick for few rows.
     indexes: String,
+    /// Whether it reads the staging table, as `t`.
+    is_of_stage: bool,
 }
 
 impl Statement {
     /// The statement, for the rows from `low` to `high`.
     pub(crate) fn sql(&self, low: &str, high: &str) -> String {
-        format!("{}{}{}", self.begin, self.which(low, high), self.end)
+        // Said of both sides of the join, so that each is read by its own index.
+        let staged = match self.is_of_stage {
+            true => format!(" AND t.{POS} OPERATOR(pg_catalog.>=) {low} AND t.{POS} OPERATOR(pg_catalog.<=) {high}"),
+            false => String::new(),
+        };
+        format!("{}{}{staged}{}", self.begin, self.which(low, high), self.end)
     }
 
     /// The condition on `pg_temp.action`, called `a`, for its rows.
@@ -53,6 +60,11 @@ impl Statement {
         )
     }
 
+    /// Whether it only replaces rows, which may exchange values then.
+    pub(crate) fn only_changes(&self) -> bool {
+        self.actions == [Action::Change]
+    }
+
     /// The statements that make it quick for few rows.
     pub(crate) fn indexes(&self) -> String {
         format!("CREATE INDEX IF NOT EXISTS action_pos ON pg_temp.action (pos){}", self.indexes)
@@ -63,7 +75,7 @@ impl Statement {
 fn of_stage(target: &Target<'_>, actions: &'static [Action], begin: String, end: String) -> Statement {
     let (stage, number) = (staging::name(target, Content::Rows), target.number);
     let indexes = format!("; CREATE INDEX IF NOT EXISTS rows_{number}_pos ON {stage} ({POS})");
-    Statement { number, actions, begin, end, indexes }
+    Statement { number, actions, begin, end, indexes, is_of_stage: true }
 }
 
 /// The staged rows `t` with their actions, for a FROM clause and the condition after it.
@@ -241,5 +253,6 @@ pub(crate) fn delete(target: &Target<'_>, at: DateTime<Utc>) -> Statement {
         "UPDATE {} s SET {DELETED_AT} = {at} FROM pg_temp.action a WHERE s.ctid OPERATOR(pg_catalog.=) a.place AND ",
         target.quoted
     );
-    Statement { number: target.number, actions: &[Action::Delete], begin, end: String::new(), indexes: String::new() }
+    let (end, indexes) = (String::new(), String::new());
+    Statement { number: target.number, actions: &[Action::Delete], begin, end, indexes, is_of_stage: false }
 }
