@@ -1,10 +1,11 @@
 //! Of two loads at once, one applies all batches and the other yields. A load that is killed leaves no lock behind.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
-use blackwater_tests::{BUCKETS, Finished, Function, World, program};
+use blackwater_tests::{BUCKETS, Finished, Function, KillSwitch, Proxy, World, program};
 use serde_json::{Value, json};
 use tokio::process::Child;
 
@@ -158,4 +159,77 @@ async fn an_event_for_load_while_another_load_works_is_no_error() {
     // The same event arrives again.
     let answer = function.invoke(event).await.unwrap();
     assert_eq!((&answer["yielded"], &answer["applied"]), (&json!(false), &json!(3)), "{answer}");
+}
+
+/// A load whose messages to the warehouse can be held back.
+struct Load<'a> {
+    world: &'a World,
+    switch: Arc<KillSwitch>,
+    url: String,
+}
+
+impl<'a> Load<'a> {
+    async fn of(world: &'a World) -> Self {
+        let switch = Arc::new(KillSwitch::default());
+        let proxy = Proxy::start(world.server.port(), Arc::clone(&switch)).await;
+        let (port, behind) = (world.server.port().to_string(), proxy.address.port().to_string());
+        Self { world, switch, url: world.server.url("warehouse").replace(&port, &behind) }
+    }
+
+    /// Starts it, and waits until its `at`th message is held back or it is over.
+    async fn start(&self, at: u64) -> Child {
+        self.switch.pause_at(at);
+        let mut load = self.world.command(&["load"]).env("BLACKWATER_WAREHOUSE__URL", &self.url).spawn().unwrap();
+        tokio::select! {
+            _ = load.wait() => {}
+            () = self.switch.wait() => {}
+        }
+        load
+    }
+
+    async fn go_on(&self, load: Child) -> Value {
+        self.switch.go_on();
+        tokio::time::timeout(Duration::from_secs(30), report(load)).await.expect("it hangs")
+    }
+}
+
+/// One load stands still at any moment, a batch comes, another load stands still at any moment, the first goes on and ends, then the
+/// other: every batch is applied, by these two.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_loads_at_any_two_moments_leave_no_batch_and_apply_none_twice() {
+    let world = world().await;
+    let (one, other) = (Load::of(&world).await, Load::of(&world).await);
+    // The messages of a load that applies two batches.
+    let all = {
+        let load = one.start(u64::MAX).await;
+        assert_eq!(one.go_on(load).await["applied"], 3);
+        one.switch.passed()
+    };
+    let (mut batches, mut yields, mut version) = (3, 0, 2);
+    let mut add_batch = async || {
+        version += 1;
+        world
+            .change(&format!("UPDATE t SET v = '{version}' WHERE id = 1; INSERT INTO t VALUES ({version} + 1, 'new')"))
+            .await;
+        world.blackwater(&["extract"]).await.report();
+        world.blackwater(&["transform"]).await.report();
+    };
+    const PAIRS: u64 = 48;
+    for pair in 0..PAIRS {
+        // Each moment of the one with another of the other, all along the way of both.
+        let (first, second) = (1 + pair * all / PAIRS, 1 + (pair * 29 % PAIRS) * all / PAIRS);
+        add_batch().await;
+        let waiting = one.start(first).await;
+        add_batch().await;
+        let beside = other.start(second).await;
+        let reports = [one.go_on(waiting).await, other.go_on(beside).await];
+        batches += 2;
+        yields += reports.iter().filter(|report| report["yielded"] == true).count();
+        let ledger = world.in_warehouse("SELECT concat_ws(' ', max(batch), count(*)) FROM blackwater.ledger").await;
+        assert_eq!(ledger, Some(format!("{batches} {batches}")), "at {first} and {second} of {all}: {reports:?}");
+        world.agree().await;
+    }
+    let versions = "SELECT count(*) - count(DISTINCT v) FROM fact_t WHERE id = 1";
+    assert_eq!(world.in_warehouse(versions).await, Some("0".into()), "a version came twice");
+    assert!(yields > 5, "hardly ever did one meet the other: {yields}");
 }

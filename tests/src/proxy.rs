@@ -1,5 +1,5 @@
 //! A TCP proxy that stands between the program and a server, counts what passes in either
-//! direction, and at a chosen count holds it back and has the program killed, or cuts the
+//! direction, and at a chosen count holds it back, for a while or until the program is killed, or cuts the
 //! connection. So a sweep over the count meets every moment before and after a request, with no
 //! help from the program.
 
@@ -23,14 +23,17 @@ pub struct KillSwitch {
     passed: AtomicU64,
     at: AtomicU64,
     cuts: AtomicBool,
+    pauses: AtomicBool,
     refusals: AtomicU64,
     now: Notify,
+    on: Notify,
 }
 
 /// What becomes of a message.
 enum Fate {
     Passes,
     IsHeldBack,
+    Waits,
     IsCut,
 }
 
@@ -39,7 +42,20 @@ impl KillSwitch {
     pub fn hold_at(&self, at: u64) {
         self.passed.store(0, Ordering::SeqCst);
         self.cuts.store(false, Ordering::SeqCst);
+        self.pauses.store(false, Ordering::SeqCst);
         self.at.store(at, Ordering::SeqCst);
+    }
+
+    /// Counts from zero again, and holds back the `at`th message and all after it until [`Self::go_on`].
+    pub fn pause_at(&self, at: u64) {
+        self.hold_at(at);
+        self.pauses.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets pass what is held back, and all that comes.
+    pub fn go_on(&self) {
+        self.at.store(0, Ordering::SeqCst);
+        self.on.notify_waiters();
     }
 
     /// Counts from zero again, and cuts the connection of the `at`th message, once.
@@ -79,7 +95,12 @@ impl KillSwitch {
         if number == at {
             self.now.notify_one();
         }
-        if at == 0 || number < at { Fate::Passes } else { Fate::IsHeldBack }
+        match at {
+            0 => Fate::Passes,
+            _ if number < at => Fate::Passes,
+            _ if self.pauses.load(Ordering::SeqCst) => Fate::Waits,
+            _ => Fate::IsHeldBack,
+        }
     }
 }
 
@@ -125,6 +146,13 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, switch: Arc<KillS
         match switch.fate() {
             Fate::Passes => {}
             Fate::IsCut => break,
+            Fate::Waits => loop {
+                let on = switch.on.notified();
+                if switch.at.load(Ordering::SeqCst) == 0 {
+                    break;
+                }
+                on.await;
+            },
             // Until the program is dead and this side of the connection ends.
             Fate::IsHeldBack => {
                 while from.read(&mut message).await.is_ok_and(|length| length > 0) {}
