@@ -10,8 +10,6 @@ use blackwater_local::totesys;
 use blackwater_tests::{BUCKETS, Function, World};
 use serde_json::json;
 
-use crate::variables;
-
 /// Starts of each function, of which the median counts.
 const STARTS: usize = 15;
 
@@ -39,8 +37,9 @@ pub(crate) async fn measure_all(folder: &Path) -> anyhow::Result<()> {
     let world = World::totesys().await;
     totesys::make_deals(&world.source, ORDERS).await?;
     let s3 = S3::start(&world.buckets(), &BUCKETS).await?;
-    let mut variables = variables(&world, &s3);
+    let mut variables = world.variables(&s3);
     variables.push(("BLACKWATER_LIMITS__MEMORY".into(), "128MB".into()));
+    variables.push(("POLARS_MAX_THREADS".into(), "2".into()));
     let bar = |package: u64| Bar { ready: Duration::from_millis(60), package: package << 20, memory: 128 << 10 };
 
     println!("{STARTS} starts of each; the first event brings {ORDERS} orders with their transactions and payments\n");

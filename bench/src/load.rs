@@ -9,8 +9,6 @@ use blackwater_local::s3::S3;
 use blackwater_tests::{BUCKETS, Function, World};
 use serde_json::json;
 
-use crate::variables;
-
 /// What the rows that cost more may take, beside those that do not.
 const BAR: f64 = 2.0;
 
@@ -135,7 +133,7 @@ impl<'a> Bench<'a> {
 
     /// How long load takes for a batch of what has changed at the source. `quarantined` rows are in quarantine then.
     async fn batch(&self, quarantined: u64) -> anyhow::Result<Duration> {
-        let mut variables = variables(&self.world, &self.s3);
+        let mut variables = self.world.variables(&self.s3);
         variables.push(("BLACKWATER_LIMITS__BATCH_BYTES".into(), "4GB".into()));
         let mut took = Duration::ZERO;
         for name in ["extract", "transform", "load"] {

@@ -43,7 +43,7 @@ pub(crate) enum Applied {
     Done(BatchReport),
     /// A part of it is.
     Partly,
-    /// The ledger is not where it was: another load was there first.
+    /// The warehouse is not where it was: another load was there first, or a part was undone.
     Overtaken,
     /// Another load is at work, and goes on by itself.
     Yielded,
@@ -77,6 +77,11 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     if is_overtaken(batch, newest.as_ref())?
         || ledger::partly(transaction.client(), batch.schema, head.batch).await? != partly
     {
+        return Ok(Applied::Overtaken);
+    }
+    if partly != Partly::default() && partly.transformed != head.run {
+        ledger::forget_parts(transaction.client(), batch.schema, head.batch).await?;
+        transaction.commit().await.doing(doing())?;
         return Ok(Applied::Overtaken);
     }
     let mut changes = Changes::of(batch, newest, partly);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use blackwater_shared::log::{self, Log};
-use blackwater_shared::manifest::Transformed;
+use blackwater_shared::manifest::{Head, Transformed};
 use blackwater_shared::postgres::Doing;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
@@ -53,6 +53,7 @@ const TABLES: &str = "
     CREATE TABLE blackwater.partly (
         star_schema text   PRIMARY KEY,
         batch       bigint NOT NULL,
+        transformed uuid   NOT NULL,
         tries       integer NOT NULL,
         done        bigint NOT NULL DEFAULT 0,
         counts      jsonb  NOT NULL DEFAULT '{}'
@@ -259,6 +260,8 @@ pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: 
 /// How far the next batch is, if it did not end in time before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Partly {
+    /// The run of transform that made it: another pack makes other rows of the same batch.
+    pub(crate) transformed: Uuid,
     /// How often it did not.
     pub(crate) tries: u32,
     /// How many of its rows are written, in the order of the star tables.
@@ -269,26 +272,33 @@ pub(crate) struct Partly {
 
 /// How far a batch is.
 pub(crate) async fn partly(client: &Client, star_schema: &str, batch: u64) -> Result<Partly, Error> {
-    let sql = "SELECT tries, done, counts FROM blackwater.partly WHERE star_schema = $1 AND batch = $2";
+    let sql = "SELECT transformed, tries, done, counts FROM blackwater.partly WHERE star_schema = $1 AND batch = $2";
     let row = client.query_opt(sql, &[&star_schema, &(batch as i64)]).await;
     let row = row.doing(format!("ask how far batch {batch} is"))?;
     Ok(row.map_or_else(Partly::default, |row| Partly {
-        tries: row.get::<_, i32>(0) as u32,
-        done: row.get::<_, i64>(1) as u64,
-        counts: row.get::<_, Json<_>>(2).0,
+        transformed: row.get(0),
+        tries: row.get::<_, i32>(1) as u32,
+        done: row.get::<_, i64>(2) as u64,
+        counts: row.get::<_, Json<_>>(3).0,
     }))
 }
 
 /// Notes that a batch did not end in time.
-pub(crate) async fn note_late(client: &Client, star_schema: &str, batch: u64) -> Result<(), Error> {
-    let sql = "INSERT INTO blackwater.partly AS p (star_schema, batch, tries) VALUES ($1, $2, 1)
-               ON CONFLICT (star_schema) DO UPDATE SET
-                   batch = EXCLUDED.batch,
-                   tries = CASE WHEN p.batch = EXCLUDED.batch THEN p.tries + 1 ELSE 1 END,
-                   done = CASE WHEN p.batch = EXCLUDED.batch THEN p.done ELSE 0 END,
-                   counts = CASE WHEN p.batch = EXCLUDED.batch THEN p.counts ELSE '{}' END";
-    let noted = client.execute(sql, &[&star_schema, &(batch as i64)]).await;
-    Ok(noted.map(drop).doing(format!("note that batch {batch} did not end in time"))?)
+pub(crate) async fn note_late(client: &Client, star_schema: &str, head: &Head) -> Result<(), Error> {
+    let sql = "INSERT INTO blackwater.partly AS p (star_schema, batch, transformed, tries) VALUES ($1, $2, $3, 1)
+               ON CONFLICT (star_schema) DO UPDATE SET tries = p.tries + 1";
+    let noted = client.execute(sql, &[&star_schema, &(head.batch as i64), &head.run]).await;
+    Ok(noted.map(drop).doing(format!("note that batch {} did not end in time", head.batch))?)
+}
+
+/// Forgets the parts of a batch that another pack made, and what they put into quarantine: it begins anew. What they wrote is
+/// compared with what comes.
+pub(crate) async fn forget_parts(client: &Client, star_schema: &str, batch: u64) -> Result<(), Error> {
+    let sql = "WITH begun AS (DELETE FROM blackwater.partly WHERE star_schema = $1),
+                    gone AS (DELETE FROM blackwater.quarantine WHERE star_schema = $1 AND batch = $2 RETURNING id)
+               DELETE FROM blackwater.waiting_for f USING gone WHERE f.entry = gone.id";
+    let forgotten = client.execute(sql, &[&star_schema, &(batch as i64)]).await;
+    Ok(forgotten.map(drop).doing(format!("begin batch {batch} anew with another pack"))?)
 }
 
 /// Notes how many rows of a batch are written.

@@ -215,7 +215,7 @@ impl Load {
                 apply::Batch { manifest: &manifest, log: &self.log, schema, schema_hash: &schema_hash, deadline };
             let applied = apply::apply(&mut client, &batch).await;
             if applied.as_ref().is_err_and(|error| error.is_late(deadline)) {
-                ledger::note_late(&client, &self.schema, manifest.head.batch).await?;
+                ledger::note_late(&client, &self.schema, &manifest.head).await?;
             }
             match applied? {
                 Applied::Done(batch) => {

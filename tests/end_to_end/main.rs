@@ -20,6 +20,7 @@ mod large;
 mod narrowing;
 mod other_database;
 mod partitions;
+mod parts;
 mod program;
 mod quarantine;
 mod races;

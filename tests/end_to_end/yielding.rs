@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use blackwater_local::s3::S3;
 use blackwater_tests::{BUCKETS, Finished, Function, KillSwitch, Proxy, World, program};
 use serde_json::{Value, json};
 use tokio::process::Child;
@@ -129,21 +129,8 @@ async fn a_load_that_is_killed_in_a_long_statement_locks_nobody_out() {
 async fn an_event_for_load_while_another_load_works_is_no_error() {
     let world = world().await;
     let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
-    let variables = [
-        ("BLACKWATER_NAME", "test".into()),
-        ("BLACKWATER_MODEL", world.pack().display().to_string()),
-        ("BLACKWATER_SOURCE__URL", world.server.url("source")),
-        ("BLACKWATER_WAREHOUSE__URL", world.server.url("warehouse")),
-        ("BLACKWATER_INGESTION__BUCKET", BUCKETS[0].into()),
-        ("BLACKWATER_PROCESSED__BUCKET", BUCKETS[1].into()),
-        ("AWS_ENDPOINT_URL", server.endpoint()),
-        ("AWS_REGION", "us-east-1".into()),
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.into()),
-    ];
-    let variables = variables.map(|(name, value): (&str, String)| (name.to_owned(), value));
     let load: PathBuf = program().with_file_name("blackwater-load");
-    let function = Function::start(&[load], &variables, Duration::from_secs(60)).await;
+    let function = Function::start(&[load], &world.variables(&server), Duration::from_secs(60)).await;
     function.ready().await;
 
     let other = world.warehouse_session().await;

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
 use blackwater_local::postgres::Postgres;
+use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_local::totesys;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -215,14 +216,33 @@ impl World {
             .args(arguments)
             .args(["--format", "json", "--config"])
             .arg(self.configuration())
-            .envs([("AWS_ACCESS_KEY_ID", blackwater_local::s3::ACCESS_KEY), ("AWS_REGION", "us-east-1")])
-            .env("AWS_SECRET_ACCESS_KEY", blackwater_local::s3::SECRET_KEY)
+            .envs([("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_REGION", "us-east-1")])
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         command
+    }
+
+    /// The variables of functions that work on its databases, and on its buckets behind a server.
+    pub fn variables(&self, s3: &S3) -> Vec<(String, String)> {
+        [
+            ("AWS_ENDPOINT_URL_S3", s3.endpoint()),
+            ("AWS_REGION", "us-east-1".into()),
+            ("AWS_DEFAULT_REGION", "us-east-1".into()), // boto3's
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.into()),
+            ("BLACKWATER_NAME", "test".into()),
+            ("BLACKWATER_MODEL", self.pack().display().to_string()),
+            ("BLACKWATER_SOURCE__URL", self.server.url("source")),
+            ("BLACKWATER_WAREHOUSE__URL", self.server.url("warehouse")),
+            ("BLACKWATER_INGESTION__BUCKET", BUCKETS[0].into()),
+            ("BLACKWATER_PROCESSED__BUCKET", BUCKETS[1].into()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
     }
 
     /// Runs the program to its end.
