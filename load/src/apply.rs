@@ -20,12 +20,9 @@ use crate::quarantine::{self, set_aside};
 use crate::reject::checks;
 use crate::reject::references::{self, Waking};
 use crate::target::Target;
-use crate::warehouse::Warehouse;
+use crate::warehouse::{MANY, Warehouse};
 use crate::write::{self, Written};
 use crate::{BatchReport, Counts, TableReport, staging};
-
-/// So many new rows change how tables are best read.
-const MANY: u64 = 1000;
 
 /// What a batch is applied to, and with what.
 pub(crate) struct Batch<'a> {

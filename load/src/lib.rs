@@ -38,9 +38,7 @@ use ledger::Newest;
 pub use quarantine::Entry;
 use schema::Schema;
 pub use verify::{Comparison, Difference, Piece, Verdict, What};
-
-/// So many new rows in a table change how it is best read.
-const MANY: u64 = 1000;
+use warehouse::MANY;
 
 /// Load with its clients, for any number of runs.
 #[derive(Clone)]

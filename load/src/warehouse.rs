@@ -13,6 +13,9 @@ use tokio_postgres::types::ToSql;
 use crate::error::Error;
 use crate::target::Target;
 
+/// So many new rows change how a table is best read.
+pub(crate) const MANY: u64 = 1000;
+
 /// The parameters of a statement.
 pub(crate) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::quarantine::set_aside;
 use crate::staging::{self, Content};
 use crate::target::{POS, Target};
-use crate::warehouse::Warehouse;
+use crate::warehouse::{MANY, Warehouse};
 
 /// The temporary tables that the rooms of a batch share.
 pub(crate) const TABLES: &str = "
@@ -26,9 +26,6 @@ pub(crate) const TABLES: &str = "
         key text[] NOT NULL, why text NOT NULL, reference jsonb NOT NULL) ON COMMIT DROP;
     CREATE TEMPORARY TABLE action (
         tbl smallint NOT NULL, kind smallint NOT NULL, pos bigint NOT NULL, place tid) ON COMMIT DROP";
-
-/// So many lines make it worth to count them for the planner.
-const MANY: u64 = 1000;
 
 /// Which entries of the quarantine are looked at.
 #[derive(Clone, Copy)]

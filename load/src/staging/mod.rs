@@ -22,10 +22,7 @@ pub(crate) use self::sql::{Content, REASON, bytes, keys, name};
 use crate::error::Error;
 use crate::quarantine::set_aside;
 use crate::target::Target;
-use crate::warehouse::Warehouse;
-
-/// So many new rows in a table change how it is best read.
-const MANY: u64 = 10_000;
+use crate::warehouse::{MANY, Warehouse};
 
 /// All rows of a star table.
 pub(crate) const ALL: Range<u64> = 0..u64::MAX;

@@ -14,10 +14,7 @@ use crate::quarantine::{Rejected, set_aside};
 use crate::reject::references;
 use crate::reject::rows::{self, Range, Refusal};
 use crate::target::Target;
-use crate::warehouse::Warehouse;
-
-/// So many actions change how they are best read.
-const MANY: u64 = 1000;
+use crate::warehouse::{MANY, Warehouse};
 
 /// What a batch writes to a star table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

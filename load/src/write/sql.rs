@@ -157,14 +157,13 @@ pub(crate) fn insert(target: &Target<'_>) -> Statement {
 pub(crate) fn update(target: &Target<'_>) -> Statement {
     let set = target.columns.iter().map(|column| format!("{0} = t.{0}", ident(&column.name)));
     let deleted = target.star.marks_deletions().then(|| format!("{DELETED_AT} = NULL"));
-    let set: Vec<_> = set.chain(deleted).collect();
-    let begin = format!(
-        "UPDATE {} s SET {} {}{} AND ",
-        target.quoted,
-        set.join(", "),
-        from_stage(target),
-        target.same_key("s", "t"),
-    );
+    change(target, &set.chain(deleted).collect::<Vec<_>>())
+}
+
+/// Sets columns of the changed rows `s`, each from its staged row `t`.
+fn change(target: &Target<'_>, set: &[String]) -> Statement {
+    let (set, from, same) = (set.join(", "), from_stage(target), target.same_key("s", "t"));
+    let begin = format!("UPDATE {} s SET {set} {from}{same} AND ", target.quoted);
     of_stage(target, &[Action::Change], begin, String::new())
 }
 
@@ -177,14 +176,7 @@ pub(crate) fn vacate(target: &Target<'_>) -> Option<Statement> {
     let keys = target.star.further_keys(own, &target.columns).into_iter();
     let columns: BTreeSet<_> = keys.filter_map(|key| key.columns.iter().find(is_free)).collect();
     let set: Vec<_> = columns.into_iter().map(|name| format!("{} = NULL", ident(name))).collect();
-    let begin = format!(
-        "UPDATE {} s SET {} {}{} AND ",
-        target.quoted,
-        set.join(", "),
-        from_stage(target),
-        target.same_key("s", "t"),
-    );
-    (!set.is_empty()).then(|| of_stage(target, &[Action::Change], begin, String::new()))
+    (!set.is_empty()).then(|| change(target, &set))
 }
 
 /// Adds versions to a history, and notes which batch brought each.
