@@ -12,6 +12,7 @@ use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{self, Doing, Kind, ident};
 use blackwater_shared::store::Object;
 use chrono::Utc;
+use deadpool_postgres::Transaction;
 
 use crate::apply::Changes;
 use crate::catalogue::{self, Star};
@@ -62,27 +63,7 @@ impl Load {
         self.check_log(ledger::newest(transaction.client(), &self.schema).await?, log, findings).await;
         let names: Vec<_> = models.keys().map(String::as_str).collect();
         let there: BTreeSet<_> = catalogue::read(&transaction, &self.schema, &names).await?.into_keys().collect();
-        let mut deadline = Deadline::NONE;
-        if ledger::schema_file(transaction.client(), &self.schema).await? != Some(self.schema().hash()) {
-            if !there.is_empty() {
-                deadline = Deadline::at(SystemTime::now() + LOCKED);
-            }
-            // The deadline counts from here.
-            Warehouse::begin(&transaction, &self.schema, (0, Utc::now()), deadline).await?;
-            match self.schema().try_in(&transaction).await {
-                Ok(untried) => findings.extend(untried.into_iter().map(|what| {
-                    let what = format!("{what} was not tried, because it wants a transaction of its own");
-                    Finding::advice(About::Warehouse, what)
-                })),
-                Err(error) if is_late(&error) => {
-                    let what = "schema.sql was not tried to its end: it changes tables that are there, and nobody can read them \
-                                until that is done. Its first run will take longer than a second";
-                    findings.push(Finding::advice(About::Warehouse, what));
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let Some(deadline) = self.try_schema(&transaction, !there.is_empty(), findings).await? else { return Ok(()) };
         let warehouse = Warehouse::begin(&transaction, &self.schema, (0, Utc::now()), deadline).await?;
         let stars = catalogue::read(&transaction, &self.schema, &names).await?;
         let mut targets = Vec::new();
@@ -110,6 +91,38 @@ impl Load {
             self.try_rows(&warehouse, models, &there, findings).await?;
         }
         Ok(())
+    }
+
+    /// Applies `schema.sql`, if it would be: until when the check must be over, for the sake of those who read the star tables that it may
+    /// change. `None` if that is now.
+    async fn try_schema(
+        &self,
+        transaction: &Transaction<'_>,
+        has_tables: bool,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<Deadline>, Error> {
+        if ledger::schema_file(transaction.client(), &self.schema).await? == Some(self.schema().hash()) {
+            return Ok(Some(Deadline::NONE));
+        }
+        let deadline = if has_tables { Deadline::at(SystemTime::now() + LOCKED) } else { Deadline::NONE };
+        // It limits the time of the statements.
+        Warehouse::begin(transaction, &self.schema, (0, Utc::now()), deadline).await?;
+        match self.schema().try_in(transaction).await {
+            Ok(untried) => {
+                findings.extend(untried.into_iter().map(|what| {
+                    let what = format!("{what} was not tried, because it wants a transaction of its own");
+                    Finding::advice(About::Warehouse, what)
+                }));
+                Ok(Some(deadline))
+            }
+            Err(error) if is_late(&error) => {
+                let what = "schema.sql was not tried to its end: it changes star tables that are there, takes longer than a second, \
+                            and nobody can read them meanwhile";
+                findings.push(Finding::advice(About::Warehouse, what));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends the rows of the models through the way of a batch. `there` are the star tables that others see.
