@@ -87,12 +87,15 @@ async fn goes_with_its_program(world: &World, stage: &str, busy: &str) {
     };
     for signal in ["KILL", "INT", "TERM"] {
         let mut program = world.spawn(&[stage]);
+        let begun = Instant::now();
         while count(busy).await == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "no session of {stage} is busy");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let id = program.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
-        program.wait().await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(3), program.wait()).await;
+        ended.unwrap_or_else(|_| panic!("{stage} goes on after SIG{signal}")).unwrap();
         let gone = Instant::now();
         while count("true").await > 0 {
             assert!(gone.elapsed() < Duration::from_secs(3), "after SIG{signal} a session of {stage} is still there");

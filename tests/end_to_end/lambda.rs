@@ -135,7 +135,7 @@ async fn an_event_that_never_comes_is_made_up_for_by_the_sweep() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let second = aws.schedule("extract").await.unwrap();
     assert!(second[0]["lag_seconds"].as_u64().unwrap() >= 1, "batch 1 is not applied: {second}");
-    assert_eq!(aws.events("transform").len(), 2);
+    assert_eq!(aws.events("transform", 2).await.len(), 2);
     assert_eq!(applied(&world).await, None);
     aws.lose(Some("load"));
     assert_eq!(aws.schedule("transform").await.unwrap()["batches"].as_array().unwrap().len(), 2);
@@ -154,13 +154,13 @@ async fn events_that_come_twice_and_out_of_order_do_no_harm() {
         change(&world, name).await;
         aws.schedule("extract").await.unwrap();
     }
+    let events = aws.events("transform", 4).await;
     aws.lose(Some("load"));
-    let events = aws.events("transform");
     for place in [2, 2, 0, 3, 1] {
         aws.invoke("transform", events[place].clone()).await.unwrap();
     }
     aws.lose(None);
-    let events = aws.events("load");
+    let events = aws.events("load", 4).await;
     assert_eq!(events.len(), 4);
     let (first, second) = tokio::join!(aws.invoke("load", events[3].clone()), aws.invoke("load", events[0].clone()));
     assert_eq!((&first.unwrap()["applied"], &second.unwrap()["applied"]), (&json!(4), &json!(4)));
@@ -249,6 +249,7 @@ async fn a_run_ends_before_its_deadline_and_the_next_goes_on() {
     assert!(!more, "with all the time it needs, a run leaves nothing");
     batches += made;
     assert!(batches > 5, "{batches} batches");
+    aws.events("transform", batches).await;
     aws.lose(Some("load"));
     for stage in ["transform", "load"] {
         let timeout = Duration::from_secs(4);
@@ -406,6 +407,7 @@ async fn a_stage_that_is_one_release_behind_waits_and_skips_nothing() {
 
     // Once it is deployed it goes on.
     aws.command(json!(["put", "ingestion", second, newest])).await;
+    aws.events("transform", 5).await;
     aws.lose(Some("load"));
     aws.schedule("transform").await.unwrap();
     let keys = aws.command(json!(["manifests", "processed"])).await;

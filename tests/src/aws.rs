@@ -137,25 +137,27 @@ impl Aws {
         self.inside.happened.lock().unwrap().lost = stage.map(str::to_owned);
     }
 
-    /// The events that buckets sent for a stage, also those that were lost.
-    pub fn events(&self, stage: &str) -> Vec<Value> {
-        let happened = self.inside.happened.lock().unwrap();
-        happened.events.iter().filter(|(to, _)| to == stage).map(|(_, event)| event.clone()).collect()
+    /// Waits until buckets have sent so many events for a stage, also such as were lost.
+    pub async fn events(&self, stage: &str, number: usize) -> Vec<Value> {
+        let what = format!("no {number} events for {stage}");
+        self.wait_for(&what, number, |happened| of_stage(&happened.events, stage)).await
     }
 
     /// Waits until so many invocations of a stage by events have ended: how they did.
     pub async fn answers(&self, stage: &str, number: usize) -> Vec<Answer> {
+        let what = format!("{stage} was not invoked {number} times");
+        self.wait_for(&what, number, |happened| of_stage(&happened.answers, stage)).await
+    }
+
+    async fn wait_for<T>(&self, what: &str, number: usize, found: impl Fn(&Happened) -> Vec<T>) -> Vec<T> {
         for _ in 0..600 {
-            let answers: Vec<_> = {
-                let happened = self.inside.happened.lock().unwrap();
-                happened.answers.iter().filter(|(by, _)| by == stage).map(|(_, answer)| answer.clone()).collect()
-            };
-            if answers.len() >= number {
-                return answers;
+            let found = found(&self.inside.happened.lock().unwrap());
+            if found.len() >= number {
+                return found;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{stage} was not invoked {number} times");
+        panic!("{what}");
     }
 
     /// Has the emulator's script do something (`tests/aws/server.py`): its answer.
@@ -189,6 +191,11 @@ impl Aws {
     pub async fn end(&self, stage: &str) -> Vec<Value> {
         self.inside.function(stage).end().await
     }
+}
+
+/// What happened to a stage.
+fn of_stage<T: Clone>(all: &[(String, T)], stage: &str) -> Vec<T> {
+    all.iter().filter(|(to, _)| to == stage).map(|(_, what)| what.clone()).collect()
 }
 
 impl Inside {
