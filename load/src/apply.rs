@@ -89,7 +89,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let all = changes.all();
     if all.inserted + all.quarantined >= MANY {
         // Nobody else looks at what is not committed, and without the planner compares keys row by row.
-        let sql = "ANALYZE blackwater.version, blackwater.quarantine, blackwater.waiting_for";
+        let sql = "ANALYZE (SKIP_LOCKED) blackwater.version, blackwater.quarantine, blackwater.waiting_for";
         warehouse.run("count Blackwater's own rows", sql).await?;
     }
     if let Some(done) = part.as_ref().and_then(|part| part.done) {
@@ -321,8 +321,16 @@ async fn compare_counts(
             continue;
         }
         let Some(driving) = &target.table.driving else { continue };
-        let (Some(rows), Some(count)) = (driving.rows, deletion::known_keys(target)) else { continue };
-        let counted = warehouse.query(warehouse.doing("count the rows of", target), &count, &[]).await?;
+        let Some(rows) = driving.rows else { continue };
+        let (Some(typed), Some(as_text)) = (deletion::known_keys(target, false), deletion::known_keys(target, true))
+        else {
+            continue;
+        };
+        let doing = || warehouse.doing("count the rows of", target);
+        let counted = match warehouse.attempt(async || warehouse.query(doing(), &typed, &[]).await).await? {
+            Some(counted) => counted,
+            None => warehouse.query(doing(), &as_text, &[]).await?,
+        };
         let held = counted.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
         match held.cmp(&rows) {
             Ordering::Equal => drop(known.verified.insert(target.name.to_owned(), rows)),

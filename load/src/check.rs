@@ -36,7 +36,10 @@ impl Load {
     pub async fn check(&self, models: &BTreeMap<String, StarTable>, log: Option<Ends>) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Err(error) = self.check_warehouse(models, log, &mut findings).await {
-            findings.push(Finding::error(About::Warehouse, error));
+            findings.push(match is_late(&error) {
+                true => not_all(&error),
+                false => Finding::error(About::Warehouse, error),
+            });
         }
         findings
     }
@@ -105,9 +108,8 @@ impl Load {
             return Ok(Some(Deadline::NONE));
         }
         let deadline = if has_tables { Deadline::at(SystemTime::now() + LOCKED) } else { Deadline::NONE };
-        // It limits the time of the statements.
-        Warehouse::begin(transaction, &self.schema, (0, Utc::now()), deadline).await?;
-        match self.schema().try_in(transaction).await {
+        let warehouse = Warehouse::begin(transaction, &self.schema, (0, Utc::now()), deadline).await?;
+        match self.schema().try_in(&warehouse).await {
             Ok(untried) => {
                 findings.extend(untried.into_iter().map(|what| {
                     let what = format!("{what} was not tried, because it wants a transaction of its own");
@@ -234,13 +236,15 @@ async fn try_group(
     warehouse.savepoint("try").await?;
     match work().await {
         Ok(()) => return warehouse.release("try").await,
-        Err(error) if error.is_transient() || is_late(&error) => {
-            let what = format!("not all was tried, to hold up nobody: {error}");
-            findings.push(Finding::advice(About::Warehouse, what));
-        }
+        Err(error) if error.is_transient() || is_late(&error) => findings.push(not_all(&error)),
         Err(error) => findings.push(Finding::error(About::Warehouse, error)),
     }
     warehouse.undo("try").await
+}
+
+/// That the check ended early, so that others need not wait.
+fn not_all(error: &Error) -> Finding {
+    Finding::advice(About::Warehouse, format!("not all was tried, to hold up nobody: {error}"))
 }
 
 /// Whether the server ended a statement because the check would have kept others waiting.

@@ -73,14 +73,23 @@ async fn mark(
 }
 
 /// The query for the number of source rows that the warehouse knows of: in the star table, in quarantine,
-/// and those that the model does not let through. `None` if deletions cannot be marked.
-pub(crate) fn known_keys(target: &Target<'_>) -> Option<String> {
+/// and those that the model does not let through. `None` if deletions cannot be marked. With `as_text`, the keys in quarantine are
+/// compared as texts: one may be no value of its column's type any more.
+pub(crate) fn known_keys(target: &Target<'_>, as_text: bool) -> Option<String> {
     if !target.star.marks_deletions() {
         return None;
     }
     let live = target.live();
     let value = |column: &Column| format!("q.key->>{}", literal(&column.name));
-    let equal = target.has_key(value, |column| format!("({})::{}", value(column), column.compared()));
+    let equal = match as_text {
+        false => target.has_key(value, |column| format!("({})::{}", value(column), column.compared())),
+        true => {
+            let equal = |column: &&Column| {
+                format!("{} = {}", column.key_text(&format!("s.{}", ident(&column.name))), value(column))
+            };
+            target.key.iter().map(equal).collect::<Vec<_>>().join(" AND ")
+        }
+    };
     let of_table = target.of_table("q");
     Some(format!(
         "SELECT (SELECT count(*) FROM {live}) + (SELECT count(*) FROM blackwater.filtered q WHERE {of_table}) + (

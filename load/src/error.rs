@@ -73,7 +73,7 @@ pub enum Error {
     },
     /// The time was not enough.
     #[error(
-        "could not {doing} before the run's deadline\nNothing is lost: it is tried once more, and then in parts. To have it sooner, give the function more time, or apply the batch with `blackwater load` from a machine without a deadline"
+        "could not {doing} before the run's deadline\nNothing is lost: after two late attempts a batch is applied in parts. To finish now, give the function more time, or run `blackwater load` on a machine without a deadline"
     )]
     Late {
         /// What was being done.

@@ -264,7 +264,7 @@ pub(crate) struct Partly {
     pub(crate) transformed: Uuid,
     /// How often it did not.
     pub(crate) tries: u32,
-    /// How many of its rows are written, in the order of the star tables.
+    /// How many of its rows are written, in the order of the star tables' foreign keys.
     pub(crate) done: u64,
     /// What became of them.
     pub(crate) counts: BTreeMap<String, Counts>,
@@ -286,7 +286,12 @@ pub(crate) async fn partly(client: &Client, star_schema: &str, batch: u64) -> Re
 /// Notes that a batch did not end in time.
 pub(crate) async fn note_late(client: &Client, star_schema: &str, head: &Head) -> Result<(), Error> {
     let sql = "INSERT INTO blackwater.partly AS p (star_schema, batch, transformed, tries) VALUES ($1, $2, $3, 1)
-               ON CONFLICT (star_schema) DO UPDATE SET tries = p.tries + 1";
+               ON CONFLICT (star_schema) DO UPDATE SET
+                   batch = EXCLUDED.batch,
+                   transformed = CASE WHEN p.batch = EXCLUDED.batch THEN p.transformed ELSE EXCLUDED.transformed END,
+                   tries = CASE WHEN p.batch = EXCLUDED.batch THEN p.tries + 1 ELSE 1 END,
+                   done = CASE WHEN p.batch = EXCLUDED.batch THEN p.done ELSE 0 END,
+                   counts = CASE WHEN p.batch = EXCLUDED.batch THEN p.counts ELSE '{}' END";
     let noted = client.execute(sql, &[&star_schema, &(head.batch as i64), &head.run]).await;
     Ok(noted.map(drop).doing(format!("note that batch {} did not end in time", head.batch))?)
 }

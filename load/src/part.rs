@@ -1,7 +1,7 @@
 //! A part of a batch: what is written and committed at once of a batch that did not end in a function's time.
 //!
-//! A batch is one transaction. One that a function could not apply twice would never be: so it is applied in parts, which are noted
-//! in `blackwater.partly`, and readers see the star tables with some of its rows meanwhile. Each part holds rows of one star table, in
+//! A batch is one transaction. One that a function twice failed to finish in its time is applied in parts, which are noted in
+//! `blackwater.partly`, and readers see the star tables with some of its rows meanwhile. Each part holds rows of one star table, in
 //! the order of the foreign keys; the last one holds all else, and writes the line in the ledger.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ use crate::ledger::Partly;
 
 /// So often a batch is tried as a whole.
 const TRIES: u32 = 2;
+/// The smallest part is the batch's rows divided by two to this power.
+const SMALLEST: u32 = 10;
 
 /// What is written at once.
 pub(crate) struct Part {
@@ -37,7 +39,8 @@ impl Part {
         }
         let rows = |name: &str| tables[name].objects.iter().map(|object| object.rows).sum::<u64>();
         let all: u64 = order.iter().map(|name| rows(name)).sum();
-        let most = (all >> (partly.tries + 1).min(63)).max(1);
+        // Smaller each time that a part was late; whoever has no deadline takes the rest of the table.
+        let most = if has_deadline { (all >> (partly.tries + 1).min(SMALLEST)).max(1) } else { all };
         let mut before = 0;
         for name in order {
             let end = before + rows(name);

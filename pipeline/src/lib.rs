@@ -342,19 +342,23 @@ impl Pipeline {
 }
 
 /// Whether a log can be kept in a bucket.
-async fn check_bucket(store: &Store) -> Option<Finding> {
-    match store.keeps_what_is_there().await {
-        Ok(true) => None,
-        Ok(false) => Some(Finding::error(
+async fn check_bucket(store: &Store) -> Vec<Finding> {
+    let advice = |what: String| Finding::advice(About::Buckets, what);
+    let (keeps, left) = match store.keeps_what_is_there().await {
+        Ok(answer) => answer,
+        Err(error) => return vec![advice(format!("conditional writes were not tried: {error}"))],
+    };
+    let overwrites = (!keeps).then(|| {
+        Finding::error(
             About::Buckets,
             format!(
                 "the server of bucket {} overwrites an object although the request says `If-None-Match: *`: two runs at once would \
                  lose a batch\nUse a server with conditional writes, as S3 itself has them",
                 store.bucket()
             ),
-        )),
-        Err(error) => Some(Finding::advice(About::Buckets, format!("conditional writes were not tried: {error}"))),
-    }
+        )
+    });
+    overwrites.into_iter().chain(left.map(|error| advice(format!("the object for a test stays: {error}")))).collect()
 }
 
 /// Does the work, and adds the seconds that it takes.

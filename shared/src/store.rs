@@ -179,14 +179,13 @@ impl Store {
     /// at once would overwrite each other's batch.
     ///
     /// # Errors
-    /// If the object for the test can be neither written nor removed.
-    pub async fn keeps_what_is_there(&self) -> Result<bool, Error> {
+    /// If the object for the test cannot be written; beside the answer, why it cannot be removed.
+    pub async fn keeps_what_is_there(&self) -> Result<(bool, Option<Error>), Error> {
         let key = format!("check/{}", uuid::Uuid::now_v7());
         self.create(&key, b"of `blackwater check`".to_vec()).await?;
-        let keeps = !self.create(&key, b"of `blackwater check`".to_vec()).await?;
+        let created = self.create(&key, b"of `blackwater check`".to_vec()).await;
         let removed = self.client.delete_object().bucket(&self.bucket).key(&key).send().await;
-        removed.map_err(|error| self.failed("remove", &key, &error))?;
-        Ok(keeps)
+        Ok((!created?, removed.err().map(|error| self.failed("remove", &key, &error))))
     }
 
     /// Writes an object whatever is there: a hint, or a data object, whose key nothing else has.

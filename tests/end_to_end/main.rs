@@ -14,6 +14,7 @@ mod errors;
 mod first_load;
 mod histories;
 mod joins;
+mod kept_out;
 mod kills;
 mod lambda;
 mod large;

@@ -148,7 +148,7 @@ impl Star {
             if is_further(&index.columns) {
                 advice.push(format!(
                     "it has a further unique key, ({}). A row that takes the value of another, or of a deleted one, goes to \
-                     quarantine, and so do two that exchange their values\nDrop it, or make it DEFERRABLE INITIALLY DEFERRED",
+                     quarantine\nDrop it, or make it DEFERRABLE INITIALLY DEFERRED",
                     index.columns.join(", ")
                 ));
             }

@@ -8,6 +8,8 @@ mod read;
 pub(crate) use pg_type::{Comparison, PgType};
 pub(crate) use read::read;
 
+use std::collections::BTreeSet;
+
 use blackwater_shared::postgres::ident;
 
 /// The column in which deletions are marked.
@@ -22,6 +24,8 @@ pub(crate) struct Star {
     pub(crate) checks: Vec<Check>,
     /// Its foreign keys.
     pub(crate) references: Vec<Reference>,
+    /// Its columns to which foreign keys refer.
+    pub(crate) referenced: BTreeSet<String>,
     /// Its indexes.
     pub(crate) indexes: Vec<Index>,
     /// Whether this role may read and write it.

@@ -77,8 +77,19 @@ pub(crate) async fn read(
             is_deferrable: row.get("deferrable"),
         });
     }
+    for row in rows(REFERENCED).await? {
+        let Some(star) = stars.get_mut(row.get::<_, &str>("table")) else { continue };
+        star.referenced.insert(row.get("column"));
+    }
     Ok(stars)
 }
+
+/// The columns that foreign keys refer to, of whatever tables.
+const REFERENCED: &str = "
+    SELECT DISTINCT c.relname::text AS table, a.attname::text AS column
+    FROM pg_constraint o JOIN pg_class c ON c.oid = o.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (o.confkey)
+    WHERE n.nspname = $1 AND c.relname = ANY($2) AND o.contype = 'f'";
 
 const TABLES: &str = "
     SELECT c.relname::text AS table,

@@ -17,7 +17,7 @@ pub(crate) struct Rejected {
     pub(crate) pos: i64,
     /// Why.
     pub(crate) reason: String,
-    /// The constraint that another row is in the way of: it may be free later.
+    /// The constraint that another row is in the way of, or whose row is missing: it may take this one later.
     pub(crate) taken: Option<String>,
 }
 

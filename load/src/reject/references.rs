@@ -41,7 +41,7 @@ pub(crate) struct Waking<'a> {
 /// Finds the entries of a group's tables that need wait no longer, and takes them into the staging tables: whether there
 /// were any.
 pub(crate) async fn wake(warehouse: &Warehouse<'_>, group: &[&Target<'_>], waking: Waking<'_>) -> Result<bool, Error> {
-    let doing = |target: &Target<'_>| warehouse.doing("find what need wait no longer in", target);
+    let doing = |target: &Target<'_>| warehouse.doing("find quarantined rows whose reference has arrived in", target);
     let mut woken = 0;
     let mut waits = false;
     for target in group {
@@ -60,7 +60,10 @@ pub(crate) async fn wake(warehouse: &Warehouse<'_>, group: &[&Target<'_>], wakin
         if woken > 0 && target.star.references.len() > 1 {
             warehouse.execute(doing(target), &sql::still_waiting(target), &[]).await?;
         }
-        if waking.all_entries || !target.table.objects.is_empty() {
+        let refers_to_new = target
+            .references()
+            .any(|(_, reference)| reference.star_table.as_ref().is_some_and(|name| waking.grown.contains(name)));
+        if waking.all_entries || refers_to_new || !target.table.objects.is_empty() {
             woken += warehouse
                 .execute(doing(target), &sql::wake_by_table(target, waking.all_entries, warehouse.batch), &[])
                 .await?;
@@ -86,7 +89,7 @@ pub(crate) async fn wake(warehouse: &Warehouse<'_>, group: &[&Target<'_>], wakin
 
 /// Sets aside the staged rows of a group that must wait: their number.
 pub(crate) async fn hold_back(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<u64, Error> {
-    let doing = |target: &Target<'_>| warehouse.doing("look for what is missing to the rows of", target);
+    let doing = |target: &Target<'_>| warehouse.doing("find rows whose reference is missing in", target);
     warehouse.execute(doing(group[0]), "DELETE FROM pg_temp.need", &[]).await?;
     let mut needs = 0;
     for target in group {
@@ -255,8 +258,12 @@ mod sql {
             if !reference.columns.iter().all(is_returned) {
                 return None;
             }
+            // Two columns of different collations cannot be compared; that of the key's own column counts.
             let typed = |name: &str| match target.star.column(name) {
-                Some(column) if column.staged() != column.declared => format!("t.{}::{}", ident(name), column.declared),
+                Some(column) if column.staged() != column.declared => {
+                    format!("(t.{}::{}{})", ident(name), column.declared, column.collation)
+                }
+                Some(column) if !column.collation.is_empty() => format!("(t.{}{})", ident(name), column.collation),
                 _ => format!("t.{}", ident(name)),
             };
             Some(format!(

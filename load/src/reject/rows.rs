@@ -95,7 +95,7 @@ impl Refusal {
     }
 
     /// Whether the reason is one of these foreign keys.
-    fn is_reference(&self, constraints: &BTreeSet<&str>) -> bool {
+    pub(crate) fn is_reference(&self, constraints: &BTreeSet<&str>) -> bool {
         self.state == "23503" && self.constraint.as_ref().is_some_and(|name| constraints.contains(name.as_str()))
     }
 
@@ -111,7 +111,7 @@ impl Refusal {
             }
             _ => self.message.clone(),
         };
-        Rejected { pos, reason, taken: self.constraint.clone().filter(|_| self.is_taken()) }
+        Rejected { pos, reason, taken: self.constraint.clone().filter(|_| self.is_taken() || self.state == "23503") }
     }
 
     /// That the table is at fault, and not a row. Without values of rows.
@@ -202,8 +202,8 @@ async fn undone_if_refused(
 pub(crate) struct Tried {
     /// Those that the star table refused.
     pub(crate) rejected: Vec<Rejected>,
-    /// Whether all others are written, and none only counts as taken.
-    pub(crate) all_written: bool,
+    /// Those that count as taken, and are not written.
+    pub(crate) presumed: Vec<Rejected>,
 }
 
 /// Writes what the star table takes of the rows of a statement. A row that only one of the `presumed`
@@ -224,7 +224,8 @@ pub(crate) async fn write_what_fits(
     warehouse.run(doing(), &statement.indexes()).await?;
     warehouse.run(doing(), &try_each(statement, check)).await?;
     let mut ranges = split(warehouse, target, statement, Range::all(rows), PIECES).await?;
-    let (mut rejected, mut tried, mut taken, mut all_written) = (Vec::new(), 0, 0, true);
+    let (mut rejected, mut only_presumed, mut tried, mut taken) = (Vec::new(), Vec::new(), 0, 0);
+    let mut is_at_fault = !statement.deletes();
     while let Some(range) = ranges.pop() {
         tried += range.rows;
         if range.rows > FEW {
@@ -237,19 +238,35 @@ pub(crate) async fn write_what_fits(
             }
             continue;
         }
-        let mut refused = one_by_one(warehouse, target, range).await?;
-        let all = refused.len();
-        refused.retain(|(_, refusal)| !refusal.is_reference(presumed));
-        all_written &= refused.len() == all;
+        let refused = one_by_one(warehouse, target, range).await?;
+        let is_presumed = |(_, refusal): &(i64, Refusal)| refusal.is_reference(presumed);
+        let (missing, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(is_presumed);
+        only_presumed.extend(missing.iter().map(|(pos, refusal)| refusal.rejects(target.star, *pos)));
         taken += range.rows - refused.len() as i64;
         if let Some((_, refusal)) = refused.last().filter(|(_, refusal)| !refusal.is_of_data())
+            && is_at_fault
             && (taken == 0 && tried >= ENOUGH)
         {
-            return Err(refusal.at_fault(warehouse, target));
+            is_at_fault = takes_none(warehouse, target, &ranges).await?;
+            if is_at_fault {
+                return Err(refusal.at_fault(warehouse, target));
+            }
         }
         rejected.extend(refused.iter().map(|(pos, refusal)| refusal.rejects(target.star, *pos)));
     }
-    Ok(Tried { rejected, all_written })
+    Ok(Tried { rejected, presumed: only_presumed })
+}
+
+/// Whether the table takes the first row of none of these ranges. It is left as it is.
+async fn takes_none(warehouse: &Warehouse<'_>, target: &Target<'_>, ranges: &[Range]) -> Result<bool, Error> {
+    warehouse.savepoint("sample").await?;
+    let mut takes_none = true;
+    for range in ranges {
+        let first = Range { low: range.low, high: range.low, rows: 1 };
+        takes_none &= !one_by_one(warehouse, target, first).await?.is_empty();
+    }
+    warehouse.undo("sample").await?;
+    Ok(takes_none)
 }
 
 /// Writes rows one by one: those that are refused.
@@ -319,7 +336,8 @@ fn try_each(statement: &Statement, check: bool) -> String {
     format!(
         "DROP FUNCTION IF EXISTS pg_temp.try_each(bigint, bigint);
          CREATE FUNCTION pg_temp.try_each(low bigint, high bigint)
-         RETURNS TABLE (pos bigint, state text, message text, detail text, of_constraint text, of_column text)
+         RETURNS TABLE (pos pg_catalog.int8, state pg_catalog.text, message pg_catalog.text, detail pg_catalog.text,
+             of_constraint pg_catalog.text, of_column pg_catalog.text)
          LANGUAGE plpgsql AS {}",
         literal(&body)
     )

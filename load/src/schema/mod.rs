@@ -20,7 +20,7 @@ use crate::catalogue::{self, Star};
 use crate::error::Error;
 use crate::ledger;
 use crate::target::Target;
-use crate::warehouse::writing_path;
+use crate::warehouse::{Warehouse, writing_path};
 
 /// What a star schema is to be.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ impl Schema<'_> {
             match step {
                 Step::Together(statements) => {
                     let transaction = client.transaction().await.doing(doing)?;
-                    self.run_together(&transaction, statements).await?;
+                    self.run_together(&transaction, statements, None).await?;
                     transaction.commit().await.doing(doing)?;
                 }
                 Step::Alone(statement) => self.run_alone(client, statement).await?,
@@ -74,7 +74,7 @@ impl Schema<'_> {
         }
         let transaction = client.transaction().await.doing(doing)?;
         if !last.is_empty() {
-            self.run_together(&transaction, &last).await?;
+            self.run_together(&transaction, &last, None).await?;
         }
         let views = self.make_views(&transaction).await?;
         if !is_applied {
@@ -91,11 +91,12 @@ impl Schema<'_> {
 
     /// Tries the file in a transaction that the caller rolls back: the statements that could not be tried, because they want a
     /// transaction of their own.
-    pub(crate) async fn try_in(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
+    pub(crate) async fn try_in(&self, warehouse: &Warehouse<'_>) -> Result<Vec<String>, Error> {
+        let transaction = warehouse.transaction;
         let mut untried = Vec::new();
         for step in &self.steps()? {
             match step {
-                Step::Together(statements) => self.run_together(transaction, statements).await?,
+                Step::Together(statements) => self.run_together(transaction, statements, Some(warehouse)).await?,
                 Step::Alone(Statement { line, text }) => {
                     let words: Vec<_> = text.split_whitespace().take(6).collect();
                     untried.push(format!("schema.sql:{line}: {} …", words.join(" ")));
@@ -115,14 +116,22 @@ impl Schema<'_> {
         })
     }
 
-    /// Runs statements that share a transaction. The views are out of their way meanwhile.
-    async fn run_together(&self, transaction: &Transaction<'_>, statements: &[Statement]) -> Result<(), Error> {
+    /// Runs statements that share a transaction, `limited` by its deadline. The views are out of their way meanwhile.
+    async fn run_together(
+        &self,
+        transaction: &Transaction<'_>,
+        statements: &[Statement],
+        limited: Option<&Warehouse<'_>>,
+    ) -> Result<(), Error> {
         let grants = view::drop_all(transaction, self.name, &self.tables()).await?;
         self.make_schema(transaction).await?;
         let path = writing_path(transaction, self.name).await?;
         let set = transaction.batch_execute(&format!("SET LOCAL search_path = {path}")).await;
         set.doing("set the search path")?;
         for statement in statements {
+            if let Some(warehouse) = limited {
+                warehouse.limit_statements().await?;
+            }
             let run = transaction.execute(&statement.text, &[]).await;
             run.map_err(|error| self.failed(Some(statement.line), error))?;
         }
@@ -146,13 +155,14 @@ impl Schema<'_> {
         run.map(drop).map_err(|error| self.failed(Some(statement.line), error))
     }
 
-    /// Drops the indexes that were not made to their end: IF NOT EXISTS would skip them.
+    /// Drops the indexes that were not made to their end: IF NOT EXISTS would skip them. Not such as are being made.
     async fn drop_invalid_indexes(&self, client: &Object) -> Result<(), Error> {
         let doing = "drop an index that was not made to its end";
         let invalid =
             "SELECT x.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
                        JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace
-                       WHERE n.nspname = $1 AND NOT i.indisvalid AND x.relkind = 'i'";
+                       WHERE n.nspname = $1 AND NOT i.indisvalid AND x.relkind = 'i' AND NOT EXISTS (
+                           SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)";
         for row in client.query(invalid, &[&self.name]).await.doing(doing)? {
             let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(self.name, row.get(0)));
             client.batch_execute(&sql).await.doing(doing)?;

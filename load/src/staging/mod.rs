@@ -184,6 +184,9 @@ async fn copy(
                 first = Some(((batch as i64) << 32) + wanted.start as i64);
                 let (from, to) = (wanted.start - places.start, wanted.end - places.start);
                 piece = piece.slice(from as usize, to.saturating_sub(from) as usize);
+                if places.start >= rows.end {
+                    break;
+                }
             }
             let lines = csv(&piece, first, sent)?;
             if sender.blocking_send(lines.into()).is_err() {

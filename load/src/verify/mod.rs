@@ -222,7 +222,7 @@ impl Comparison<'_> {
 
     /// The source rows that the star table knows of; `None` if it does not mark deletions.
     async fn known_keys(&self, target: &Target<'_>) -> Result<Option<u64>, Error> {
-        let Some(query) = deletion::known_keys(target) else { return Ok(None) };
+        let Some(query) = deletion::known_keys(target, true) else { return Ok(None) };
         let row = self.snapshot.query_one(&query, &[]).await.doing(format!("count the rows of {}", target.name))?;
         Ok(Some(row.get::<_, i64>(0) as u64))
     }

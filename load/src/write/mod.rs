@@ -41,18 +41,23 @@ pub(crate) async fn write(
     loop {
         let mut planned = plan(warehouse, group, was_woken).await?;
         warehouse.use_own_names().await?;
-        let mut refused = write_group(warehouse, group, &planned, &inner, false).await?;
+        let mut refused = write_group(warehouse, group, &planned, &inner, Way::Plain).await?;
         let may_exchange =
             |(target, planned): (&&Target<'_>, &Written)| planned.changed > 0 && sql::vacate(target).is_some();
         if refused.as_ref().is_some_and(Refusal::is_taken)
             && group.iter().zip(&planned).any(may_exchange)
-            && write_group(warehouse, group, &planned, &inner, true).await?.is_none()
+            && write_group(warehouse, group, &planned, &inner, Way::Vacating).await?.is_none()
+        {
+            refused = None;
+        }
+        if refused.as_ref().is_some_and(|refusal| refusal.is_reference(&inner))
+            && write_group(warehouse, group, &planned, &inner, Way::NewFirst).await?.is_none()
         {
             refused = None;
         }
         warehouse.use_builtin_names().await?;
         if let Some(refusal) = refused
-            && !write_what_fits(warehouse, group, &mut planned, &inner, &refusal).await?
+            && !write_what_fits(warehouse, group, &mut planned, (&inner, was_woken), &refusal).await?
         {
             continue;
         }
@@ -67,31 +72,42 @@ async fn write_what_fits(
     warehouse: &Warehouse<'_>,
     group: &[&Target<'_>],
     planned: &mut [Written],
-    inner: &BTreeSet<&str>,
+    (inner, was_woken): (&BTreeSet<&str>, bool),
     refusal: &Refusal,
 ) -> Result<bool, Error> {
     warehouse.savepoint("search").await?;
     warehouse.use_own_names().await?;
-    let (mut found, mut all_written, mut exchanges): (Vec<Vec<Rejected>>, _, _) = (Vec::new(), true, false);
+    let (mut found, mut presumed, mut exchanges): (Vec<Vec<Rejected>>, Vec<Vec<Rejected>>, _) =
+        (Vec::new(), Vec::new(), false);
     for (target, planned) in group.iter().zip(planned.iter()) {
-        let mut rejected = Vec::new();
+        let (mut rejected, mut only_presumed) = (Vec::new(), Vec::new());
         for (statement, rows) in statements(warehouse, target, *planned) {
             let tried = rows::write_what_fits(warehouse, target, &statement, rows, inner).await?;
-            all_written &= tried.all_written;
+            only_presumed.extend(tried.presumed);
             exchanges |= statement.only_changes() && tried.rejected.iter().any(|row| row.taken.is_some());
             rejected.extend(tried.rejected);
         }
         found.push(rejected);
+        presumed.push(only_presumed);
     }
     exchanges &= found.iter().flatten().any(|row| row.taken.is_none());
-    all_written &= inner.is_empty() || rows::check_constraints(warehouse).await?.is_none();
+    // Of a history that was compared with a version which is refused now, the next ones are compared anew.
+    let compares_anew = |(target, rejected): (&&Target<'_>, &Vec<Rejected>)| {
+        was_woken && matches!(target.writing, Writing::History { .. }) && !rejected.is_empty()
+    };
+    let all_written = presumed.iter().all(Vec::is_empty)
+        && !group.iter().zip(&found).any(compares_anew)
+        && (inner.is_empty() || rows::check_constraints(warehouse).await?.is_none());
     warehouse.use_builtin_names().await?;
     if all_written && !exchanges && keep_what_fits(warehouse, group, planned, &found, inner).await? {
         warehouse.release("search").await?;
         return Ok(true);
     }
     warehouse.undo("search").await?;
-    if found.iter().all(Vec::is_empty) {
+    if found.iter().all(Vec::is_empty) && presumed.iter().any(|rows| !rows.is_empty()) {
+        // What they refer to is not written before them, in whatever order.
+        found = presumed;
+    } else if found.iter().all(Vec::is_empty) {
         // Together they are refused, and each alone is not: a circle falls as a whole.
         for (target, rejected) in group.iter().zip(&mut found) {
             let sql = format!("SELECT pos FROM pg_temp.action WHERE tbl = {}", target.number);
@@ -151,21 +167,39 @@ async fn plan(warehouse: &Warehouse<'_>, group: &[&Target<'_>], was_woken: bool)
     Ok(planned)
 }
 
-/// Writes all rows, or none: why none. Of tables that refer to each other the constraints are checked when all are written. With
-/// `vacates`, changed rows may exchange values of a unique key.
+/// How the rows of a group of tables are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The changed rows of a table, then the new ones, which may take unique values that the former give up.
+    Plain,
+    /// The same, and changed rows may exchange values of a unique key.
+    Vacating,
+    /// The new rows first: changed ones may refer to them.
+    NewFirst,
+}
+
+/// Writes all rows, or none: why none. Of tables that refer to each other the constraints are checked when all are written.
 async fn write_group(
     warehouse: &Warehouse<'_>,
     group: &[&Target<'_>],
     planned: &[Written],
     inner: &BTreeSet<&str>,
-    vacates: bool,
+    way: Way,
 ) -> Result<Option<Refusal>, Error> {
     warehouse.savepoint("whole").await?;
     let mut refused = None;
     for (target, planned) in group.iter().zip(planned) {
         progress(&format!("writing {}", target.name), 0, 0);
-        let vacate = sql::vacate(target).filter(|_| vacates && planned.changed > 0).map(|sql| (sql, planned.changed));
-        for (statement, rows) in vacate.into_iter().chain(statements(warehouse, target, *planned)) {
+        let mut statements = statements(warehouse, target, *planned);
+        match way {
+            Way::Plain => {}
+            Way::Vacating if planned.changed > 0 => {
+                statements.splice(0..0, sql::vacate(target).map(|vacate| (vacate, planned.changed)));
+            }
+            Way::Vacating => {}
+            Way::NewFirst => statements.reverse(),
+        }
+        for (statement, rows) in statements {
             if refused.is_none() {
                 refused = rows::write_all(warehouse, target, &statement, Range::all(rows), inner.is_empty()).await?;
             }

@@ -60,6 +60,11 @@ impl Statement {
         )
     }
 
+    /// Whether it marks rows as deleted.
+    pub(crate) fn deletes(&self) -> bool {
+        self.actions == [Action::Delete]
+    }
+
     /// Whether it only replaces rows, which may exchange values then.
     pub(crate) fn only_changes(&self) -> bool {
         self.actions == [Action::Change]
@@ -171,8 +176,12 @@ fn change(target: &Target<'_>, set: &[String]) -> Statement {
 /// row. `None` if the table has no such key, or none with a column that may be NULL.
 pub(crate) fn vacate(target: &Target<'_>) -> Option<Statement> {
     let Writing::Upsert(own) = target.writing else { return None };
-    let is_free =
-        |name: &&String| !own.contains(name) && target.star.column(name).is_some_and(|column| !column.not_null);
+    // Not what a foreign key refers to: ON UPDATE CASCADE would empty the other table too.
+    let is_free = |name: &&String| {
+        !own.contains(name)
+            && !target.star.referenced.contains(*name)
+            && target.star.column(name).is_some_and(|column| !column.not_null)
+    };
     let keys = target.star.further_keys(own, &target.columns).into_iter();
     let columns: BTreeSet<_> = keys.filter_map(|key| key.columns.iter().find(is_free)).collect();
     let set: Vec<_> = columns.into_iter().map(|name| format!("{} = NULL", ident(name))).collect();

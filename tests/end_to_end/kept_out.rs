@@ -1,0 +1,130 @@
+//! Rows that a table refuses only for now, or in a certain order, come in; and what is refused keeps nothing else out.
+
+use std::time::{Duration, Instant};
+
+use blackwater_tests::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_row_may_refer_to_a_new_one_of_its_table() {
+    let schema =
+        "CREATE TABLE IF NOT EXISTS dim_node (id integer PRIMARY KEY, name text, up integer REFERENCES dim_node,
+        deleted_at timestamptz)";
+    let model = "SELECT id, name, up FROM node";
+    let source = "CREATE TABLE node (id integer PRIMARY KEY, name text, up integer);
+        INSERT INTO node VALUES (1, 'one', NULL), (2, 'two', 1)";
+    let world = World::of(source, &[("schema.sql", schema), ("dim_node.sql", model)], &[("dim_node", model)]).await;
+    world.run_and_agree().await;
+    world
+        .change(
+            "INSERT INTO node VALUES (10, 'ten', NULL), (11, 'eleven', 10);
+             UPDATE node SET up = 10 WHERE id = 1; UPDATE node SET name = 'zwei' WHERE id = 2",
+        )
+        .await;
+    world.run().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_generated_reference_is_missing_comes_in_when_it_is_there() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_area (code text PRIMARY KEY, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, c text,
+            area text GENERATED ALWAYS AS (split_part(c, '-', 1)) STORED REFERENCES dim_area, deleted_at timestamptz)";
+    let (area, model) = ("SELECT code FROM area", "SELECT id, c FROM t");
+    let source = "CREATE TABLE area (code text PRIMARY KEY); CREATE TABLE t (id integer PRIMARY KEY, c text);
+        INSERT INTO area VALUES ('A'); INSERT INTO t VALUES (1, 'A-1'), (2, 'B-1')";
+    let pack = [("schema.sql", schema), ("dim_area.sql", area), ("dim_t.sql", model)];
+    let world = World::of(source, &pack, &[("dim_area", area), ("dim_t", model)]).await;
+    world.run().await;
+    assert_eq!(world.quarantine_is_all_that_is_held_back().await.len(), 1);
+    world.change("INSERT INTO area VALUES ('B')").await;
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_exchange_a_value_which_others_refer_to_leave_those_alone() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, code text UNIQUE, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS dim_use (id integer PRIMARY KEY,
+            code text REFERENCES dim_t (code) ON UPDATE CASCADE ON DELETE SET NULL, deleted_at timestamptz)";
+    let source =
+        "CREATE TABLE t (id integer PRIMARY KEY, code text); CREATE TABLE use (id integer PRIMARY KEY, code text);
+        INSERT INTO t VALUES (1, 'a'), (2, 'b'); INSERT INTO use VALUES (1, 'a'), (2, 'b')";
+    let (t, uses) = ("SELECT id, code FROM t", "SELECT id, code FROM use");
+    let pack = [("schema.sql", schema), ("dim_t.sql", t), ("dim_use.sql", uses)];
+    let world = World::of(source, &pack, &[("dim_use", uses)]).await;
+    world.run_and_agree().await;
+    world.change("UPDATE t SET code = CASE code WHEN 'a' THEN 'b' ELSE 'a' END").await;
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine_is_all_that_is_held_back().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_rows_of_a_batch_may_be_refused_and_the_others_are_in() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, deleted_at timestamptz);
+        CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.id <= 60 THEN RAISE EXCEPTION 'not these'; END IF;
+            IF NEW.deleted_at IS NOT NULL THEN RAISE EXCEPTION 'never deleted'; END IF;
+            RETURN NEW;
+        END $$;
+        DROP TRIGGER IF EXISTS judge ON dim_t;
+        CREATE TRIGGER judge BEFORE INSERT OR UPDATE ON dim_t FOR EACH ROW EXECUTE FUNCTION judge()";
+    let model = "SELECT id FROM t";
+    let source = "CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 3000)";
+    let world = World::of(source, &[("schema.sql", schema), ("dim_t.sql", model)], &[]).await;
+    world.run().await;
+    world.agree_on("dim_t", "SELECT id FROM t WHERE id > 60").await;
+    assert_eq!(world.quarantine_is_all_that_is_held_back().await.len(), 60);
+    // Nor do refused deletions stop a batch, however many.
+    world.change("DELETE FROM t WHERE id BETWEEN 100 AND 199; INSERT INTO t VALUES (3001)").await;
+    let report = world.run().await;
+    assert!(report["load"].to_string().contains("never deleted"), "{report}");
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_t WHERE id = 3001").await, Some("1".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_quarantine_that_is_no_value_of_its_column_stops_no_batch() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz)";
+    let model = "SELECT id, v FROM t";
+    let source = "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')";
+    let world = World::of(source, &[("schema.sql", schema), ("dim_t.sql", model)], &[("dim_t", model)]).await;
+    world.run_and_agree().await;
+    // As the key was a text once.
+    let old = "INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason)
+        VALUES ('public', 'dim_t', '{\"id\": \"abc\"}', 1, 'it was refused')";
+    world.warehouse.batch_execute(old).await.unwrap();
+    world.change("UPDATE t SET v = 'two'; INSERT INTO t VALUES (2, 'new')").await;
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reference_may_lead_to_a_column_of_another_collation() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_a (code text COLLATE \"C\" PRIMARY KEY, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, code text COLLATE \"POSIX\" REFERENCES dim_a,
+            deleted_at timestamptz)";
+    let (a, t) = ("SELECT code FROM a", "SELECT id, code FROM t");
+    let source = "CREATE TABLE a (code text PRIMARY KEY); CREATE TABLE t (id integer PRIMARY KEY, code text);
+        INSERT INTO a VALUES ('x'); INSERT INTO t VALUES (1, 'x'), (2, 'y')";
+    let pack = [("schema.sql", schema), ("dim_a.sql", a), ("dim_t.sql", t)];
+    let world = World::of(source, &pack, &[("dim_t", t)]).await;
+    assert!(!world.findings().await.iter().any(|finding| finding.starts_with("error")));
+    world.run().await;
+    assert_eq!(world.quarantine_is_all_that_is_held_back().await.len(), 1);
+    world.change("INSERT INTO a VALUES ('y')").await;
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_batch_does_not_wait_for_who_maintains_blackwater_s_tables() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, deleted_at timestamptz)";
+    let model = "SELECT id FROM t";
+    let source = "CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t VALUES (1)";
+    let world = World::of(source, &[("schema.sql", schema), ("dim_t.sql", model)], &[("dim_t", model)]).await;
+    world.run_and_agree().await;
+    let other = world.warehouse_session().await;
+    other.batch_execute("BEGIN; LOCK TABLE blackwater.quarantine IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
+    world.change("INSERT INTO t SELECT generate_series(2, 2500)").await;
+    let began = Instant::now();
+    world.run_and_agree().await;
+    assert!(began.elapsed() < Duration::from_secs(9), "it waited for {:?}", began.elapsed());
+}
