@@ -138,13 +138,13 @@ pub(crate) async fn write_group(
     group: &[&Target<'_>],
     changes: &mut Changes,
 ) -> Result<(), Error> {
-    let mut had_lines = Vec::new();
+    let mut had_entries = Vec::new();
     for target in group {
-        had_lines.push(quarantine::has_lines(warehouse, target).await?);
+        had_entries.push(quarantine::has_entries(warehouse, target).await?);
     }
     let has_rows = group.iter().any(|target| !target.table.objects.is_empty());
     let mut written = vec![Written::default(); group.len()];
-    if has_rows || had_lines.contains(&true) {
+    if has_rows || had_entries.contains(&true) {
         staging::make_for_rows(warehouse, group).await?;
         let is_woken = references::wake(warehouse, group, changes.waking()).await?;
         if has_rows || is_woken {
@@ -155,11 +155,11 @@ pub(crate) async fn write_group(
             written = write::write(warehouse, group, is_woken).await?;
         }
     }
-    for ((target, written), had_lines) in group.iter().zip(written).zip(had_lines) {
+    for ((target, written), had_entries) in group.iter().zip(written).zip(had_entries) {
         if !target.table.misfits.is_empty() {
             set_aside::misfits(warehouse, target).await?;
         }
-        let quarantined = quarantine::prune(warehouse, target, had_lines).await?;
+        let quarantined = quarantine::prune(warehouse, target, had_entries).await?;
         let deleted = deletion::delete(warehouse, target).await?;
         changes.add(target, written, deleted, quarantined);
     }

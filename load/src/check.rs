@@ -104,12 +104,11 @@ impl Load {
         has_tables: bool,
         findings: &mut Vec<Finding>,
     ) -> Result<Option<Deadline>, Error> {
-        if ledger::schema_file(transaction.client(), &self.schema).await? == Some(self.schema().hash()) {
+        if ledger::schema_file(transaction.client(), &self.schema).await? == Some(self.schema(Deadline::NONE).hash()) {
             return Ok(Some(Deadline::NONE));
         }
         let deadline = if has_tables { Deadline::at(SystemTime::now() + LOCKED) } else { Deadline::NONE };
-        let warehouse = Warehouse::begin(transaction, &self.schema, (0, Utc::now()), deadline).await?;
-        match self.schema().try_in(&warehouse).await {
+        match self.schema(deadline).try_in(transaction).await {
             Ok(untried) => {
                 findings.extend(untried.into_iter().map(|what| {
                     let what = format!("{what} was not tried, because it wants a transaction of its own");

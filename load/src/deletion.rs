@@ -29,7 +29,7 @@ pub(crate) struct Deleted {
 pub(crate) async fn delete(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<Deleted, Error> {
     let mut deleted = Deleted::default();
     if !target.table.filtered.is_empty() {
-        let doing = || warehouse.doing("note what is not let through into", target);
+        let doing = || warehouse.doing("record the rows that the model filters out of", target);
         deleted = mark(warehouse, target, Content::Filtered, true).await?;
         warehouse.execute(doing(), &quarantine::sql::delete_filtered(target), &[]).await?;
         warehouse.execute(doing(), &quarantine::sql::filter(target), &[]).await?;
@@ -68,7 +68,7 @@ async fn mark(
         Some(_) => rows::write_what_fits(warehouse, target, &statement, planned, &BTreeSet::new()).await?.rejected,
     };
     warehouse.use_builtin_names().await?;
-    let refused = rejected.first().map(|first| (rejected.len(), first.reason.clone()));
+    let refused = rejected.first().map(|first| (rejected.len(), first.brief.clone()));
     Ok(Deleted { rows: planned - rejected.len() as u64, refused })
 }
 

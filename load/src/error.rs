@@ -2,7 +2,7 @@ use blackwater_shared::deadline::Deadline;
 use blackwater_shared::postgres::{self, Kind};
 use blackwater_shared::{log, store, temporary};
 
-/// Why a run of load failed. A batch is applied whole or not at all, and tried again by the next run.
+/// Why a run of load failed. Nothing is lost: the next run goes on with the same batch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The processed log failed.
@@ -79,6 +79,11 @@ pub enum Error {
         /// What was being done.
         doing: String,
     },
+    /// `schema.sql` takes longer than a function may.
+    #[error(
+        "the pack's schema.sql takes longer than this run may: what it changed in its last transaction is undone\nRun `blackwater load` on a machine without a deadline, or run the file by hand, with the star schema first in search_path, and then `blackwater load --schema-applied`"
+    )]
+    LateSchema,
     /// A temporary file failed.
     #[error(transparent)]
     File(#[from] temporary::Error),

@@ -1,7 +1,7 @@
 //! Load: the batches of the processed log into the warehouse, in order, each once.
 //!
-//! A batch and its line in the ledger are one transaction under a lock, so repeated, early and
-//! simultaneous runs all end in the same state.
+//! A batch and its line in the ledger are one transaction under a lock ([`apply`]), so repeated, early and
+//! simultaneous runs all end in the same state. A batch that a function has no time for is applied in parts ([`part`]).
 
 mod apply;
 mod catalogue;
@@ -195,7 +195,7 @@ impl Load {
             self.same_log(newest).await?;
         }
         report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
-        let schema_hash = self.schema().hash();
+        let schema_hash = self.schema(Deadline::NONE).hash();
         let mut pace = Pace::towards(deadline);
         // The log is read anew after each batch, also after the last one: a load that came meanwhile has left.
         while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
@@ -204,7 +204,7 @@ impl Load {
                 break;
             }
             ledger::prepare(&mut client).await?;
-            report.yielded = !self.bring_schema_up_to_date(&mut client, &manifest, schema_applied).await?;
+            report.yielded = !self.bring_schema_up_to_date(&mut client, &manifest, (schema_applied, deadline)).await?;
             if report.yielded {
                 break;
             }
@@ -245,27 +245,28 @@ impl Load {
         &self,
         client: &mut Object,
         manifest: &Transformed,
-        schema_applied: bool,
+        (schema_applied, deadline): (bool, Deadline),
     ) -> Result<bool, Error> {
         let doing = "apply schema.sql";
         let lock = client.transaction().await.doing(doing)?;
         if !ledger::try_lock(lock.client(), &self.schema).await? {
             return Ok(false);
         }
-        if ledger::schema_file(lock.client(), &self.schema).await? != Some(self.schema().hash()) {
+        if ledger::schema_file(lock.client(), &self.schema).await? != Some(self.schema(Deadline::NONE).hash()) {
             // Its statements may want transactions of their own, so the lock is another connection's. This statement ends what
             // the one before left open, which would have a CREATE INDEX CONCURRENTLY wait.
             let keep = "SET LOCAL idle_in_transaction_session_timeout = 0";
             lock.batch_execute(keep).await.doing(doing)?;
             let mut client = self.warehouse.connect().await?;
-            self.schema().apply(&mut client, manifest, schema_applied).await?;
+            let applied = self.schema(deadline).apply(&mut client, manifest, schema_applied).await;
+            applied.map_err(|error| if error.is_late(deadline) { Error::LateSchema } else { error })?;
         }
         lock.rollback().await.doing(doing)?;
         Ok(true)
     }
 
-    fn schema(&self) -> Schema<'_> {
-        Schema { name: &self.schema, pack: &self.pack, readers: &self.readers }
+    fn schema(&self, deadline: Deadline) -> Schema<'_> {
+        Schema { name: &self.schema, pack: &self.pack, readers: &self.readers, deadline }
     }
 
     /// Has the planner look at the tables that a batch filled: the next one may come before autovacuum does, and

@@ -51,7 +51,7 @@ impl<'a> Warehouse<'a> {
 
     /// Has the server end the next statement before the deadline. That is set anew only when a tenth of the time has passed, which saves
     /// round trips.
-    pub(crate) async fn limit_statements(&self) -> Result<(), Error> {
+    async fn limit_statements(&self) -> Result<(), Error> {
         let Some(left) = self.deadline.left() else { return Ok(()) };
         let left = left.as_millis() as u64;
         let before = self.left.load(Relaxed);

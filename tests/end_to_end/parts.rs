@@ -1,6 +1,6 @@
 //! A batch that a function has no time for is applied in parts, also if somebody else goes on with it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blackwater_local::s3::S3;
 use blackwater_tests::{BUCKETS, Function, World, program};
@@ -75,4 +75,26 @@ async fn a_batch_that_is_partly_applied_begins_anew_with_another_pack() {
     world.agree().await;
     world.agree_on("dim_t", &format!("{model} WHERE id <> 100")).await;
     assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.partly").await, Some("0".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_takes_longer_than_a_function_may_says_how_to_go_on() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS other AS SELECT pg_sleep(6) IS NULL AS slept";
+    let pack = [("schema.sql", schema), ("dim_t.sql", MODEL)];
+    let source = "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')";
+    let world = World::of(source, &pack, &[("dim_t", MODEL)]).await;
+    world.blackwater(&["extract"]).await.report();
+    world.blackwater(&["transform"]).await.report();
+    let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
+    let load = program().with_file_name("blackwater-load");
+    let timeout = Duration::from_secs(3);
+    let function = Function::start(&[load], &world.variables(&server), timeout).await;
+    function.ready().await;
+    let began = Instant::now();
+    let error = function.invoke(json!({})).await.unwrap_err();
+    assert!(began.elapsed() < timeout, "Lambda would have ended it");
+    assert_eq!(error["errorType"], "LateSchema", "{error}");
+    assert!(error["errorMessage"].as_str().unwrap().contains("--schema-applied"), "{error}");
+    world.run_and_agree().await;
 }

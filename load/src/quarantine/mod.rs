@@ -76,7 +76,7 @@ pub(crate) async fn discard(client: &Client, star_schema: &str, table: &str, key
 }
 
 /// Whether something of a star table is in quarantine, or known as filtered out.
-pub(crate) async fn has_lines(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<bool, Error> {
+pub(crate) async fn has_entries(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<bool, Error> {
     let sql = format!(
         "SELECT EXISTS (SELECT FROM blackwater.quarantine q WHERE {}) OR EXISTS (SELECT FROM blackwater.filtered q WHERE {})",
         target.of_table("q"),
@@ -94,10 +94,10 @@ pub(crate) async fn has_lines(warehouse: &Warehouse<'_>, target: &Target<'_>) ->
 /// while it is the same. None of the keys is filtered any more.
 ///
 /// Where nothing was in quarantine or filtered before the batch, nothing can end.
-pub(crate) async fn prune(warehouse: &Warehouse<'_>, target: &Target<'_>, had_lines: bool) -> Result<u64, Error> {
+pub(crate) async fn prune(warehouse: &Warehouse<'_>, target: &Target<'_>, had_entries: bool) -> Result<u64, Error> {
     let doing = || warehouse.doing("prune the quarantine of", target);
     let batch = warehouse.batch;
-    if had_lines {
+    if had_entries {
         warehouse.execute(doing(), &sql::delete_written(target), &[]).await?;
         warehouse.execute(doing(), &sql::discard_again(target, batch), &[]).await?;
         warehouse.execute(doing(), &sql::delete_replaced(target, batch), &[]).await?;

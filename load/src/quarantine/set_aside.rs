@@ -15,8 +15,10 @@ use crate::warehouse::Warehouse;
 pub(crate) struct Rejected {
     /// The row's number in its staging table.
     pub(crate) pos: i64,
-    /// Why.
+    /// Why. It may hold values of the row.
     pub(crate) reason: String,
+    /// Why, for those who read logs.
+    pub(crate) brief: String,
     /// The constraint that another row is in the way of, or whose row is missing: it may take this one later.
     pub(crate) taken: Option<String>,
 }

@@ -18,7 +18,7 @@ use crate::staging::{self, Content};
 use crate::target::{POS, Target};
 use crate::warehouse::{MANY, Warehouse};
 
-/// The temporary tables that the rooms of a batch share.
+/// The temporary tables that hold a batch's woken entries, missing references and planned actions.
 pub(crate) const TABLES: &str = "
     CREATE TEMPORARY TABLE woken (tbl smallint NOT NULL, entry bigint NOT NULL) ON COMMIT DROP;
     CREATE TEMPORARY TABLE need (

@@ -111,7 +111,13 @@ impl Refusal {
             }
             _ => self.message.clone(),
         };
-        Rejected { pos, reason, taken: self.constraint.clone().filter(|_| self.is_taken() || self.state == "23503") }
+        let brief = format!("{} ({})", self.message, self.state);
+        Rejected {
+            pos,
+            reason,
+            brief,
+            taken: self.constraint.clone().filter(|_| self.is_taken() || self.state == "23503"),
+        }
     }
 
     /// That the table is at fault, and not a row. Without values of rows.

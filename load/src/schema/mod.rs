@@ -8,19 +8,21 @@ pub(crate) mod view;
 
 use std::collections::BTreeMap;
 
+use blackwater_shared::deadline::Deadline;
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{self, Doing, ident, idents, qualified};
 use blackwater_shared::store::sha256;
 use deadpool_postgres::{Object, Transaction};
 use statements::{Statement, Step};
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::catalogue::{self, Star};
 use crate::error::Error;
 use crate::ledger;
 use crate::target::Target;
-use crate::warehouse::{Warehouse, writing_path};
+use crate::warehouse::writing_path;
 
 /// What a star schema is to be.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Schema<'a> {
     pub(crate) pack: &'a Pack,
     /// The roles that may read the star tables.
     pub(crate) readers: &'a [String],
+    /// When the run must have ended.
+    pub(crate) deadline: Deadline,
 }
 
 impl Schema<'_> {
@@ -66,7 +70,7 @@ impl Schema<'_> {
             match step {
                 Step::Together(statements) => {
                     let transaction = client.transaction().await.doing(doing)?;
-                    self.run_together(&transaction, statements, None).await?;
+                    self.run_together(&transaction, statements).await?;
                     transaction.commit().await.doing(doing)?;
                 }
                 Step::Alone(statement) => self.run_alone(client, statement).await?,
@@ -74,7 +78,7 @@ impl Schema<'_> {
         }
         let transaction = client.transaction().await.doing(doing)?;
         if !last.is_empty() {
-            self.run_together(&transaction, &last, None).await?;
+            self.run_together(&transaction, &last).await?;
         }
         let views = self.make_views(&transaction).await?;
         if !is_applied {
@@ -91,12 +95,11 @@ impl Schema<'_> {
 
     /// Tries the file in a transaction that the caller rolls back: the statements that could not be tried, because they want a
     /// transaction of their own.
-    pub(crate) async fn try_in(&self, warehouse: &Warehouse<'_>) -> Result<Vec<String>, Error> {
-        let transaction = warehouse.transaction;
+    pub(crate) async fn try_in(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, Error> {
         let mut untried = Vec::new();
         for step in &self.steps()? {
             match step {
-                Step::Together(statements) => self.run_together(transaction, statements, Some(warehouse)).await?,
+                Step::Together(statements) => self.run_together(transaction, statements).await?,
                 Step::Alone(Statement { line, text }) => {
                     let words: Vec<_> = text.split_whitespace().take(6).collect();
                     untried.push(format!("schema.sql:{line}: {} …", words.join(" ")));
@@ -116,22 +119,24 @@ impl Schema<'_> {
         })
     }
 
-    /// Runs statements that share a transaction, `limited` by its deadline. The views are out of their way meanwhile.
-    async fn run_together(
-        &self,
-        transaction: &Transaction<'_>,
-        statements: &[Statement],
-        limited: Option<&Warehouse<'_>>,
-    ) -> Result<(), Error> {
+    /// Has the server end the next statement at the deadline.
+    async fn limit(&self, client: &Client, scope: &str) -> Result<(), Error> {
+        if let Some(left) = self.deadline.left() {
+            let sql = format!("SET {scope} statement_timeout = {}", left.as_millis().max(1));
+            client.batch_execute(&sql).await.doing("limit the time of a statement")?;
+        }
+        Ok(())
+    }
+
+    /// Runs statements that share a transaction. The views are out of their way meanwhile.
+    async fn run_together(&self, transaction: &Transaction<'_>, statements: &[Statement]) -> Result<(), Error> {
         let grants = view::drop_all(transaction, self.name, &self.tables()).await?;
         self.make_schema(transaction).await?;
         let path = writing_path(transaction, self.name).await?;
         let set = transaction.batch_execute(&format!("SET LOCAL search_path = {path}")).await;
         set.doing("set the search path")?;
         for statement in statements {
-            if let Some(warehouse) = limited {
-                warehouse.limit_statements().await?;
-            }
+            self.limit(transaction.client(), "LOCAL").await?;
             let run = transaction.execute(&statement.text, &[]).await;
             run.map_err(|error| self.failed(Some(statement.line), error))?;
         }
@@ -150,8 +155,10 @@ impl Schema<'_> {
         transaction.commit().await.doing(doing)?;
         self.drop_invalid_indexes(client).await?;
         client.batch_execute(&format!("SET search_path = {path}")).await.doing(doing)?;
+        self.limit(client, "SESSION").await?;
         let run = client.execute(&statement.text, &[]).await;
-        client.batch_execute("SET search_path = pg_catalog, pg_temp").await.doing(doing)?;
+        let back = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0";
+        client.batch_execute(back).await.doing(doing)?;
         run.map(drop).map_err(|error| self.failed(Some(statement.line), error))
     }
 

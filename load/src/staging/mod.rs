@@ -1,4 +1,5 @@
-//! Staging tables: temporary tables with a batch's rows and keys, filled before the lock is taken.
+//! Staging tables: temporary tables with a batch's rows and keys, filled before the lock is taken. Rows that come out of quarantine
+//! are added under it.
 //!
 //! A staging table of rows has, before the columns that the model returns, the column [`POS`](crate::target::POS): the batch that
 //! brought the row, times 2^32, plus the row's place. So the order of the rows is that of the batches.
