@@ -102,7 +102,9 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         );
         return Ok(Applied::Partly);
     }
-    let known = compare_counts(&warehouse, &targets, changes.untouched(&batch.manifest.tables)).await?;
+    let mut known = compare_counts(&warehouse, &targets, changes.untouched(&batch.manifest.tables)).await?;
+    // Why these hold more rows is said.
+    known.strange.retain(|name, _| !changes.keep_deleted.contains(name));
 
     let line = ledger::Line {
         manifest: batch.manifest,
@@ -115,7 +117,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     transaction.commit().await.doing(doing())?;
     let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
     tracing::info!(batch = head.batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");
-    let notices = changes.notices.into_iter().chain(known.notices).collect();
+    let notices = changes.notices.into_iter().chain(known.strange.into_values()).collect();
     Ok(Applied::Done(BatchReport { batch: head.batch, tables: table_reports(changes.counts), notices }))
 }
 
@@ -220,6 +222,8 @@ pub(crate) struct Changes {
     is_first_of_day: bool,
     /// The source rows of the star tables where the warehouse knew of as many after the batch before.
     verified_counts: BTreeMap<String, u64>,
+    /// The star tables that do not let rows be marked as deleted.
+    keep_deleted: BTreeSet<String>,
     notices: Vec<String>,
 }
 
@@ -236,6 +240,7 @@ impl Changes {
             is_schema_new,
             is_first_of_day,
             verified_counts: verified_counts.unwrap_or_default(),
+            keep_deleted: BTreeSet::new(),
             notices: Vec::new(),
         }
     }
@@ -270,6 +275,7 @@ impl Changes {
             known.add(counts);
         }
         if let Some((rows, reason)) = deleted.refused {
+            self.keep_deleted.insert(target.name.to_owned());
             self.notices.push(format!(
                 "{} does not let {rows} rows be marked as deleted: {reason}. They are tried again with the next keys",
                 target.name
@@ -306,7 +312,8 @@ struct Known {
     verified: BTreeMap<String, u64>,
     /// The source tables of which it knows more rows.
     wanted: BTreeSet<String>,
-    notices: Vec<String>,
+    /// What to do about star tables of which something else changed the rows.
+    strange: BTreeMap<String, String>,
 }
 
 /// Compares how many source rows the warehouse knows of with how many there are.
@@ -315,7 +322,7 @@ async fn compare_counts(
     targets: &[Target<'_>],
     untouched: BTreeMap<String, u64>,
 ) -> Result<Known, Error> {
-    let mut known = Known { verified: untouched, wanted: BTreeSet::new(), notices: Vec::new() };
+    let mut known = Known { verified: untouched, wanted: BTreeSet::new(), strange: BTreeMap::new() };
     for target in targets {
         if known.verified.contains_key(target.name) {
             continue;
@@ -335,12 +342,15 @@ async fn compare_counts(
         match held.cmp(&rows) {
             Ordering::Equal => drop(known.verified.insert(target.name.to_owned(), rows)),
             Ordering::Greater if target.table.keys.is_none() => drop(known.wanted.insert(driving.table.clone())),
-            _ => known.notices.push(format!(
-                "{name} holds {held} rows of {table}, which has {rows}; something else wrote to it. Run `blackwater \
-                 extract --full {table}`",
-                name = target.name,
-                table = driving.table
-            )),
+            _ => {
+                let what = format!(
+                    "{name} holds {held} rows of {table}, which has {rows}; something else wrote to it. Run `blackwater extract \
+                     --full {table}`",
+                    name = target.name,
+                    table = driving.table
+                );
+                known.strange.insert(target.name.to_owned(), what);
+            }
         }
     }
     Ok(known)

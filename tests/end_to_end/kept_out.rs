@@ -79,6 +79,7 @@ async fn the_first_rows_of_a_batch_may_be_refused_and_the_others_are_in() {
     world.change("DELETE FROM t WHERE id BETWEEN 100 AND 199; INSERT INTO t VALUES (3001)").await;
     let report = world.run().await;
     assert!(report["load"].to_string().contains("never deleted"), "{report}");
+    assert!(!report["load"].to_string().contains("something else wrote to it"), "{report}");
     assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_t WHERE id = 3001").await, Some("1".into()));
 }
 
