@@ -1,7 +1,7 @@
 //! Load: the batches of the processed log into the warehouse, in order, each once.
 //!
-//! A batch and its line in the ledger are one transaction under a lock ([`apply`]), so repeated, early and
-//! simultaneous runs all end in the same state. A batch that a function has no time for is applied in parts ([`part`]).
+//! A batch and its line in the ledger are one transaction under a lock, so repeated, early and
+//! simultaneous runs all end in the same state. A batch that a function has no time for is applied in parts.
 
 mod apply;
 mod catalogue;
