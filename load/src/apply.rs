@@ -52,14 +52,17 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let doing = || format!("apply batch {}", head.batch);
     let transaction = client.transaction().await.doing(doing())?;
     let warehouse = Warehouse::begin(&transaction, batch.schema, (head.batch, head.at), batch.deadline).await?;
-    let stars = star_tables(&warehouse, &batch.manifest.tables).await?;
+    let tables = &batch.manifest.tables;
+    let names: Vec<_> = tables.keys().map(String::as_str).collect();
+    let stars = catalogue::read(&transaction, batch.schema, &names).await?;
+    let whole = targets(&warehouse, tables, &stars)?;
+    let order: Vec<_> = groups(&whole).into_iter().flatten().map(|target| target.name).collect();
     let partly = ledger::partly(transaction.client(), batch.schema, head.batch).await?;
-    let part = next_part(&warehouse, batch, &stars, &partly)?;
-    let (tables, rows) = match &part {
-        Some(part) => (&part.tables, part.rows.clone()),
-        None => (&batch.manifest.tables, staging::ALL),
+    let part = Part::of(tables, &order, &partly, batch.deadline.left().is_some());
+    let (targets, rows) = match &part {
+        Some(part) => (targets(&warehouse, &part.tables, &stars)?, part.rows.clone()),
+        None => (whole, staging::ALL),
     };
-    let targets = targets(&warehouse, tables, &stars)?;
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
     let fetch = async |object: &_| Ok(batch.log.store().download(object, &path).await.map(|()| path.clone())?);
@@ -102,7 +105,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         );
         return Ok(Applied::Partly);
     }
-    let mut known = compare_counts(&warehouse, &targets, changes.untouched(&batch.manifest.tables)).await?;
+    let mut known = compare_counts(&warehouse, &targets, changes.untouched(tables)).await?;
     // Why these hold more rows is said.
     known.strange.retain(|name, _| !changes.keep_deleted.contains(name));
 
@@ -119,19 +122,6 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     tracing::info!(batch = head.batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");
     let notices = changes.notices.into_iter().chain(known.strange.into_values()).collect();
     Ok(Applied::Done(BatchReport { batch: head.batch, tables: table_reports(changes.counts), notices }))
-}
-
-/// What is to be written now; `None` if it is the whole batch.
-fn next_part(
-    warehouse: &Warehouse<'_>,
-    batch: &Batch<'_>,
-    stars: &BTreeMap<String, Star>,
-    partly: &Partly,
-) -> Result<Option<Part>, Error> {
-    let tables = &batch.manifest.tables;
-    let targets = targets(warehouse, tables, stars)?;
-    let order: Vec<_> = groups(&targets).into_iter().flatten().map(|target| target.name).collect();
-    Ok(Part::of(tables, &order, partly, batch.deadline.left().is_some()))
 }
 
 /// Writes what is staged for a group of tables, sets aside what they refuse, and marks what is gone.
@@ -166,15 +156,6 @@ pub(crate) async fn write_group(
         changes.add(target, written, deleted, quarantined);
     }
     Ok(())
-}
-
-/// Reads what the warehouse's catalogue says of the star tables.
-async fn star_tables(
-    warehouse: &Warehouse<'_>,
-    tables: &BTreeMap<String, StarTable>,
-) -> Result<BTreeMap<String, Star>, Error> {
-    let names: Vec<_> = tables.keys().map(String::as_str).collect();
-    catalogue::read(warehouse.transaction, warehouse.schema, &names).await
 }
 
 /// The star tables with their models.

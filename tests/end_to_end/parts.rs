@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use blackwater_local::s3::S3;
-use blackwater_tests::{BUCKETS, Function, World, program};
+use blackwater_tests::{BUCKETS, World};
 use serde_json::json;
 
 const MODEL: &str = "SELECT id, v FROM t";
@@ -36,9 +36,7 @@ async fn partly_applied() -> World {
     world.blackwater(&["extract"]).await.report();
     world.blackwater(&["transform"]).await.report();
     let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
-    let load = program().with_file_name("blackwater-load");
-    let function = Function::start(&[load], &world.variables(&server), Duration::from_secs(3)).await;
-    function.ready().await;
+    let function = world.function("load", &server, Duration::from_secs(3)).await;
     for _ in 0..10 {
         let _ = function.invoke(json!({})).await;
         let rows = world.in_warehouse("SELECT count(*) FROM dim_t").await.unwrap().parse::<u64>().unwrap();
@@ -87,10 +85,8 @@ async fn a_schema_that_takes_longer_than_a_function_may_says_how_to_go_on() {
     world.blackwater(&["extract"]).await.report();
     world.blackwater(&["transform"]).await.report();
     let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
-    let load = program().with_file_name("blackwater-load");
     let timeout = Duration::from_secs(3);
-    let function = Function::start(&[load], &world.variables(&server), timeout).await;
-    function.ready().await;
+    let function = world.function("load", &server, timeout).await;
     let began = Instant::now();
     let error = function.invoke(json!({})).await.unwrap_err();
     assert!(began.elapsed() < timeout, "Lambda would have ended it");

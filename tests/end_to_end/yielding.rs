@@ -1,11 +1,10 @@
 //! Of two loads at once, one applies all batches and the other yields. A load that is killed leaves no lock behind.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blackwater_local::s3::S3;
-use blackwater_tests::{BUCKETS, Finished, Function, KillSwitch, Proxy, World, program};
+use blackwater_tests::{BUCKETS, Finished, KillSwitch, Proxy, World};
 use serde_json::{Value, json};
 use tokio::process::Child;
 
@@ -129,9 +128,7 @@ async fn a_load_that_is_killed_in_a_long_statement_locks_nobody_out() {
 async fn an_event_for_load_while_another_load_works_is_no_error() {
     let world = world().await;
     let server = S3::start(&world.buckets(), &BUCKETS).await.unwrap();
-    let load: PathBuf = program().with_file_name("blackwater-load");
-    let function = Function::start(&[load], &world.variables(&server), Duration::from_secs(60)).await;
-    function.ready().await;
+    let function = world.function("load", &server, Duration::from_secs(60)).await;
 
     let other = world.warehouse_session().await;
     other.batch_execute("BEGIN; LOCK TABLE dim_t").await.unwrap();

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
+use crate::lambda::Function;
 use crate::oracle::{Oracle, TOTESYS};
 
 /// The ingestion and the processed bucket.
@@ -243,6 +244,13 @@ impl World {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
+    }
+
+    /// A stage as a function on them, which waits for events; an invocation may take as long as `timeout` says.
+    pub async fn function(&self, stage: &str, s3: &S3, timeout: Duration) -> Function {
+        let function = Function::start(&[built(&format!("blackwater-{stage}"))], &self.variables(s3), timeout).await;
+        function.ready().await;
+        function
     }
 
     /// Runs the program to its end.
