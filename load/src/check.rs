@@ -88,7 +88,7 @@ impl Load {
                 );
                 findings.push(Finding::advice(About::Warehouse, what));
             }
-            try_group(&warehouse, findings, async || write_nothing(&warehouse, &group).await).await?;
+            try_group(&warehouse, findings, async || try_statements(&warehouse, &group).await).await?;
         }
         if !findings.iter().any(|finding| finding.level == Level::Error && finding.about == About::Warehouse) {
             self.try_rows(&warehouse, models, &there, findings).await?;
@@ -278,12 +278,12 @@ async fn refused(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<Optio
     }))
 }
 
-async fn write_nothing(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
+async fn try_statements(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
     staging::make_for_rows(warehouse, group).await?;
     for target in group {
         checks::check(warehouse, target).await?;
     }
     references::hold_back(warehouse, group).await?;
     write::write(warehouse, group, true).await?;
-    write::write_nothing(warehouse, group).await
+    write::try_statements(warehouse, group).await
 }

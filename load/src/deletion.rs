@@ -65,7 +65,7 @@ async fn mark(
     warehouse.use_own_names().await?;
     let rejected = match rows::write_all(warehouse, target, &statement, Range::all(planned), true).await? {
         None => Vec::new(),
-        Some(_) => rows::write_what_fits(warehouse, target, &statement, planned, &BTreeSet::new()).await?.rejected,
+        Some(_) => rows::write_in_pieces(warehouse, target, &statement, planned, &BTreeSet::new()).await?.rejected,
     };
     warehouse.use_builtin_names().await?;
     let refused = rejected.first().map(|first| (rejected.len(), first.brief.clone()));

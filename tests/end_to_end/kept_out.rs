@@ -1,5 +1,6 @@
 //! Rows that a table refuses only for now, or in a certain order, come in; and what is refused keeps nothing else out.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use blackwater_tests::World;
@@ -57,6 +58,32 @@ async fn rows_that_exchange_a_value_which_others_refer_to_leave_those_alone() {
     world.change("UPDATE t SET code = CASE code WHEN 'a' THEN 'b' ELSE 'a' END").await;
     world.run_and_agree().await;
     assert_eq!(world.quarantine_is_all_that_is_held_back().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_exchange_values_come_in_beside_one_whose_value_another_keeps() {
+    let schema =
+        "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text UNIQUE, w text, deleted_at timestamptz);
+        CREATE UNIQUE INDEX IF NOT EXISTS dim_t_w ON dim_t (lower(w))";
+    let source = "CREATE TABLE t (id integer PRIMARY KEY, v text, w text);
+        INSERT INTO t SELECT i, 'v' || i, 'w' || i FROM generate_series(1, 8) i";
+    let model = "SELECT id, v, w FROM t";
+    let world = World::of(source, &[("schema.sql", schema), ("dim_t.sql", model)], &[("dim_t", model)]).await;
+    world.run_and_agree().await;
+    // 4 keeps the value that 3 would have, so 3 does not give up the one that 5 would have, nor 7 its own.
+    let change = "UPDATE t SET v = 'v' || CASE id WHEN 1 THEN 2 WHEN 2 THEN 1 WHEN 3 THEN 4 WHEN 5 THEN 3 ELSE 7 END
+            WHERE id IN (1, 2, 3, 5, 6);
+        UPDATE t SET v = 'other', w = 'W8' WHERE id = 7; INSERT INTO t VALUES (9, 'v5', 'w9'), (10, 'v10', 'W4')";
+    world.change(change).await;
+    world.run().await;
+    let entries = world.quarantine_is_all_that_is_held_back().await;
+    let keys: BTreeSet<_> = entries.iter().filter_map(|entry| Some(entry.split_once(':')?.0)).collect();
+    let kept_out = [3, 5, 6, 7, 9, 10].map(|id| format!("dim_t id={id}"));
+    assert_eq!(keys, kept_out.iter().map(String::as_str).collect());
+    world.agree_on("dim_t WHERE id IN (1, 2)", "SELECT id, v, w FROM t WHERE id IN (1, 2)").await;
+    world.change("UPDATE t SET v = 'free', w = 'free' WHERE id = 4; UPDATE t SET w = 'last' WHERE id = 8").await;
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

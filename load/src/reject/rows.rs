@@ -162,7 +162,7 @@ pub(crate) async fn write_all(
 ///
 /// # Errors
 /// If it fails: that is no row's fault.
-pub(crate) async fn write_nothing(
+pub(crate) async fn try_statement(
     warehouse: &Warehouse<'_>,
     target: &Target<'_>,
     statement: &Statement,
@@ -217,7 +217,7 @@ pub(crate) struct Tried {
 ///
 /// # Errors
 /// If the table is at fault and not its rows.
-pub(crate) async fn write_what_fits(
+pub(crate) async fn write_in_pieces(
     warehouse: &Warehouse<'_>,
     target: &Target<'_>,
     statement: &Statement,
@@ -226,7 +226,7 @@ pub(crate) async fn write_what_fits(
 ) -> Result<Tried, Error> {
     let doing = || warehouse.doing("try the rows of", target);
     let check = presumed.is_empty();
-    write_nothing(warehouse, target, statement, check).await?;
+    try_statement(warehouse, target, statement, check).await?;
     warehouse.run(doing(), &statement.indexes()).await?;
     warehouse.run(doing(), &try_each(statement, check)).await?;
     let mut ranges = split(warehouse, target, statement, Range::all(rows), PIECES).await?;

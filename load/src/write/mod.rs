@@ -16,6 +16,10 @@ use crate::reject::rows::{self, Range, Refusal};
 use crate::target::Target;
 use crate::warehouse::{MANY, Warehouse};
 
+/// So often rows are looked for that keep others from exchanging unique values: each time some are set aside, and those that
+/// wanted their values fall with the next. Then all that is left of them waits in quarantine.
+const EXCHANGES: u32 = 8;
+
 /// What a batch writes to a star table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -38,17 +42,23 @@ pub(crate) async fn write(
 ) -> Result<Vec<Written>, Error> {
     let inner = group.iter().flat_map(|target| target.inner_references(group));
     let inner: BTreeSet<&str> = inner.map(|(_, reference)| reference.constraint.as_str()).collect();
+    let mut exchanges = EXCHANGES;
     loop {
         let mut planned = plan(warehouse, group, was_woken).await?;
         warehouse.use_own_names().await?;
         let mut refused = write_group(warehouse, group, &planned, &inner, Way::Plain).await?;
         let may_exchange =
             |(target, planned): (&&Target<'_>, &Written)| planned.changed > 0 && sql::vacate(target).is_some();
-        if refused.as_ref().is_some_and(Refusal::is_taken)
+        let mut way = Way::Plain;
+        if exchanges > 0
+            && refused.as_ref().is_some_and(Refusal::is_taken)
             && group.iter().zip(&planned).any(may_exchange)
-            && write_group(warehouse, group, &planned, &inner, Way::Vacating).await?.is_none()
         {
-            refused = None;
+            way = Way::Vacating;
+            exchanges -= 1;
+            if write_group(warehouse, group, &planned, &inner, way).await?.is_none() {
+                refused = None;
+            }
         }
         if refused.as_ref().is_some_and(|refusal| refusal.is_reference(&inner))
             && write_group(warehouse, group, &planned, &inner, Way::NewFirst).await?.is_none()
@@ -57,7 +67,7 @@ pub(crate) async fn write(
         }
         warehouse.use_builtin_names().await?;
         if let Some(refusal) = refused
-            && !write_what_fits(warehouse, group, &mut planned, (&inner, was_woken), &refusal).await?
+            && !write_what_fits(warehouse, group, &mut planned, (&inner, was_woken, way), &refusal).await?
         {
             continue;
         }
@@ -72,25 +82,30 @@ async fn write_what_fits(
     warehouse: &Warehouse<'_>,
     group: &[&Target<'_>],
     planned: &mut [Written],
-    (inner, was_woken): (&BTreeSet<&str>, bool),
+    (inner, was_woken, way): (&BTreeSet<&str>, bool, Way),
     refusal: &Refusal,
 ) -> Result<bool, Error> {
     warehouse.savepoint("search").await?;
     warehouse.use_own_names().await?;
-    let (mut found, mut presumed, mut exchanges): (Vec<Vec<Rejected>>, Vec<Vec<Rejected>>, _) =
-        (Vec::new(), Vec::new(), false);
+    let (mut found, mut presumed): (Vec<Vec<Rejected>>, Vec<Vec<Rejected>>) = (Vec::new(), Vec::new());
+    // A refused row lacks what it had; and rows may exchange values, once those are gone that are refused for another reason.
+    let (mut is_emptied, mut may_exchange) = (false, false);
     for (target, planned) in group.iter().zip(planned.iter()) {
+        let is_vacated = way == Way::Vacating && planned.changed > 0 && vacate(warehouse, target, *planned).await?;
         let (mut rejected, mut only_presumed) = (Vec::new(), Vec::new());
         for (statement, rows) in statements(warehouse, target, *planned) {
-            let tried = rows::write_what_fits(warehouse, target, &statement, rows, inner).await?;
+            let tried = rows::write_in_pieces(warehouse, target, &statement, rows, inner).await?;
             only_presumed.extend(tried.presumed);
-            exchanges |= statement.only_changes() && tried.rejected.iter().any(|row| row.taken.is_some());
+            if statement.only_changes() {
+                is_emptied |= is_vacated && !tried.rejected.is_empty();
+                may_exchange |= way == Way::Plain && tried.rejected.iter().any(|row| row.taken.is_some());
+            }
             rejected.extend(tried.rejected);
         }
         found.push(rejected);
         presumed.push(only_presumed);
     }
-    exchanges &= found.iter().flatten().any(|row| row.taken.is_none());
+    may_exchange &= found.iter().flatten().any(|row| row.taken.is_none());
     // Of a history that was compared with a version which is refused now, the next ones are compared anew.
     let compares_anew = |(target, rejected): (&&Target<'_>, &Vec<Rejected>)| {
         was_woken && matches!(target.writing, Writing::History { .. }) && !rejected.is_empty()
@@ -99,7 +114,7 @@ async fn write_what_fits(
         && !group.iter().zip(&found).any(compares_anew)
         && (inner.is_empty() || rows::check_constraints(warehouse).await?.is_none());
     warehouse.use_builtin_names().await?;
-    if all_written && !exchanges && keep_what_fits(warehouse, group, planned, &found, inner).await? {
+    if all_written && !is_emptied && !may_exchange && keep_what_fits(warehouse, group, planned, &found, inner).await? {
         warehouse.release("search").await?;
         return Ok(true);
     }
@@ -116,13 +131,19 @@ async fn write_what_fits(
         }
     }
     for (target, mut rejected) in group.iter().zip(found) {
-        rejected.retain(|row| !exchanges || row.taken.is_none());
+        rejected.retain(|row| !may_exchange || row.taken.is_none());
         set_aside::rejected(warehouse, target, &rejected).await?;
     }
     if !inner.is_empty() {
         references::hold_back(warehouse, group).await?;
     }
     Ok(false)
+}
+
+/// Empties what the changed rows of a table may exchange: whether it could.
+async fn vacate(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: Written) -> Result<bool, Error> {
+    let Some(vacate) = sql::vacate(target) else { return Ok(false) };
+    Ok(rows::write_all(warehouse, target, &vacate, Range::all(planned.changed), false).await?.is_none())
 }
 
 /// Sets aside the rows that a group of tables refused, and counts those that are written: whether nothing refers to the former.
@@ -244,12 +265,12 @@ fn statements(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: Written) 
 ///
 /// # Errors
 /// If a table would take no row at all.
-pub(crate) async fn write_nothing(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
+pub(crate) async fn try_statements(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
     let one_of_each = Written { new: 1, changed: 1, ..Written::default() };
     warehouse.use_own_names().await?;
     for target in group {
         for (statement, _) in statements(warehouse, target, one_of_each) {
-            rows::write_nothing(warehouse, target, &statement, true).await?;
+            rows::try_statement(warehouse, target, &statement, true).await?;
         }
     }
     warehouse.use_builtin_names().await
