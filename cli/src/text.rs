@@ -306,6 +306,7 @@ pub(crate) fn verify(verification: &Verification) -> String {
             let what = match what {
                 What::Missing => "the warehouse has not got it".to_owned(),
                 What::Extra => "the source has not got it".to_owned(),
+                What::Versions => "its versions overlap, or leave a gap though the source had it".to_owned(),
                 What::NotLetThrough => "the model does not let it through, and the warehouse has it".to_owned(),
                 What::Refused { reason } => format!("it cannot be written, and is not in quarantine: {reason}"),
                 What::Columns { columns } => {

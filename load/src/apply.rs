@@ -51,7 +51,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let head = &batch.manifest.head;
     let doing = || format!("apply batch {}", head.batch);
     let transaction = client.transaction().await.doing(doing())?;
-    let warehouse = Warehouse::begin(&transaction, batch.schema, (head.batch, head.at), batch.deadline).await?;
+    let mut warehouse = Warehouse::begin(&transaction, batch.schema, (head.batch, head.at), batch.deadline).await?;
     let tables = &batch.manifest.tables;
     let names: Vec<_> = tables.keys().map(String::as_str).collect();
     let stars = catalogue::read(&transaction, batch.schema, &names).await?;
@@ -79,8 +79,9 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     {
         return Ok(Applied::Overtaken);
     }
+    warehouse.at = ledger::effective_at(head.at, newest.as_ref(), &partly);
     if partly != Partly::default() && partly.transformed != head.run {
-        ledger::forget_parts(transaction.client(), batch.schema, head.batch).await?;
+        ledger::forget_parts(transaction.client(), batch.schema, head).await?;
         transaction.commit().await.doing(doing())?;
         return Ok(Applied::Overtaken);
     }
@@ -92,11 +93,12 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let all = changes.all();
     if all.inserted + all.quarantined >= MANY {
         // Nobody else looks at what is not committed, and without the planner compares keys row by row.
-        let sql = "ANALYZE (SKIP_LOCKED) blackwater.version, blackwater.quarantine, blackwater.waiting_for";
+        let sql = "ANALYZE (SKIP_LOCKED) blackwater.quarantine, blackwater.waiting_for";
         warehouse.run("count Blackwater's own rows", sql).await?;
     }
     if let Some(done) = part.as_ref().and_then(|part| part.done) {
-        ledger::note_part(transaction.client(), (batch.schema, head.batch), done, &changes.counts).await?;
+        ledger::note_part(transaction.client(), (batch.schema, head.batch, warehouse.at), done, &changes.counts)
+            .await?;
         transaction.commit().await.doing(doing())?;
         tracing::warn!(
             batch = head.batch,
@@ -111,6 +113,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
 
     let line = ledger::Line {
         manifest: batch.manifest,
+        effective_at: warehouse.at,
         schema_hash: batch.schema_hash,
         counts: all,
         wanted: known.wanted.into_iter().collect(),

@@ -52,7 +52,7 @@ async fn mark(
     content: Content,
     are_in: bool,
 ) -> Result<Deleted, Error> {
-    if !target.star.marks_deletions() {
+    if !target.marks_deletions() {
         return Ok(Deleted::default());
     }
     let doing = || warehouse.doing("mark the deleted rows of", target);
@@ -76,7 +76,7 @@ async fn mark(
 /// and those that the model does not let through. `None` if deletions cannot be marked. With `as_text`, the keys in quarantine are
 /// compared as texts: one may be no value of its column's type any more.
 pub(crate) fn known_keys(target: &Target<'_>, as_text: bool) -> Option<String> {
-    if !target.star.marks_deletions() {
+    if !target.marks_deletions() {
         return None;
     }
     let live = target.live();
@@ -96,19 +96,4 @@ pub(crate) fn known_keys(target: &Target<'_>, as_text: bool) -> Option<String> {
              SELECT count(DISTINCT q.key) FROM blackwater.quarantine q
              WHERE {of_table} AND NOT EXISTS (SELECT FROM {live} AND {equal}))",
     ))
-}
-
-/// The query for the keys of the rows of a history that are no version of any batch, as arrays of text.
-pub(crate) fn unknown_versions(target: &Target<'_>, record: &str) -> String {
-    let key: Vec<_> = target.key.iter().map(|column| column.key_text(&format!("s.{}", ident(&column.name)))).collect();
-    format!(
-        "SELECT ARRAY[{key}]::text[] AS key FROM {star} s WHERE NOT EXISTS (
-             SELECT FROM blackwater.version v
-             WHERE v.star_schema = {schema} AND v.star_table = {table} AND v.record = s.{record})",
-        key = key.join(", "),
-        star = target.quoted,
-        schema = literal(target.schema),
-        table = literal(target.name),
-        record = ident(record),
-    )
 }

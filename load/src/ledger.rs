@@ -1,13 +1,12 @@
 //! Blackwater's own tables in the warehouse. The ledger says which batches of which log are in which
-//! star schema; `version`, which batch brought each version of a history. They are in the warehouse, so that a batch and its
-//! line in the ledger are one transaction.
+//! star schema, and since when. It is in the warehouse, so that a batch and its line in the ledger are one transaction.
 
 use std::collections::BTreeMap;
 
 use blackwater_shared::log::{self, Log};
 use blackwater_shared::manifest::{Head, Transformed};
 use blackwater_shared::postgres::Doing;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Client;
 use tokio_postgres::types::Json;
@@ -32,6 +31,8 @@ const TABLES: &str = "
         pack           text        NOT NULL,
         schema_hash    text        NOT NULL,
         snapshot_at    timestamptz NOT NULL,
+        effective_at   timestamptz NOT NULL,
+        forgotten      timestamptz[] NOT NULL,
         applied_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
         rows_inserted  bigint      NOT NULL,
         rows_updated   bigint      NOT NULL,
@@ -41,7 +42,8 @@ const TABLES: &str = "
         rows_quarantined bigint    NOT NULL,
         wanted         text[]      NOT NULL,
         verified_counts jsonb      NOT NULL,
-        PRIMARY KEY (star_schema, batch)
+        PRIMARY KEY (star_schema, batch),
+        UNIQUE (star_schema, effective_at)
     );
     COMMENT ON TABLE blackwater.ledger IS 'The batches that are applied to each star schema';
     CREATE TABLE blackwater.schema_file (
@@ -56,20 +58,12 @@ const TABLES: &str = "
         transformed uuid   NOT NULL,
         tries       integer NOT NULL,
         done        bigint NOT NULL DEFAULT 0,
-        counts      jsonb  NOT NULL DEFAULT '{}'
+        counts      jsonb  NOT NULL DEFAULT '{}',
+        effective_at timestamptz,
+        forgotten   timestamptz[] NOT NULL DEFAULT '{}'
     );
     COMMENT ON TABLE blackwater.partly IS
         'How often the next batch did not end in time, and how many of its rows are written';
-    CREATE TABLE blackwater.version (
-        star_schema text   NOT NULL,
-        star_table  text   NOT NULL,
-        record      bigint NOT NULL,
-        batch       bigint NOT NULL,
-        superseded  bigint,
-        PRIMARY KEY (star_schema, star_table, record)
-    );
-    COMMENT ON TABLE blackwater.version IS
-        'The versions in each history: the batch that brought it, and the one that brought the next';
     CREATE SEQUENCE blackwater.entry;
     CREATE TABLE blackwater.quarantine (
         id          bigint  PRIMARY KEY DEFAULT nextval('blackwater.entry'),
@@ -117,6 +111,8 @@ pub(crate) struct Newest {
     pub(crate) schema_hash: String,
     /// The source's time of the batch's snapshot.
     pub(crate) snapshot_at: DateTime<Utc>,
+    /// Its time in histories: that of the snapshot, or later, for it is after that of every batch before.
+    pub(crate) effective_at: DateTime<Utc>,
     pub(crate) applied_at: DateTime<Utc>,
     /// The source tables of which the warehouse holds more rows than there were.
     pub(crate) wanted: Vec<String>,
@@ -194,7 +190,8 @@ pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
 }
 
 const NEWEST: &str =
-    "SELECT batch, log, extracted, schema_hash, snapshot_at, applied_at, wanted, verified_counts FROM blackwater.ledger
+    "SELECT batch, log, extracted, schema_hash, snapshot_at, applied_at, wanted, verified_counts, effective_at
+    FROM blackwater.ledger
     WHERE star_schema = $1 ORDER BY batch DESC LIMIT 1";
 
 /// The newest batch applied.
@@ -209,12 +206,21 @@ pub(crate) async fn newest(client: &Client, star_schema: &str) -> Result<Option<
         applied_at: row.get(5),
         wanted: row.get(6),
         verified_counts: row.get::<_, Json<_>>(7).0,
+        effective_at: row.get(8),
     }))
+}
+
+/// The time of a batch in histories: that of its snapshot `at`, but after every time that was given before, also where the source's
+/// clock goes back. So versions are in the order of batches, and none is empty.
+pub(crate) fn effective_at(at: DateTime<Utc>, newest: Option<&Newest>, partly: &Partly) -> DateTime<Utc> {
+    let given = newest.map(|newest| newest.effective_at).into_iter().chain(partly.forgotten.iter().copied());
+    given.map(|given| given + TimeDelta::microseconds(1)).fold(at, Ord::max)
 }
 
 /// A line of the ledger.
 pub(crate) struct Line<'a> {
     pub(crate) manifest: &'a Transformed,
+    pub(crate) effective_at: DateTime<Utc>,
     pub(crate) schema_hash: &'a str,
     pub(crate) counts: Counts,
     /// The source tables of which the warehouse holds more rows than there were.
@@ -225,14 +231,16 @@ pub(crate) struct Line<'a> {
 
 /// Notes a batch as applied.
 pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: &Line<'_>) -> Result<(), Error> {
-    let Line { manifest: Transformed { head, extracted, .. }, schema_hash, counts, wanted, verified_counts } = line;
+    let Line { manifest: Transformed { head, extracted, .. }, .. } = line;
+    let Line { effective_at, schema_hash, counts, wanted, verified_counts, .. } = line;
     transaction
         .execute(
-            "WITH whole AS (DELETE FROM blackwater.partly WHERE star_schema = $1)
+            "WITH whole AS (DELETE FROM blackwater.partly WHERE star_schema = $1 RETURNING forgotten)
              INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
                  snapshot_at, rows_inserted, rows_updated, rows_unchanged, rows_deleted, rows_released,
-                 rows_quarantined, wanted, verified_counts)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                 rows_quarantined, wanted, verified_counts, effective_at, forgotten)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                 coalesce((SELECT forgotten FROM whole), '{}'))",
             &[
                 &star_schema,
                 &(head.batch as i64),
@@ -250,6 +258,7 @@ pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: 
                 &(counts.quarantined as i64),
                 wanted,
                 &Json(verified_counts),
+                effective_at,
             ],
         )
         .await
@@ -268,11 +277,13 @@ pub(crate) struct Partly {
     pub(crate) done: u64,
     /// What became of them.
     pub(crate) counts: BTreeMap<String, Counts>,
+    /// The times in histories of the parts that another pack made.
+    pub(crate) forgotten: Vec<DateTime<Utc>>,
 }
 
 /// How far a batch is.
 pub(crate) async fn partly(client: &Client, star_schema: &str, batch: u64) -> Result<Partly, Error> {
-    let sql = "SELECT transformed, tries, done, counts FROM blackwater.partly WHERE star_schema = $1 AND batch = $2";
+    let sql = "SELECT transformed, tries, done, counts, forgotten FROM blackwater.partly WHERE star_schema = $1 AND batch = $2";
     let row = client.query_opt(sql, &[&star_schema, &(batch as i64)]).await;
     let row = row.doing(format!("ask how far batch {batch} is"))?;
     Ok(row.map_or_else(Partly::default, |row| Partly {
@@ -280,6 +291,7 @@ pub(crate) async fn partly(client: &Client, star_schema: &str, batch: u64) -> Re
         tries: row.get::<_, i32>(1) as u32,
         done: row.get::<_, i64>(2) as u64,
         counts: row.get::<_, Json<_>>(3).0,
+        forgotten: row.get(4),
     }))
 }
 
@@ -291,30 +303,36 @@ pub(crate) async fn note_late(client: &Client, star_schema: &str, head: &Head) -
                    transformed = CASE WHEN p.batch = EXCLUDED.batch THEN p.transformed ELSE EXCLUDED.transformed END,
                    tries = CASE WHEN p.batch = EXCLUDED.batch THEN p.tries + 1 ELSE 1 END,
                    done = CASE WHEN p.batch = EXCLUDED.batch THEN p.done ELSE 0 END,
-                   counts = CASE WHEN p.batch = EXCLUDED.batch THEN p.counts ELSE '{}' END";
+                   counts = CASE WHEN p.batch = EXCLUDED.batch THEN p.counts ELSE '{}' END,
+                   effective_at = CASE WHEN p.batch = EXCLUDED.batch THEN p.effective_at END,
+                   forgotten = CASE WHEN p.batch = EXCLUDED.batch THEN p.forgotten ELSE '{}' END";
     let noted = client.execute(sql, &[&star_schema, &(head.batch as i64), &head.run]).await;
     Ok(noted.map(drop).doing(format!("note that batch {} did not end in time", head.batch))?)
 }
 
-/// Forgets the parts of a batch that another pack made, and what they put into quarantine: it begins anew. What they wrote is
-/// compared with what comes.
-pub(crate) async fn forget_parts(client: &Client, star_schema: &str, batch: u64) -> Result<(), Error> {
-    let sql = "WITH begun AS (DELETE FROM blackwater.partly WHERE star_schema = $1),
-                    gone AS (DELETE FROM blackwater.quarantine WHERE star_schema = $1 AND batch = $2 RETURNING id)
+/// Forgets the parts of a batch that another pack made, and what they put into quarantine: it begins anew, as the run `head` made it,
+/// and at a later time in histories. What they wrote is compared with what comes.
+pub(crate) async fn forget_parts(client: &Client, star_schema: &str, head: &Head) -> Result<(), Error> {
+    let sql = "WITH begun AS (
+                   UPDATE blackwater.partly SET transformed = $3, tries = 0, done = 0, counts = '{}', effective_at = NULL,
+                       forgotten = forgotten || array_remove(ARRAY[effective_at], NULL)
+                   WHERE star_schema = $1),
+               gone AS (DELETE FROM blackwater.quarantine WHERE star_schema = $1 AND batch = $2 RETURNING id)
                DELETE FROM blackwater.waiting_for f USING gone WHERE f.entry = gone.id";
-    let forgotten = client.execute(sql, &[&star_schema, &(batch as i64)]).await;
-    Ok(forgotten.map(drop).doing(format!("begin batch {batch} anew with another pack"))?)
+    let forgotten = client.execute(sql, &[&star_schema, &(head.batch as i64), &head.run]).await;
+    Ok(forgotten.map(drop).doing(format!("begin batch {} anew with another pack", head.batch))?)
 }
 
-/// Notes how many rows of a batch are written.
+/// Notes how many rows of a batch are written, and its time in histories.
 pub(crate) async fn note_part(
     client: &Client,
-    (star_schema, batch): (&str, u64),
+    (star_schema, batch, at): (&str, u64, DateTime<Utc>),
     done: u64,
     counts: &BTreeMap<String, Counts>,
 ) -> Result<(), Error> {
-    let sql = "UPDATE blackwater.partly SET done = $3, counts = $4 WHERE star_schema = $1 AND batch = $2";
-    let noted = client.execute(sql, &[&star_schema, &(batch as i64), &(done as i64), &Json(counts)]).await;
+    let sql =
+        "UPDATE blackwater.partly SET done = $3, counts = $4, effective_at = $5 WHERE star_schema = $1 AND batch = $2";
+    let noted = client.execute(sql, &[&star_schema, &(batch as i64), &(done as i64), &Json(counts), &at]).await;
     Ok(noted.map(drop).doing(format!("note how far batch {batch} is"))?)
 }
 

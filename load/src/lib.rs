@@ -273,9 +273,8 @@ impl Load {
     /// compare their keys row by row. It waits for nobody, and the batch is in if it fails.
     async fn analyze(&self, client: &Object, batch: &BatchReport) {
         let filled = batch.tables.iter().filter(|table| table.counts.inserted >= MANY);
-        let mut tables: Vec<_> = filled.map(|table| qualified(&self.schema, &table.table)).collect();
+        let tables: Vec<_> = filled.map(|table| qualified(&self.schema, &table.table)).collect();
         if !tables.is_empty() {
-            tables.push("blackwater.version".into());
             let analyzed = client.batch_execute(&format!("ANALYZE (SKIP_LOCKED) {}", tables.join(", "))).await;
             if let Err(error) = analyzed {
                 tracing::debug!(error = postgres::explain(&error), "not analyzed");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{ident, literal, qualified};
 
-use crate::catalogue::{Column, DELETED_AT, Reference, Star, Writing};
+use crate::catalogue::{Column, DELETED_AT, Reference, Star, VALID_TO, Writing};
 use crate::error::Error;
 use crate::write::Written;
 
@@ -56,7 +56,7 @@ impl<'a> Target<'a> {
         let key: Vec<String> = match (&table.driving, writing) {
             (Some(driving), _) => driving.key.iter().map(|column| column.name.clone()).collect(),
             (None, Writing::Upsert(key)) => key.to_vec(),
-            (None, Writing::History { .. }) => Vec::new(),
+            (None, Writing::History) => Vec::new(),
         };
         let key = key.iter().filter_map(|name| star.column(name)).collect();
         let foreign = table.driving.iter().flat_map(|driving| &driving.key).filter(|key| key.kind.contains('.'));
@@ -69,7 +69,7 @@ impl<'a> Target<'a> {
     pub(crate) fn inserted_and_updated(&self, written: Written) -> (u64, u64) {
         match self.writing {
             Writing::Upsert(_) => (written.new, written.changed),
-            Writing::History { .. } => (written.new + written.changed, 0),
+            Writing::History => (written.new + written.changed, 0),
         }
     }
 
@@ -118,6 +118,20 @@ impl<'a> Target<'a> {
         self.columns.iter().map(typed).collect::<Vec<_>>().join(", ")
     }
 
+    /// Of a history, the index that lets a key have one open version.
+    pub(crate) fn open_versions(&self) -> Option<&'a str> {
+        let key = self.key.iter().map(|column| &column.name).collect();
+        (self.writing == Writing::History)
+            .then(|| self.star.open_versions(&key))
+            .flatten()
+            .map(|index| index.name.as_str())
+    }
+
+    /// Whether rows that the source no longer has can be marked: a version of a history is closed.
+    pub(crate) fn marks_deletions(&self) -> bool {
+        self.writing == Writing::History || self.star.marks_deletions()
+    }
+
     /// Whether the row `s` of the star table differs from the staged row `t`, or is deleted. A row is compared as it is stored
     /// (`*<>`), so 1.0 is not 1.00, and types that know no equality, as json, work.
     pub(crate) fn differs(&self) -> String {
@@ -125,33 +139,25 @@ impl<'a> Target<'a> {
             return "true".into();
         }
         let differs = format!("ROW({})::record *<> ROW({})::record", self.list("s."), self.typed("t."));
-        match self.star.marks_deletions() {
-            true => format!("({differs} OR s.{DELETED_AT} IS NOT NULL)"),
-            false => differs,
+        match self.writing {
+            Writing::Upsert(_) if self.star.marks_deletions() => format!("({differs} OR s.{DELETED_AT} IS NOT NULL)"),
+            _ => differs,
         }
     }
 
-    /// The rows of the star table that stand for a row of the source, as `s`: all that are not
-    /// deleted, of a history the newest version of each.
+    /// The condition that the row `s` of the star table stands for a row of the source: it is not deleted, and of a history the
+    /// open version.
+    pub(crate) fn is_live(&self) -> String {
+        match self.writing {
+            Writing::History => format!("s.{VALID_TO} IS NULL"),
+            Writing::Upsert(_) if self.star.marks_deletions() => format!("s.{DELETED_AT} IS NULL"),
+            Writing::Upsert(_) => "true".into(),
+        }
+    }
+
+    /// The rows of the star table that stand for a row of the source, as `s`.
     pub(crate) fn live(&self) -> String {
-        let deleted = if self.star.marks_deletions() { format!("s.{DELETED_AT} IS NULL") } else { "true".into() };
-        format!("{} WHERE {deleted}", self.newest())
-    }
-
-    /// All rows of the star table as `s`, of a history the newest version of each.
-    pub(crate) fn newest(&self) -> String {
-        match self.is_newest() {
-            None => format!("{} AS s", self.quoted),
-            Some(condition) => format!("{} AS s JOIN blackwater.version v ON {condition}", self.quoted),
-        }
-    }
-
-    /// The condition that the row `s` of a history is the newest version, by its line `v` in `blackwater.version`.
-    pub(crate) fn is_newest(&self) -> Option<String> {
-        let Writing::History { record } = self.writing else { return None };
-        let (schema, name) = (literal(self.schema), literal(self.name));
-        let of_row = format!("v.star_schema = {schema} AND v.star_table = {name} AND v.record = s.{}", ident(record));
-        Some(format!("{of_row} AND v.superseded IS NULL"))
+        format!("{} AS s WHERE {}", self.quoted, self.is_live())
     }
 
     /// The condition on `blackwater.quarantine`, `waiting_for` or `filtered`, called `q`, for the lines of this star table.

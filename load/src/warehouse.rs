@@ -26,7 +26,7 @@ pub(crate) struct Warehouse<'a> {
     pub(crate) schema: &'a str,
     /// The batch's number.
     pub(crate) batch: u64,
-    /// The source's time of the batch's snapshot.
+    /// The batch's time: that of the source's snapshot, until the ledger gives it its place ([`crate::ledger::effective_at`]).
     pub(crate) at: DateTime<Utc>,
     deadline: Deadline,
     /// The milliseconds that were left when the time of statements was limited last; 0 if that does not hold any more.

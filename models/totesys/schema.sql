@@ -129,10 +129,6 @@ CREATE TABLE IF NOT EXISTS fact_payment (
     payment_date      date    NOT NULL REFERENCES dim_date (date_id)
 );
 
-CREATE INDEX IF NOT EXISTS fact_sales_order_key ON fact_sales_order (sales_order_id);
-CREATE INDEX IF NOT EXISTS fact_purchase_order_key ON fact_purchase_order (purchase_order_id);
-CREATE INDEX IF NOT EXISTS fact_payment_key ON fact_payment (payment_id);
-
 -- When the row was deleted at the source (a date never is).
 ALTER TABLE dim_date ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
 ALTER TABLE dim_staff ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
@@ -142,6 +138,22 @@ ALTER TABLE dim_design ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
 ALTER TABLE dim_counterparty ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
 ALTER TABLE dim_payment_type ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
 ALTER TABLE dim_transaction ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
-ALTER TABLE fact_sales_order ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
-ALTER TABLE fact_purchase_order ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
-ALTER TABLE fact_payment ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+
+-- A row of a fact is a version: it holds from valid_from until valid_to, and the open one until further notice. What was so at a
+-- time t: WHERE valid_from <= t AND (valid_to > t OR valid_to IS NULL).
+ALTER TABLE fact_sales_order
+    ADD COLUMN IF NOT EXISTS valid_from timestamptz NOT NULL,
+    ADD COLUMN IF NOT EXISTS valid_to timestamptz CHECK (valid_to > valid_from),
+    ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+ALTER TABLE fact_purchase_order
+    ADD COLUMN IF NOT EXISTS valid_from timestamptz NOT NULL,
+    ADD COLUMN IF NOT EXISTS valid_to timestamptz CHECK (valid_to > valid_from),
+    ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+ALTER TABLE fact_payment
+    ADD COLUMN IF NOT EXISTS valid_from timestamptz NOT NULL,
+    ADD COLUMN IF NOT EXISTS valid_to timestamptz CHECK (valid_to > valid_from),
+    ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+CREATE UNIQUE INDEX IF NOT EXISTS fact_sales_order_open ON fact_sales_order (sales_order_id) WHERE valid_to IS NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS fact_purchase_order_open ON fact_purchase_order (purchase_order_id)
+    WHERE valid_to IS NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS fact_payment_open ON fact_payment (payment_id) WHERE valid_to IS NULL;

@@ -159,7 +159,27 @@ async fn what_of_the_warehouse_will_not_work() {
         (
             "ON fact_payment (payment_id)",
             "ON fact_payment (paid, payment_id)",
-            "advice, warehouse: fact_payment: it is a history without an index on (payment_id)",
+            "error, warehouse: fact_payment: nothing keeps a key of this history from having two open versions",
+        ),
+        (
+            "fact_payment_open ON fact_payment (payment_id) WHERE valid_to IS NULL",
+            "fact_payment_open ON fact_payment (payment_id) WHERE deleted_at IS NULL",
+            "error, warehouse: fact_payment: nothing keeps a key of this history from having two open versions",
+        ),
+        (
+            "ADD COLUMN IF NOT EXISTS valid_from timestamptz NOT NULL",
+            "ADD COLUMN IF NOT EXISTS valid_from timestamptz",
+            "error, warehouse: fact_sales_order: the model returns no unique key of it that is NOT NULL, so it is a history, and its versions need valid_from timestamptz NOT NULL",
+        ),
+        (
+            "ADD COLUMN IF NOT EXISTS valid_from timestamptz NOT NULL",
+            "ADD COLUMN IF NOT EXISTS valid_from timestamptz NOT NULL DEFAULT now()",
+            "error, warehouse: fact_sales_order: the model returns no unique key of it that is NOT NULL, so it is a history, and its versions need valid_from timestamptz NOT NULL",
+        ),
+        (
+            "ADD COLUMN IF NOT EXISTS valid_to timestamptz CHECK (valid_to > valid_from)",
+            "ADD COLUMN IF NOT EXISTS valid_to timestamptz(0)",
+            "error, warehouse: fact_sales_order: the model returns no unique key of it that is NOT NULL, so it is a history, and its versions need valid_from timestamptz NOT NULL",
         ),
         (
             "email_address   varchar NOT NULL",
@@ -170,7 +190,7 @@ async fn what_of_the_warehouse_will_not_work() {
         (
             "staff_id        integer PRIMARY KEY",
             "staff_id integer, key serial PRIMARY KEY, UNIQUE (staff_id)",
-            "advice, warehouse: dim_staff: it has a further unique key, (staff_id)",
+            "error, warehouse: dim_staff: the model returns no unique key of it that is NOT NULL, so it is a history",
         ),
         (
             "staff_id        integer PRIMARY KEY",

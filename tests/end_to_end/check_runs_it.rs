@@ -14,8 +14,8 @@ const MODEL: &str = "SELECT id, v FROM t";
 
 const DIMENSION: &str = "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz);";
 
-const HISTORY: &str = "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text,
-    deleted_at timestamptz); CREATE INDEX IF NOT EXISTS fact_t_id ON fact_t (id);";
+const HISTORY: &str = "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, v text,
+    deleted_at timestamptz); CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL;";
 
 /// A world with a dimension and a history of one source table.
 async fn world() -> World {

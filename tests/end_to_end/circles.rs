@@ -16,9 +16,9 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS dim_team (id integer PRIMARY KEY, name text NOT NULL, head integer, deleted_at timestamptz);
     CREATE TABLE IF NOT EXISTS dim_person (id integer PRIMARY KEY, name text NOT NULL,
         team integer REFERENCES dim_team DEFERRABLE INITIALLY DEFERRED, deleted_at timestamptz);
-    CREATE TABLE IF NOT EXISTS fact_shift (record bigserial PRIMARY KEY, id integer NOT NULL,
+    CREATE TABLE IF NOT EXISTS fact_shift (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL,
         person integer REFERENCES dim_person, deleted_at timestamptz);
-    CREATE INDEX IF NOT EXISTS fact_shift_id ON fact_shift (id);
+    CREATE UNIQUE INDEX IF NOT EXISTS fact_shift_open ON fact_shift (id) WHERE valid_to IS NULL;
     CREATE TABLE IF NOT EXISTS dim_a (id integer PRIMARY KEY, name text NOT NULL, next integer, deleted_at timestamptz);
     CREATE TABLE IF NOT EXISTS dim_b (id integer PRIMARY KEY, name text NOT NULL,
         next integer REFERENCES dim_a DEFERRABLE INITIALLY DEFERRED, deleted_at timestamptz);

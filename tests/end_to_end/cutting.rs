@@ -23,8 +23,10 @@ const PACK: [(&str, &str); 3] = [
         "CREATE TABLE IF NOT EXISTS dim_customer (id integer PRIMARY KEY, name text, note text, town text NOT NULL,
                                                   deleted_at timestamptz);
          CREATE TABLE IF NOT EXISTS fact_sale (record bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id integer NOT NULL,
+             valid_from timestamptz NOT NULL, valid_to timestamptz,
              customer integer NOT NULL REFERENCES dim_customer (id), amount numeric(12,2), note text, town text NOT NULL,
-             deleted_at timestamptz)",
+             deleted_at timestamptz);
+         CREATE UNIQUE INDEX IF NOT EXISTS fact_sale_open ON fact_sale (id) WHERE valid_to IS NULL",
     ),
     (
         "dim_customer.sql",

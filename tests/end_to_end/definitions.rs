@@ -221,7 +221,8 @@ async fn a_batch_from_before_a_model_got_another_join_does_not_answer_for_it() {
     let source = "CREATE TABLE colour (id integer PRIMARY KEY, name text);
         CREATE TABLE car (id integer PRIMARY KEY, colour integer);
         INSERT INTO colour VALUES (1, 'red'), (2, 'blue'); INSERT INTO car VALUES (1, 1), (2, 2), (3, NULL)";
-    let schema = "CREATE TABLE IF NOT EXISTS fact_car (record serial PRIMARY KEY, id integer NOT NULL, colour text)";
+    let schema = "CREATE TABLE IF NOT EXISTS fact_car (record serial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, colour text);
+        CREATE UNIQUE INDEX IF NOT EXISTS fact_car_open ON fact_car (id) WHERE valid_to IS NULL";
     let joined = "SELECT car.id, colour.name AS colour FROM car LEFT JOIN colour ON colour.id = car.colour";
     let colours = "CREATE TABLE IF NOT EXISTS dim_colour (id integer PRIMARY KEY, name text)";
     let schema = format!("{schema}; {colours}");

@@ -200,8 +200,9 @@ async fn partitions_come_and_go() {
         CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
         CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20);
         INSERT INTO t SELECT n, n::text FROM generate_series(0, 19) n";
-    let schema = "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text,
+    let schema = "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, v text,
                       deleted_at timestamptz);
+                  CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL;
                   CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz)";
     let select = "SELECT id, v FROM t";
     let pack = [("schema.sql", schema), ("fact_t.sql", select), ("dim_t.sql", select)];
@@ -259,7 +260,8 @@ async fn whatever_comes_and_goes_the_warehouse_has_the_rows_of_the_source() {
         INSERT INTO t SELECT n, n::text, n % 8 FROM generate_series(0, 29) n";
     let columns = "id integer NOT NULL, v date, name text, deleted_at timestamptz";
     let schema = format!(
-        "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, {columns});
+        "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, {columns});
+         CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL;
          CREATE TABLE IF NOT EXISTS dim_t (PRIMARY KEY (id), {columns})"
     );
     // A row with an odd number is no date, one with a 7 is not let through.

@@ -11,8 +11,8 @@ const MODEL: &str = "SELECT id, v FROM t";
 /// Each row takes its time, and the hundredth is refused.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz);
-    CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text, deleted_at timestamptz);
-    CREATE INDEX IF NOT EXISTS fact_t_id ON fact_t (id);
+    CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, v text, deleted_at timestamptz);
+    CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL;
     CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         PERFORM pg_sleep(0.003);
         IF NEW.id = 100 THEN RAISE EXCEPTION 'not this one'; END IF;

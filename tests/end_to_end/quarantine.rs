@@ -180,8 +180,9 @@ async fn orders() -> World {
         CREATE TABLE IF NOT EXISTS dim_area (id integer PRIMARY KEY, name text NOT NULL, deleted_at timestamptz);
         CREATE TABLE IF NOT EXISTS dim_customer (id integer PRIMARY KEY, area integer REFERENCES dim_area,
             parent integer REFERENCES dim_customer, born date, deleted_at timestamptz);
-        CREATE TABLE IF NOT EXISTS fact_order (record bigserial PRIMARY KEY, id integer NOT NULL,
-            customer integer NOT NULL REFERENCES dim_customer, amount numeric, deleted_at timestamptz)";
+        CREATE TABLE IF NOT EXISTS fact_order (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL,
+            customer integer NOT NULL REFERENCES dim_customer, amount numeric, deleted_at timestamptz);
+        CREATE UNIQUE INDEX IF NOT EXISTS fact_order_open ON fact_order (id) WHERE valid_to IS NULL";
     let pack = [
         ("schema.sql", schema),
         ("dim_area.sql", "SELECT id, name FROM area"),
@@ -428,12 +429,16 @@ async fn rows_that_refer_to_each_other_come_out_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_since_many_batches_comes_out_in_one() {
     let world = orders().await;
-    world.source.batch_execute("INSERT INTO orders VALUES (20, 99, 1)").await.unwrap();
+    world.source.batch_execute("INSERT INTO orders VALUES (20, 99, 501)").await.unwrap();
     world.run().await;
-    // As if each of 500 more batches had brought a version of this row, and one of another.
-    let wait = "INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
-        SELECT star_schema, star_table, jsonb_build_object('id', o.id::text), 1 + n, reason, reference,
-               json_build_object('id', o.id::text, 'customer', '99', 'amount', (n + 1)::text)
+    // As if each of 500 batches before had brought a version of this row, and one of another.
+    let wait = "INSERT INTO blackwater.ledger
+        SELECT l.star_schema, n - 500, l.log, l.extracted, l.transformed, l.pack, l.schema_hash, l.snapshot_at,
+               l.effective_at - (501 - n) * interval '1 second', l.forgotten, l.applied_at, 0, 0, 0, 0, 0, 0, '{}', '{}'
+        FROM blackwater.ledger l, generate_series(1, 500) n;
+        INSERT INTO blackwater.quarantine (star_schema, star_table, key, batch, reason, reference, star_row)
+        SELECT star_schema, star_table, jsonb_build_object('id', o.id::text), n - 500, reason, reference,
+               json_build_object('id', o.id::text, 'customer', '99', 'amount', n::text)
         FROM blackwater.quarantine, generate_series(1, 500) n, LATERAL (VALUES (20), (1000 + n)) o (id);
         INSERT INTO blackwater.waiting_for
         SELECT w.star_schema, w.star_table, w.constraint_name, w.key, q.id

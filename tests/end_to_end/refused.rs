@@ -60,12 +60,14 @@ const LATER: usize = 5;
 impl Stars<'_> {
     async fn world(&self) -> World {
         let mut schema = String::new();
-        for (table, key) in
-            [("dim_t", "id integer PRIMARY KEY"), ("fact_t", "record bigserial PRIMARY KEY, id integer NOT NULL")]
+        let history =
+            "record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL";
+        for (table, key, open) in
+            [("dim_t", "id integer PRIMARY KEY", ""), ("fact_t", history, "WHERE valid_to IS NULL")]
         {
             let sql = format!(
                 "{} CREATE TABLE IF NOT EXISTS {{t}} ({key}, {}, deleted_at timestamptz); {}
-                 CREATE INDEX IF NOT EXISTS {{t}}_id ON {{t}} (id);",
+                 CREATE UNIQUE INDEX IF NOT EXISTS {{t}}_open ON {{t}} (id) {open};",
                 self.before, self.star, self.after
             );
             schema.push_str(&sql.replace("{t}", table));
@@ -346,9 +348,9 @@ const PART_STAR: &str = "
         parent integer REFERENCES dim_part, share numeric GENERATED ALWAYS AS (100.0 / n) STORED, deleted_at timestamptz);
     CREATE INDEX IF NOT EXISTS dim_part_v ON dim_part (v);
     CREATE UNIQUE INDEX IF NOT EXISTS dim_part_lower ON dim_part (lower(left(v, 20)));
-    CREATE TABLE IF NOT EXISTS fact_sale (record bigserial PRIMARY KEY, id integer NOT NULL, part integer REFERENCES dim_part,
+    CREATE TABLE IF NOT EXISTS fact_sale (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, part integer REFERENCES dim_part,
         v text, deleted_at timestamptz);
-    CREATE INDEX IF NOT EXISTS fact_sale_id ON fact_sale (id);
+    CREATE UNIQUE INDEX IF NOT EXISTS fact_sale_open ON fact_sale (id) WHERE valid_to IS NULL;
     CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         ASSERT NEW.v IS DISTINCT FROM 'assert', 'it was asserted';
         IF NEW.v = 'raise' THEN RAISE EXCEPTION 'it was raised'; END IF;
@@ -473,8 +475,8 @@ async fn a_trigger_that_refuses_every_row_stops_the_stage_and_loses_nothing() {
     let schema = format!(
         "CREATE TABLE IF NOT EXISTS dim_good (id integer PRIMARY KEY, deleted_at timestamptz);
          CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz);
-         CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text, deleted_at timestamptz);
-         CREATE INDEX IF NOT EXISTS fact_t_id ON fact_t (id);
+         CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, v text, deleted_at timestamptz);
+         CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL;
          {} DROP TRIGGER IF EXISTS refuse ON dim_t; DROP TRIGGER IF EXISTS refuse ON fact_t;
          CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dim_t FOR EACH ROW EXECUTE FUNCTION refuse();
          CREATE TRIGGER refuse AFTER INSERT OR UPDATE ON fact_t FOR EACH ROW EXECUTE FUNCTION refuse();",

@@ -38,10 +38,10 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS dim_area (path public.ltree PRIMARY KEY CHECK (is_of_world(path)), name text, deleted_at timestamptz);
     CREATE TABLE IF NOT EXISTS dim_country (code public.citext PRIMARY KEY, name text, mark integer DEFAULT newest_mark(),
         deleted_at timestamptz);
-    CREATE TABLE IF NOT EXISTS fact_shop (record bigserial PRIMARY KEY, id integer NOT NULL,
+    CREATE TABLE IF NOT EXISTS fact_shop (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL,
         country public.citext REFERENCES dim_country, area public.ltree REFERENCES dim_area, name text,
         kind kind GENERATED ALWAYS AS (kind_of(name)) STORED, mark integer DEFAULT newest_mark(), deleted_at timestamptz);
-    CREATE INDEX IF NOT EXISTS fact_shop_id ON fact_shop (id);
+    CREATE UNIQUE INDEX IF NOT EXISTS fact_shop_open ON fact_shop (id) WHERE valid_to IS NULL;
     DROP TRIGGER IF EXISTS audit ON dim_country; DROP TRIGGER IF EXISTS audit ON fact_shop;
     CREATE TRIGGER audit BEFORE INSERT OR UPDATE ON dim_country FOR EACH ROW EXECUTE FUNCTION audit();
     CREATE TRIGGER audit AFTER INSERT ON fact_shop FOR EACH ROW EXECUTE FUNCTION audit();";
@@ -166,9 +166,9 @@ async fn a_star_schema_that_takes_over_operators_and_functions_changes_nothing()
         CREATE TABLE IF NOT EXISTS dim_area (code varchar(5) PRIMARY KEY, name varchar(10) NOT NULL UNIQUE, abbr char(3), deleted_at timestamptz);
         CREATE TABLE IF NOT EXISTS dim_shop (day date, number int2, area varchar(5) REFERENCES dim_area, name varchar(40) NOT NULL,
             at timestamptz(0), amount numeric(6, 2), opens timestamp(3), deleted_at timestamptz, PRIMARY KEY (day, number));
-        CREATE TABLE IF NOT EXISTS fact_sale (record serial PRIMARY KEY, id int8 NOT NULL, area varchar(5) REFERENCES dim_area, shop_day date, shop int2,
+        CREATE TABLE IF NOT EXISTS fact_sale (record serial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id int8 NOT NULL, area varchar(5) REFERENCES dim_area, shop_day date, shop int2,
             price numeric, at timestamptz, deleted_at timestamptz, FOREIGN KEY (shop_day, shop) REFERENCES dim_shop (day, number));
-        CREATE INDEX IF NOT EXISTS fact_sale_id ON fact_sale (id);";
+        CREATE UNIQUE INDEX IF NOT EXISTS fact_sale_open ON fact_sale (id) WHERE valid_to IS NULL;";
     let models = [
         ("dim_area", "SELECT code, name, abbr FROM area"),
         ("dim_shop", "SELECT day, number, area, name, at, amount, opens FROM shop"),
@@ -252,9 +252,9 @@ async fn a_star_table_may_be_called_as_a_table_of_postgres_or_of_load() {
     // And histories.
     for (number, name) in ["pg_proc", "stage_2"].into_iter().enumerate() {
         schema.push_str(&format!(
-            "CREATE TABLE IF NOT EXISTS public.{name} (record bigserial PRIMARY KEY, id integer NOT NULL,
+            "CREATE TABLE IF NOT EXISTS public.{name} (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL,
                  up integer REFERENCES public.pg_class, name text NOT NULL, deleted_at timestamptz);
-             CREATE INDEX IF NOT EXISTS history_{number} ON public.{name} (id);"
+             CREATE UNIQUE INDEX IF NOT EXISTS history_{number} ON public.{name} (id) WHERE valid_to IS NULL;"
         ));
         pack.push((format!("{name}.sql"), "SELECT id, up, name FROM t0".into()));
     }

@@ -42,7 +42,7 @@ async fn a_changed_byte_in_any_column_of_any_star_table_is_found() {
         FROM (SELECT c.table_name::text, c.column_name::text, c.data_type::text, c.ordinal_position
               FROM information_schema.columns c JOIN information_schema.tables t USING (table_schema, table_name)
               WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE' AND c.is_generated = 'NEVER'
-                AND c.column_name NOT IN ('deleted_at', 'date_id') AND c.column_name !~ '_record_id$'
+                AND c.column_name NOT IN ('valid_from', 'valid_to', 'deleted_at', 'date_id') AND c.column_name !~ '_record_id$'
                 AND c.column_name <> regexp_replace(c.table_name, '^(dim|fact)_', '') || '_id') c
         GROUP BY 1 ORDER BY 1";
     let tables: Vec<(String, Vec<String>)> =
@@ -105,9 +105,14 @@ async fn a_row_that_is_missing_or_too_much_is_found() {
             vec![("dim_payment_type", "99", "extra")],
         ),
         (
+            "UPDATE fact_payment SET valid_to = now(), deleted_at = now() WHERE payment_id = 3",
+            "UPDATE fact_payment SET valid_to = NULL, deleted_at = NULL WHERE payment_id = 3",
+            vec![("fact_payment", "3", "missing")],
+        ),
+        (
             "UPDATE fact_payment SET deleted_at = now() WHERE payment_id = 3",
             "UPDATE fact_payment SET deleted_at = NULL WHERE payment_id = 3",
-            vec![("fact_payment", "3", "missing")],
+            vec![("fact_payment", "3", "versions")],
         ),
         (
             "UPDATE fact_payment SET payment_id = 300 WHERE payment_id = 3",
@@ -124,6 +129,22 @@ async fn a_row_that_is_missing_or_too_much_is_found() {
         let expected: Vec<_> =
             expected.into_iter().map(|(table, key, what)| (table.to_owned(), key.to_owned(), json!(what))).collect();
         assert_eq!(differences(&world, 3).await, expected, "{change}");
+        world.warehouse.batch_execute(undo).await.unwrap();
+    }
+    // A version that no batch brought, and one that holds while another does, or ends though the source has the row.
+    world.source.batch_execute("UPDATE payment SET payment_amount = 1 WHERE payment_id IN (3, 4)").await.unwrap();
+    world.run().await;
+    for (change, what) in [
+        ("valid_from = valid_from - interval '1 second'", "extra"),
+        ("valid_to = valid_to + interval '1 second'", "versions"),
+        ("valid_to = valid_to - interval '1 microsecond'", "versions"),
+    ] {
+        let keep = "CREATE TEMP TABLE kept AS SELECT payment_record_id AS id, valid_from, valid_to FROM fact_payment";
+        let change = format!("UPDATE fact_payment SET {change} WHERE payment_id = 3 AND valid_to IS NOT NULL");
+        world.warehouse.batch_execute(&format!("{keep}; {change}")).await.unwrap();
+        assert!(differences(&world, 3).await.contains(&("fact_payment".into(), "3".into(), json!(what))), "{change}");
+        let undo = "UPDATE fact_payment f SET valid_from = kept.valid_from, valid_to = kept.valid_to FROM kept
+                    WHERE f.payment_record_id = kept.id; DROP TABLE kept";
         world.warehouse.batch_execute(undo).await.unwrap();
     }
     // A date that nothing names any more is no difference.
@@ -218,8 +239,8 @@ async fn a_large_table_is_compared_in_the_order_of_its_keys() {
     let source = "CREATE TABLE t (a text, b integer, v text, PRIMARY KEY (a, b));
         INSERT INTO t SELECT chr(65 + n % 50) || E'\t\\\\' || (n % 7), n, md5(n::text) FROM generate_series(1, 20000) n";
     let schema =
-        "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, a text NOT NULL, b bigint NOT NULL, v text,
-        deleted_at timestamptz); CREATE INDEX IF NOT EXISTS fact_t_key ON fact_t (a, b)";
+        "CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, a text NOT NULL, b bigint NOT NULL, v text,
+        deleted_at timestamptz); CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (a, b) WHERE valid_to IS NULL";
     let pack = [("schema.sql", schema), ("fact_t.sql", "SELECT a, b, v FROM t")];
     let world = World::of(source, &pack, &[("current_fact_t", "SELECT a, b, v FROM t")]).await;
     world.run_and_agree().await;
@@ -228,7 +249,7 @@ async fn a_large_table_is_compared_in_the_order_of_its_keys() {
         .warehouse
         .batch_execute(
             "UPDATE fact_t SET v = v || ' ' WHERE b IN (1, 8192, 8193, 16384, 20000); DELETE FROM fact_t WHERE b = 9000;
-             INSERT INTO fact_t (a, b) VALUES ('zz', 1)",
+             INSERT INTO fact_t (a, b, valid_from) VALUES ('zz', 1, now())",
         )
         .await
         .unwrap();

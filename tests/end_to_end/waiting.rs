@@ -23,9 +23,9 @@ async fn many_rows_for_one_a_long_chain_and_a_circle_wait_and_come_in() {
         CREATE TABLE IF NOT EXISTS dim_area (id integer PRIMARY KEY, name text NOT NULL, deleted_at timestamptz);
         CREATE TABLE IF NOT EXISTS dim_node (id integer PRIMARY KEY, up integer REFERENCES dim_node, deleted_at timestamptz);
         CREATE TABLE IF NOT EXISTS dim_shop (id integer PRIMARY KEY, area integer REFERENCES dim_area, deleted_at timestamptz);
-        CREATE TABLE IF NOT EXISTS fact_order (record bigserial PRIMARY KEY, id integer NOT NULL,
+        CREATE TABLE IF NOT EXISTS fact_order (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL,
             area integer NOT NULL REFERENCES dim_area, amount numeric, deleted_at timestamptz);
-        CREATE INDEX IF NOT EXISTS fact_order_id ON fact_order (id);";
+        CREATE UNIQUE INDEX IF NOT EXISTS fact_order_open ON fact_order (id) WHERE valid_to IS NULL;";
     let (all, last) = (2 * ORDERS, CHAIN + 1);
     let source = format!(
         "CREATE TABLE area (id integer PRIMARY KEY, name text); CREATE TABLE node (id integer PRIMARY KEY, up integer);
@@ -76,9 +76,9 @@ async fn many_rows_for_one_a_long_chain_and_a_circle_wait_and_come_in() {
 async fn a_hundred_thousand_facts_wait_for_a_hundred_rows() {
     let schema = "
         CREATE TABLE IF NOT EXISTS dim_shop (id integer PRIMARY KEY, deleted_at timestamptz);
-        CREATE TABLE IF NOT EXISTS fact_sale (record bigserial PRIMARY KEY, id integer NOT NULL,
+        CREATE TABLE IF NOT EXISTS fact_sale (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL,
             shop integer NOT NULL REFERENCES dim_shop, deleted_at timestamptz);
-        CREATE INDEX IF NOT EXISTS fact_sale_id ON fact_sale (id);";
+        CREATE UNIQUE INDEX IF NOT EXISTS fact_sale_open ON fact_sale (id) WHERE valid_to IS NULL;";
     let source = "CREATE TABLE shop (id integer PRIMARY KEY); CREATE TABLE sale (id integer PRIMARY KEY, shop integer);
         INSERT INTO sale SELECT i, 1 + i % 100 FROM generate_series(1, 100000) i;";
     let pack = [

@@ -10,8 +10,8 @@ use tokio::process::Child;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, v text, deleted_at timestamptz);
-    CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, id integer NOT NULL, v text, deleted_at timestamptz);
-    CREATE INDEX IF NOT EXISTS fact_t_id ON fact_t (id);
+    CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, v text, deleted_at timestamptz);
+    CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL;
     CREATE OR REPLACE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
     DROP TRIGGER IF EXISTS take_time ON fact_t;
     CREATE TRIGGER take_time BEFORE INSERT ON fact_t FOR EACH ROW EXECUTE FUNCTION take_time();";

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use blackwater_shared::manifest::StarTable;
+use blackwater_shared::postgres::{ident, idents};
 
-use super::{Column, DELETED_AT, Filled, PgType, Star, Writing};
+use super::{Column, DELETED_AT, Filled, PgType, Star, VALID_FROM, VALID_TO, Writing};
 use crate::schema::view;
 
+/// The type of the columns that Blackwater fills, as Postgres prints it: with all microseconds.
+const TIMESTAMPTZ: &str = "timestamp with time zone";
 /// The bytes of the longest name.
 const NAME: usize = 63;
 
@@ -17,12 +20,15 @@ impl Star {
         let returned: Vec<_> = model.columns.iter().map(|column| &column.name).collect();
         match (self.writing(&returned), &model.driving) {
             (Err(why), _) => problems.push(why),
-            (Ok(Writing::History { .. }), _) if view::name(name).len() > NAME => problems.push(format!(
+            (Ok(Writing::History), _) if view::name(name).len() > NAME => problems.push(format!(
                 "the name of its view, {}, would be longer than {NAME} bytes\nGive the table a shorter one",
                 view::name(name)
             )),
-            (Ok(Writing::History { .. }), None) => {
+            (Ok(Writing::History), None) => {
                 problems.push("a set of values (UNION or DISTINCT) has no history\nGive it a key in schema.sql".into());
+            }
+            (Ok(Writing::History), Some(driving)) => {
+                problems.extend(self.problem_of_history(name, driving.key.iter().map(|column| &column.name)));
             }
             (Ok(Writing::Upsert(key)), Some(driving))
                 if key.iter().collect::<BTreeSet<_>>() != driving.key.iter().map(|column| &column.name).collect() =>
@@ -56,13 +62,49 @@ impl Star {
         problems
     }
 
+    /// What a history lacks to hold its versions: with the statements that add it.
+    fn problem_of_history<'k>(&self, name: &str, key: impl Iterator<Item = &'k String>) -> Option<String> {
+        let key: Vec<_> = key.collect();
+        let has_type = |name: &str, may_be_null: bool| {
+            self.column(name).is_some_and(|column| {
+                column.not_null != may_be_null
+                    && !column.has_default
+                    && column.filled == Filled::Not
+                    && column.declared.to_string() == TIMESTAMPTZ
+            })
+        };
+        let table = ident(name);
+        if !has_type(VALID_FROM, false) || !has_type(VALID_TO, true) {
+            return Some(format!(
+                "the model returns no unique key of it that is NOT NULL, so it is a history, and its versions need {VALID_FROM} timestamptz NOT NULL, {VALID_TO} timestamptz, both without a \
+                 default\nIn schema.sql: ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {VALID_FROM} timestamptz NOT NULL \
+                 DEFAULT now(), ADD COLUMN IF NOT EXISTS {VALID_TO} timestamptz; ALTER TABLE {table} ALTER COLUMN \
+                 {VALID_FROM} DROP DEFAULT"
+            ));
+        }
+        self.open_versions(&key.iter().copied().collect()).is_none().then(|| {
+            let columns = idents("", &key);
+            format!(
+                "nothing keeps a key of this history from having two open versions\nIn schema.sql: CREATE UNIQUE \
+                 INDEX IF NOT EXISTS {} ON {table} ({columns}) WHERE {VALID_TO} IS NULL",
+                ident(&format!("{name}_open"))
+            )
+        })
+    }
+
     fn problems_of_columns(&self, model: &StarTable) -> Vec<String> {
         let mut problems = Vec::new();
+        let names: Vec<_> = model.columns.iter().map(|column| &column.name).collect();
+        let is_history = self.writing(&names) == Ok(Writing::History);
+        let is_validity = |name: &str| is_history && [VALID_FROM, VALID_TO].contains(&name);
         for returned in &model.columns {
             let name = &returned.name;
             match self.column(name) {
                 _ if name == DELETED_AT => problems.push(format!(
                     "the model returns {name}, the column in which Blackwater marks deletions\nGive it another name"
+                )),
+                _ if is_validity(name) => problems.push(format!(
+                    "the model returns {name}, a column in which Blackwater keeps when a version holds\nGive it another name"
                 )),
                 None => {
                     problems.push(format!("the model returns {name}, which the table has not\nAdd it to schema.sql"))
@@ -86,6 +128,7 @@ impl Star {
             column.not_null
                 && !column.has_default
                 && column.filled == Filled::Not
+                && !is_validity(&column.name)
                 && !model.columns.iter().any(|returned| returned.name == column.name)
         };
         for column in self.columns.iter().filter(is_missing) {
@@ -95,7 +138,7 @@ impl Star {
             ));
         }
         if let Some(column) = self.column(DELETED_AT) {
-            if column.not_null || column.declared.to_string() != "timestamp with time zone" {
+            if column.not_null || column.declared.to_string() != TIMESTAMPTZ {
                 problems.push(format!("{DELETED_AT} marks deletions: it must be timestamptz and may be NULL"));
             } else if column.has_default || column.filled != Filled::Not {
                 problems.push(format!(
@@ -111,22 +154,12 @@ impl Star {
         let mut advice = Vec::new();
         let returned: Vec<_> = model.columns.iter().map(|column| &column.name).collect();
         let (Some(driving), Ok(writing)) = (&model.driving, self.writing(&returned)) else { return advice };
-        if !self.marks_deletions() {
+        if !self.marks_deletions() && writing != Writing::History {
             advice.push(format!(
                 "it has no column {DELETED_AT}, so rows that are deleted at the source stay\nAdd {DELETED_AT} timestamptz"
             ));
         }
         let key: BTreeSet<_> = driving.key.iter().map(|column| &column.name).collect();
-        let begins = |columns: &[String]| {
-            columns.len() >= key.len() && columns[..key.len()].iter().collect::<BTreeSet<_>>() == key
-        };
-        if matches!(writing, Writing::History { .. }) && !self.indexes.iter().any(|index| begins(&index.columns)) {
-            let key: Vec<_> = driving.key.iter().map(|column| column.name.as_str()).collect();
-            advice.push(format!(
-                "it is a history without an index on ({}), so every batch reads all of it\nAdd one",
-                key.join(", ")
-            ));
-        }
         let primary = self.indexes.iter().find(|index| index.is_primary);
         if let (Writing::Upsert(key), Some(primary)) = (writing, primary)
             && primary.is_generated
@@ -140,12 +173,13 @@ impl Star {
         }
         let own: BTreeSet<_> = match (writing, primary) {
             (Writing::Upsert(key), _) => key.iter().collect(),
-            (Writing::History { .. }, Some(primary)) => primary.columns.iter().collect(),
-            (Writing::History { .. }, None) => BTreeSet::new(),
+            (Writing::History, Some(primary)) => primary.columns.iter().collect(),
+            (Writing::History, None) => BTreeSet::new(),
         };
+        let open = self.open_versions(&key).map(|index| &index.name);
         let is_further = |columns: &[String]| columns.iter().collect::<BTreeSet<_>>() != own;
         for index in self.indexes.iter().filter(|index| index.is_unique && index.is_immediate) {
-            if is_further(&index.columns) {
+            if is_further(&index.columns) && Some(&index.name) != open {
                 advice.push(format!(
                     "it has a further unique key, ({}). A row that takes the value of another, or of a deleted one, goes to \
                      quarantine\nDrop it, or make it DEFERRABLE INITIALLY DEFERRED",

@@ -14,6 +14,11 @@ use blackwater_shared::postgres::ident;
 
 /// The column in which deletions are marked.
 pub(crate) const DELETED_AT: &str = "deleted_at";
+/// The columns of a history that say since when a version holds, and until when; NULL in the open version, the newest.
+pub(crate) const VALID_FROM: &str = "valid_from";
+pub(crate) const VALID_TO: &str = "valid_to";
+/// The condition for the open versions, as Postgres prints it for an index.
+const IS_OPEN: &str = "(valid_to IS NULL)";
 
 /// A star table.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -103,6 +108,8 @@ pub(crate) struct Index {
     pub(crate) is_immediate: bool,
     /// Whether it is of plain columns and of all rows.
     pub(crate) is_plain: bool,
+    /// The condition for the rows that it is of, as Postgres prints it.
+    pub(crate) predicate: Option<String>,
     /// Whether its columns are NOT NULL.
     pub(crate) is_not_null: bool,
     /// Whether a sequence fills one of its columns.
@@ -114,8 +121,8 @@ pub(crate) struct Index {
 pub(crate) enum Writing<'a> {
     /// One row for each value of the key, the latest.
     Upsert(&'a [String]),
-    /// A new row for each version; the warehouse numbers them in the column `record`.
-    History { record: &'a str },
+    /// A new row for each version (SCD type 2).
+    History,
 }
 
 impl Column {
@@ -167,12 +174,24 @@ impl Star {
         self.column(DELETED_AT).is_some()
     }
 
-    /// The column that numbers the versions, if a model that returns `columns` makes it a history.
-    pub(crate) fn record(&self, columns: &[String]) -> Option<&str> {
-        match self.writing(columns) {
-            Ok(Writing::History { record }) => Some(record),
-            _ => None,
-        }
+    /// Whether a model that returns `columns` makes it a history, and it has what a history needs.
+    pub(crate) fn is_history(&self, columns: &[String]) -> bool {
+        self.writing(columns) == Ok(Writing::History) && self.has_validity()
+    }
+
+    /// Whether it has the columns that say when a version holds.
+    fn has_validity(&self) -> bool {
+        self.column(VALID_FROM).is_some() && self.column(VALID_TO).is_some()
+    }
+
+    /// The index that lets a key of a history have one open version.
+    pub(crate) fn open_versions(&self, key: &BTreeSet<&String>) -> Option<&Index> {
+        self.indexes.iter().find(|index| {
+            index.is_unique
+                && index.is_immediate
+                && index.predicate.as_deref() == Some(IS_OPEN)
+                && index.columns.iter().collect::<BTreeSet<_>>() == *key
+        })
     }
 
     /// The unique keys of which the columns `returned` are a whole, less the key by which rows are upserted.
@@ -219,11 +238,12 @@ impl Star {
                 deferrable.columns.join(", ")
             ));
         }
-        match primary {
-            Some(Index { is_generated: true, columns, .. }) if columns.len() == 1 => {
-                Ok(Writing::History { record: &columns[0] })
+        let is_numbered = primary.is_some_and(|index| index.is_generated && index.columns.len() == 1);
+        match is_numbered || self.has_validity() {
+            true => Ok(Writing::History),
+            false => {
+                Err("the model returns no primary or unique key of it\nGive it one, NOT NULL, in schema.sql".into())
             }
-            _ => Err("the model returns no primary or unique key of it\nGive it one, NOT NULL, in schema.sql".into()),
         }
     }
 }

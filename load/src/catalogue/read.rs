@@ -52,6 +52,7 @@ pub(crate) async fn read(
             is_primary: row.get("primary"),
             is_immediate: row.get("immediate"),
             is_plain: row.get("plain"),
+            predicate: row.get("predicate"),
             is_not_null: row.get("not_null"),
             is_generated: row.get("generated"),
         });
@@ -133,6 +134,7 @@ const COLUMNS: &str = "
 const INDEXES: &str = "
     SELECT c.relname::text AS table, x.relname::text AS name, i.indisunique AS unique, i.indisprimary AS primary,
            i.indimmediate AS immediate, i.indpred IS NULL AND i.indexprs IS NULL AS plain,
+           pg_get_expr(i.indpred, i.indrelid) AS predicate,
            array_agg(coalesce(a.attname::text, 'an expression') ORDER BY k.place) AS columns,
            coalesce(bool_and(a.attnotnull), false) AS not_null,
            coalesce(bool_or(a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%'), false) AS generated
@@ -143,7 +145,7 @@ const INDEXES: &str = "
     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number AND k.number > 0
     LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
     WHERE n.nspname = $1 AND c.relname = ANY($2) AND k.place <= i.indnkeyatts
-    GROUP BY c.relname, i.indexrelid, x.relname, i.indisunique, i.indisprimary, i.indimmediate, i.indpred, i.indexprs
+    GROUP BY c.relname, i.indexrelid, x.relname, i.indisunique, i.indisprimary, i.indimmediate, i.indpred, i.indrelid, i.indexprs
     ORDER BY 1, i.indexrelid";
 
 /// What a constraint uses that is not Postgres' own is in `pg_depend`; what is its own is not.

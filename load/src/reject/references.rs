@@ -25,7 +25,8 @@ pub(crate) const TABLES: &str = "
         tbl smallint NOT NULL, pos bigint NOT NULL, ref smallint NOT NULL, constraint_name text NOT NULL,
         key text[] NOT NULL, why text NOT NULL, reference jsonb NOT NULL) ON COMMIT DROP;
     CREATE TEMPORARY TABLE action (
-        tbl smallint NOT NULL, kind smallint NOT NULL, pos bigint NOT NULL, place tid) ON COMMIT DROP";
+        tbl smallint NOT NULL, kind smallint NOT NULL, pos bigint NOT NULL, place tid,
+        since timestamptz, until timestamptz) ON COMMIT DROP";
 
 /// Which entries of the quarantine are looked at.
 #[derive(Clone, Copy)]

@@ -149,6 +149,9 @@ pub(crate) async fn write_all(
     let doing = warehouse.doing("write the rows of", target);
     let transaction = warehouse.transaction;
     undone_if_refused(warehouse, doing, async || {
+        if let Some(close) = statement.close("$1", "$2") {
+            transaction.execute(&close, &[&range.low, &range.high]).await?;
+        }
         let written = transaction.execute(&statement.sql("$1", "$2"), &[&range.low, &range.high]).await?;
         if check {
             transaction.batch_execute(CHECK_CONSTRAINTS).await?;
@@ -320,6 +323,7 @@ fn try_each(statement: &Statement, check: bool) -> String {
         BEGIN
             FOR {at} IN SELECT a.pos FROM pg_temp.action a WHERE {which} ORDER BY a.pos LOOP
                 BEGIN
+                    {close};
                     {write};
                     GET DIAGNOSTICS \"blackwater:written\" = ROW_COUNT;
                     {check};
@@ -336,6 +340,7 @@ fn try_each(statement: &Statement, check: bool) -> String {
             END LOOP;
         END",
         which = statement.which("low", "high"),
+        close = statement.close(at, at).unwrap_or("NULL".into()),
         write = statement.sql(at, at),
         check = if check { CHECK_CONSTRAINTS } else { "NULL" },
     );

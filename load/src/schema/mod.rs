@@ -193,8 +193,8 @@ impl Schema<'_> {
         let mut views = Vec::new();
         // A longer name is cut by Postgres; that the table's is too long is said with its contract.
         for (name, star) in stars.iter().filter(|(name, _)| view::name(name).len() <= 63) {
-            if let Some(record) = star.record(&self.pack.models[name].columns) {
-                views.push(view::make(transaction, self.name, name, record).await?);
+            if star.is_history(&self.pack.models[name].columns) {
+                views.push(view::make(transaction, self.name, name).await?);
             }
         }
         Ok(views)

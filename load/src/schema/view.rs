@@ -1,13 +1,14 @@
-//! The view of each history: the newest version of each row. Load drops it before the table may change, and makes it again with
+//! The view of each history: the open version of each row. Load drops it before the table may change, and makes it again with
 //! the grants that it had.
 
 use blackwater_shared::postgres::{self, Doing, ident, idents, literal, qualified};
 use deadpool_postgres::Transaction;
 
+use crate::catalogue::{DELETED_AT, VALID_TO};
 use crate::error::Error;
 
 /// What tells a view made here from one that only has its name.
-const COMMENT: &str = "Made by Blackwater: the newest version of each row, less those deleted at the source";
+const COMMENT: &str = "Made by Blackwater: the open version of each row that the source has";
 
 /// The name of a history's view.
 pub(crate) fn name(table: &str) -> String {
@@ -68,12 +69,7 @@ pub(crate) async fn drop_all(
 }
 
 /// Makes the view of one history, if it is not there: its name.
-pub(crate) async fn make(
-    transaction: &Transaction<'_>,
-    schema: &str,
-    table: &str,
-    record: &str,
-) -> Result<String, Error> {
+pub(crate) async fn make(transaction: &Transaction<'_>, schema: &str, table: &str) -> Result<String, Error> {
     let view = name(table);
     let doing = "read the columns of a history";
     let there = transaction.query(VIEWS, &[&schema, &[&view].as_slice(), &COMMENT]).await.doing(doing)?;
@@ -84,18 +80,12 @@ pub(crate) async fn make(
                    JOIN pg_namespace n ON n.oid = c.relnamespace
                    WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
     let columns = transaction.query(columns, &[&schema, &table]).await.doing(doing)?;
-    let columns: Vec<String> = columns.iter().map(|row| row.get(0)).collect();
-    let deleted = if columns.iter().any(|column| column == "deleted_at") { " AND h.deleted_at IS NULL" } else { "" };
+    let columns = columns.iter().map(|row| row.get(0)).filter(|column| ![VALID_TO, DELETED_AT].contains(column));
     let (quoted, history) = (qualified(schema, &view), qualified(schema, table));
     let sql = format!(
-        "CREATE VIEW {quoted} AS SELECT {columns} FROM {history} h
-         JOIN blackwater.version v ON v.star_schema = {schema} AND v.star_table = {table} AND v.record = h.{record}
-         WHERE v.superseded IS NULL{deleted};
+        "CREATE VIEW {quoted} AS SELECT {columns} FROM {history} WHERE {VALID_TO} IS NULL;
          COMMENT ON VIEW {quoted} IS {comment}",
-        columns = idents("h.", &columns),
-        schema = literal(schema),
-        table = literal(table),
-        record = ident(record),
+        columns = idents("", columns),
         comment = literal(COMMENT),
     );
     let made = transaction.batch_execute(&sql).await;

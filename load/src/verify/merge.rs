@@ -25,9 +25,8 @@ pub(super) struct Merge<'a> {
     /// The first keys that only the warehouse has, and how many there are.
     extra: Vec<Vec<String>>,
     extra_rows: u64,
-    /// The first keys of the rows of a history that no batch brought, and how many there are.
-    pub(super) unknown_keys: Vec<Vec<String>>,
-    pub(super) unknown: u64,
+    /// Versions of a history that should not be as they are: how many, and the first keys.
+    pub(super) strange: Vec<(What, u64, Vec<Vec<String>>)>,
     /// Whether a row is missing for no reason.
     pub(super) is_missing: bool,
 }
@@ -51,8 +50,7 @@ impl<'a> Merge<'a> {
             unsettled: Vec::new(),
             extra: Vec::new(),
             extra_rows: 0,
-            unknown_keys: Vec::new(),
-            unknown: 0,
+            strange: Vec::new(),
             is_missing: false,
         }
     }
@@ -69,7 +67,7 @@ impl<'a> Merge<'a> {
     pub(super) fn both(&mut self, row: Row, star: Vec<Option<String>>) {
         match &row.outcome {
             Outcome::Made(values) if *values == star => self.verdict.equal += 1,
-            Outcome::Filtered if !self.target.star.marks_deletions() => self.verdict.kept += 1,
+            Outcome::Filtered if !self.target.marks_deletions() => self.verdict.kept += 1,
             _ => self.unsettled.push((row, Some(star))),
         }
     }
@@ -154,7 +152,7 @@ impl<'a> Merge<'a> {
 
     /// `is_known` says that rows of which Blackwater knows and which only the warehouse has went after the newest batch.
     pub(super) fn finish(mut self, is_known: bool) -> Verdict {
-        match (self.target.star.marks_deletions(), is_known) {
+        match (self.target.marks_deletions(), is_known) {
             (false, _) => self.verdict.kept = self.extra_rows,
             (true, true) => self.verdict.not_yet += self.extra_rows,
             (true, false) => {
@@ -165,11 +163,12 @@ impl<'a> Merge<'a> {
                 self.verdict.different += self.extra_rows;
             }
         }
-        let unknown = std::mem::take(&mut self.unknown_keys);
-        for key in &unknown {
-            self.differs(key, What::Extra);
+        for (what, count, keys) in std::mem::take(&mut self.strange) {
+            for key in &keys {
+                self.differs(key, what.clone());
+            }
+            self.verdict.different += count - keys.len() as u64;
         }
-        self.verdict.different += self.unknown - unknown.len() as u64;
         self.verdict
     }
 }

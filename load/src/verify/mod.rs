@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use blackwater_shared::manifest::StarTable;
-use blackwater_shared::postgres::{Doing, ident};
+use blackwater_shared::postgres::{Doing, ident, idents, literal};
 use blackwater_shared::progress::progress;
 use deadpool_postgres::Transaction;
 use serde::Serialize;
 use tokio_postgres::IsolationLevel;
 
-use crate::catalogue::{self, Column, Writing};
+use crate::catalogue::{self, Column, DELETED_AT, VALID_FROM, VALID_TO, Writing};
 use crate::error::Error;
 use crate::ledger::Newest;
 use crate::quarantine::{self, Entry};
@@ -80,6 +80,8 @@ pub enum What {
     Extra,
     /// The model does not let it through, and the warehouse has it.
     NotLetThrough,
+    /// Its versions overlap, or leave a gap though the source had it.
+    Versions,
     /// It cannot be written, and is not in quarantine.
     Refused {
         /// Why not.
@@ -186,7 +188,7 @@ impl Comparison<'_> {
             star_row = lines.next(&target).await?;
         }
         drop(lines);
-        self.unknown_versions(&target, &mut merge).await?;
+        self.strange_versions(&target, &mut merge).await?;
         // Equal counts mean equal sets, so what is gone now went after the batch; where they differ, load
         // has asked for the keys. Before a table is complete nobody counts.
         let is_known =
@@ -244,14 +246,63 @@ impl Comparison<'_> {
         Ok(Lines(Box::pin(lines)))
     }
 
-    /// Counts the rows of a history that are no version of any batch.
-    async fn unknown_versions(&self, target: &Target<'_>, merge: &mut Merge<'_>) -> Result<(), Error> {
-        let Writing::History { record } = target.writing else { return Ok(()) };
-        let query = deletion::unknown_versions(target, record);
-        let query = format!("SELECT key, count(*) OVER () FROM ({query}) u LIMIT {SHOWN}");
-        let rows = self.snapshot.query(&query, &[]).await.doing(format!("look for strange rows in {}", target.name))?;
-        merge.unknown = rows.first().map_or(0, |row| row.get::<_, i64>(1) as u64);
-        merge.unknown_keys = rows.iter().map(|row| row.get(0)).collect();
+    /// Counts the rows of a history that are no version of any batch, and the versions that do not follow one another.
+    async fn strange_versions(&self, target: &Target<'_>, merge: &mut Merge<'_>) -> Result<(), Error> {
+        if target.writing != Writing::History {
+            return Ok(());
+        }
+        for (what, query) in [(What::Extra, sql::unknown(target)), (What::Versions, sql::disordered(target))] {
+            let query = format!("SELECT key, count(*) OVER () FROM ({query}) q LIMIT {SHOWN}");
+            let doing = format!("look at the versions in {}", target.name);
+            let rows = self.snapshot.query(&query, &[]).await.doing(doing)?;
+            let count = rows.first().map_or(0, |row| row.get::<_, i64>(1) as u64);
+            merge.strange.push((what, count, rows.iter().map(|row| row.get(0)).collect()));
+        }
         Ok(())
+    }
+}
+
+/// The queries for versions of a history that should not be, each with its key as an array of text.
+mod sql {
+    use super::*;
+
+    fn key(target: &Target<'_>) -> String {
+        let key = |column: &&Column| column.key_text(&format!("s.{}", ident(&column.name)));
+        format!("ARRAY[{}]::text[]", target.key.iter().map(key).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Those that no batch brought, less the open ones, which are compared with the source.
+    pub(super) fn unknown(target: &Target<'_>) -> String {
+        format!(
+            "SELECT {} AS key FROM {} s WHERE s.{VALID_TO} IS NOT NULL AND s.{VALID_FROM} NOT IN (
+                 SELECT unnest(l.effective_at || l.forgotten) FROM blackwater.ledger l WHERE l.star_schema = {schema}
+                 UNION ALL
+                 SELECT unnest(p.effective_at || p.forgotten) FROM blackwater.partly p
+                 WHERE p.star_schema = {schema} AND p.effective_at IS NOT NULL)",
+            key(target),
+            target.quoted,
+            schema = literal(target.schema),
+        )
+    }
+
+    /// Those that end before they begin or after the next one begins, or before that although the row was not deleted.
+    pub(super) fn disordered(target: &Target<'_>) -> String {
+        let next = "s.\"blackwater:next\"";
+        let gap = match target.star.marks_deletions() {
+            true => format!(
+                " OR s.{DELETED_AT} IS NULL AND s.{VALID_TO} IS DISTINCT FROM {next}
+                  OR s.{DELETED_AT} IS DISTINCT FROM s.{VALID_TO} AND s.{DELETED_AT} IS NOT NULL"
+            ),
+            false => String::new(),
+        };
+        format!(
+            "SELECT {key} AS key FROM (
+                 SELECT s.*, lead(s.{VALID_FROM}) OVER (PARTITION BY {columns} ORDER BY s.{VALID_FROM}) AS \"blackwater:next\"
+                 FROM {star} s) s
+             WHERE s.{VALID_TO} <= s.{VALID_FROM} OR {next} < coalesce(s.{VALID_TO}, 'infinity'){gap}",
+            key = key(target),
+            columns = idents("s.", target.key.iter().map(|column| &column.name)),
+            star = target.quoted,
+        )
     }
 }

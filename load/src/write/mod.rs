@@ -71,7 +71,6 @@ pub(crate) async fn write(
         {
             continue;
         }
-        finish(warehouse, group, &planned).await?;
         return Ok(planned);
     }
 }
@@ -93,7 +92,7 @@ async fn write_what_fits(
     for (target, planned) in group.iter().zip(planned.iter()) {
         let is_vacated = way == Way::Vacating && planned.changed > 0 && vacate(warehouse, target, *planned).await?;
         let (mut rejected, mut only_presumed) = (Vec::new(), Vec::new());
-        for (statement, rows) in statements(warehouse, target, *planned) {
+        for (statement, rows) in statements(target, *planned) {
             let tried = rows::write_in_pieces(warehouse, target, &statement, rows, inner).await?;
             only_presumed.extend(tried.presumed);
             if statement.only_changes() {
@@ -106,12 +105,18 @@ async fn write_what_fits(
         presumed.push(only_presumed);
     }
     may_exchange &= found.iter().flatten().any(|row| row.taken.is_none());
-    // Of a history that was compared with a version which is refused now, the next ones are compared anew.
-    let compares_anew = |(target, rejected): (&&Target<'_>, &Vec<Rejected>)| {
-        was_woken && matches!(target.writing, Writing::History { .. }) && !rejected.is_empty()
-    };
+    // Of a history, versions that follow a refused one follow another then. They were in its way, or it in theirs.
+    let mut follows_another = false;
+    for (target, rejected) in group.iter().zip(&mut found) {
+        let open = target.open_versions().filter(|_| was_woken);
+        let is_refused = |row: &Rejected| row.taken.is_none() || row.taken.as_deref() != open;
+        if open.is_some() && rejected.iter().any(is_refused) {
+            rejected.retain(is_refused);
+            follows_another = true;
+        }
+    }
     let all_written = presumed.iter().all(Vec::is_empty)
-        && !group.iter().zip(&found).any(compares_anew)
+        && !follows_another
         && (inner.is_empty() || rows::check_constraints(warehouse).await?.is_none());
     warehouse.use_builtin_names().await?;
     if all_written && !is_emptied && !may_exchange && keep_what_fits(warehouse, group, planned, &found, inner).await? {
@@ -177,7 +182,7 @@ async fn plan(warehouse: &Warehouse<'_>, group: &[&Target<'_>], was_woken: bool)
     warehouse.run("clear the actions", "DELETE FROM pg_temp.action").await?;
     let mut planned = Vec::new();
     for target in group {
-        let plan = sql::plan(target, was_woken, warehouse.batch);
+        let plan = sql::plan(target, was_woken, (warehouse.batch, warehouse.at));
         let rows = warehouse.query(warehouse.doing("compare the rows of", target), &plan, &[]).await?;
         let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
         planned.push(Written { new: count(0), changed: count(1), staged: count(2), released: count(3) });
@@ -211,7 +216,7 @@ async fn write_group(
     let mut refused = None;
     for (target, planned) in group.iter().zip(planned) {
         progress(&format!("writing {}", target.name), 0, 0);
-        let mut statements = statements(warehouse, target, *planned);
+        let mut statements = statements(target, *planned);
         match way {
             Way::Plain => {}
             Way::Vacating if planned.changed > 0 => {
@@ -237,26 +242,11 @@ async fn write_group(
     Ok(refused)
 }
 
-/// Notes of a history which versions are not the newest any more.
-async fn finish(warehouse: &Warehouse<'_>, group: &[&Target<'_>], written: &[Written]) -> Result<(), Error> {
-    for (target, written) in group.iter().zip(written) {
-        if let Writing::History { record } = target.writing
-            && written.changed > 0
-        {
-            let supersede = sql::supersede(target, record, warehouse.batch);
-            warehouse.execute(warehouse.doing("note the versions of", target), &supersede, &[]).await?;
-        }
-    }
-    Ok(())
-}
-
 /// The statements that write the planned rows, and how many rows each has.
-fn statements(warehouse: &Warehouse<'_>, target: &Target<'_>, planned: Written) -> Vec<(Statement, u64)> {
+fn statements(target: &Target<'_>, planned: Written) -> Vec<(Statement, u64)> {
     let statements = match target.writing {
         Writing::Upsert(_) => vec![(sql::update(target), planned.changed), (sql::insert(target), planned.new)],
-        Writing::History { record } => {
-            vec![(sql::add_versions(target, record, warehouse.batch), planned.new + planned.changed)]
-        }
+        Writing::History => vec![(sql::add_versions(target), planned.new + planned.changed)],
     };
     statements.into_iter().filter(|(_, rows)| *rows > 0).collect()
 }
@@ -269,7 +259,7 @@ pub(crate) async fn try_statements(warehouse: &Warehouse<'_>, group: &[&Target<'
     let one_of_each = Written { new: 1, changed: 1, ..Written::default() };
     warehouse.use_own_names().await?;
     for target in group {
-        for (statement, _) in statements(warehouse, target, one_of_each) {
+        for (statement, _) in statements(target, one_of_each) {
             rows::try_statement(warehouse, target, &statement, true).await?;
         }
     }

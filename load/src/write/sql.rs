@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use blackwater_shared::postgres::{ident, idents, literal};
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::catalogue::{DELETED_AT, Writing};
+use crate::catalogue::{DELETED_AT, VALID_FROM, VALID_TO, Writing};
 use crate::staging::{self, Content};
 use crate::target::{POS, Target};
 
@@ -17,10 +17,12 @@ use crate::target::{POS, Target};
 enum Action {
     /// It is new; of a history the first version of its key.
     Insert = 1,
-    /// It has changed; of a history it follows another version.
+    /// It has changed; of a history it closes the open version of its key.
     Change = 2,
     /// It is marked as deleted.
     Delete = 3,
+    /// It follows another version of its key that is written with it.
+    Follow = 4,
 }
 
 /// A statement that writes those rows of `pg_temp.action` that have certain actions, from one number to another.
@@ -36,6 +38,9 @@ pub(crate) struct Statement {
     indexes: String,
     /// Whether it reads the staging table, as `t`.
     is_of_stage: bool,
+    /// The statement that closes the versions which the rows follow. Postgres looks at a unique key row by row, so the two cannot
+    /// be one.
+    close: Option<Box<Statement>>,
 }
 
 impl Statement {
@@ -60,6 +65,11 @@ impl Statement {
         )
     }
 
+    /// The statement that comes first, for the same rows.
+    pub(crate) fn close(&self, low: &str, high: &str) -> Option<String> {
+        self.close.as_ref().map(|close| close.sql(low, high))
+    }
+
     /// Whether it marks rows as deleted.
     pub(crate) fn deletes(&self) -> bool {
         self.actions == [Action::Delete]
@@ -80,7 +90,7 @@ impl Statement {
 fn of_stage(target: &Target<'_>, actions: &'static [Action], begin: String, end: String) -> Statement {
     let (stage, number) = (staging::name(target, Content::Rows), target.number);
     let indexes = format!("; CREATE INDEX IF NOT EXISTS rows_{number}_pos ON {stage} ({POS})");
-    Statement { number, actions, begin, end, indexes, is_of_stage: true }
+    Statement { number, actions, begin, end, indexes, is_of_stage: true, close: None }
 }
 
 /// The staged rows `t` with their actions, for a FROM clause and the condition after it.
@@ -90,46 +100,59 @@ fn from_stage(target: &Target<'_>) -> String {
 }
 
 /// Notes what is to be done with each staged row, and returns how many rows are new and changed, how many are staged, and how
-/// many of these came out of quarantine. `several` says that a key may occur with several batches.
-pub(crate) fn plan(target: &Target<'_>, several: bool, batch: u64) -> String {
+/// many of these came out of quarantine. `several` says that a key may occur with several batches; `at` is the batch's time.
+pub(crate) fn plan(target: &Target<'_>, several: bool, (batch, at): (u64, DateTime<Utc>)) -> String {
     let stage = staging::name(target, Content::Rows);
     let (number, insert, change) = (target.number, Action::Insert as i16, Action::Change as i16);
     let same = target.same_key("s", "t");
+    let never = "NULL::timestamptz";
     let actions = match target.writing {
         Writing::Upsert(_) => format!(
-            "SELECT t.{POS} AS pos, CASE WHEN s.ctid IS NULL THEN {insert} ELSE {change} END AS kind
+            "SELECT t.{POS} AS pos, CASE WHEN s.ctid IS NULL THEN {insert} ELSE {change} END AS kind, {never}, {never}
              FROM {stage} t LEFT JOIN {star} s ON {same}
              WHERE s.ctid IS NULL OR {differs}",
             star = target.quoted,
             differs = target.differs(),
         ),
-        Writing::History { .. } => {
-            let follows = "s.ctid IS NOT NULL";
-            let is_first = format!("s.ctid IS NULL OR {}", target.differs());
-            let newest = format!("FROM {stage} t LEFT JOIN (SELECT s.*, s.ctid FROM {}) s ON {same}", target.newest());
+        Writing::History => {
+            let open = format!("FROM {stage} t LEFT JOIN {} s ON {same} AND s.{VALID_TO} IS NULL", target.quoted);
+            let at = format!("{}::timestamptz", time(at));
             match several {
                 false => format!(
-                    "SELECT t.{POS} AS pos, CASE WHEN {follows} THEN {change} ELSE {insert} END AS kind
-                     {newest} WHERE {is_first}"
+                    "SELECT t.{POS} AS pos, CASE WHEN s.ctid IS NULL THEN {insert} ELSE {change} END AS kind, {at}, {never}
+                     {open} WHERE s.ctid IS NULL OR {differs}",
+                    differs = target.differs()
                 ),
+                // Each from the time of the batch that brought it. One that is not after the open version comes too late.
                 true => format!(
-                    "SELECT pos, kind FROM (
-                         SELECT t.{POS} AS pos,
-                                CASE WHEN {follows} OR lag(t.{POS}) OVER k IS NOT NULL THEN {change} ELSE {insert} END AS kind,
-                                CASE WHEN lag(t.{POS}) OVER k IS NULL THEN {is_first}
+                    "SELECT pos, CASE WHEN lag(pos) OVER k IS NOT NULL THEN {follow}
+                                      WHEN is_first THEN {insert} ELSE {change} END AS kind,
+                            since, lead(since) OVER k
+                     FROM (
+                         SELECT t.{POS} AS pos, min(t.{POS}) OVER (PARTITION BY {key}) AS of_key, e.since,
+                                s.ctid IS NULL AS is_first,
+                                CASE WHEN lag(t.{POS}) OVER k IS NULL THEN s.ctid IS NULL OR {differs}
                                      ELSE lag(ROW({row})::record) OVER k *<> ROW({row})::record END AS is_new
-                         {newest} WINDOW k AS (PARTITION BY {key} ORDER BY t.{POS})) v
-                     WHERE is_new",
+                         {open} CROSS JOIN LATERAL (SELECT CASE WHEN t.{POS} >> 32 = {batch} THEN {at} ELSE (
+                             SELECT l.effective_at FROM blackwater.ledger l
+                             WHERE l.star_schema = {schema} AND l.batch = t.{POS} >> 32) END) e (since)
+                         WHERE s.ctid IS NULL OR s.{VALID_FROM} < e.since
+                         WINDOW k AS (PARTITION BY {key} ORDER BY t.{POS})) v
+                     WHERE is_new WINDOW k AS (PARTITION BY of_key ORDER BY pos)",
+                    follow = Action::Follow as i16,
+                    differs = target.differs(),
                     row = target.typed("t."),
                     key = idents("t.", target.key.iter().map(|column| &column.name)),
+                    schema = literal(target.schema),
                 ),
             }
         }
     };
     format!(
         "WITH planned AS (
-             INSERT INTO pg_temp.action (tbl, kind, pos) SELECT {number}, kind, pos FROM ({actions}) r RETURNING kind)
-         SELECT count(*) FILTER (WHERE kind = {insert}), count(*) FILTER (WHERE kind = {change}),
+             INSERT INTO pg_temp.action (tbl, pos, kind, since, until)
+             SELECT {number}, r.* FROM ({actions}) r RETURNING kind)
+         SELECT count(*) FILTER (WHERE kind = {insert}), count(*) FILTER (WHERE kind <> {insert}),
                 (SELECT count(*) FROM {stage}), (SELECT count(*) FROM {stage} WHERE {POS} >> 32 <> {batch})
          FROM planned"
     )
@@ -137,9 +160,9 @@ pub(crate) fn plan(target: &Target<'_>, several: bool, batch: u64) -> String {
 
 /// Counts the rows at the places `$1` that are new, that have changed, and that came out of quarantine.
 pub(crate) fn count_rejected(target: &Target<'_>, batch: u64) -> String {
-    let (insert, change) = (Action::Insert as i16, Action::Change as i16);
+    let insert = Action::Insert as i16;
     format!(
-        "SELECT count(*) FILTER (WHERE kind = {insert}), count(*) FILTER (WHERE kind = {change}),
+        "SELECT count(*) FILTER (WHERE kind = {insert}), count(*) FILTER (WHERE kind <> {insert}),
                 count(*) FILTER (WHERE pos >> 32 <> {batch})
          FROM pg_temp.action WHERE tbl = {} AND pos = ANY ($1)",
         target.number
@@ -165,10 +188,11 @@ pub(crate) fn update(target: &Target<'_>) -> Statement {
     change(target, &set.chain(deleted).collect::<Vec<_>>())
 }
 
-/// Sets columns of the changed rows `s`, each from its staged row `t`.
+/// Sets columns of the rows `s` that the changed ones replace or follow, each from its staged row `t` and its action `a`.
 fn change(target: &Target<'_>, set: &[String]) -> Statement {
     let (set, from, same) = (set.join(", "), from_stage(target), target.same_key("s", "t"));
-    let begin = format!("UPDATE {} s SET {set} {from}{same} AND ", target.quoted);
+    let open = if target.writing == Writing::History { format!("s.{VALID_TO} IS NULL AND ") } else { String::new() };
+    let begin = format!("UPDATE {} s SET {set} {from}{same} AND {open}", target.quoted);
     of_stage(target, &[Action::Change], begin, String::new())
 }
 
@@ -188,47 +212,18 @@ pub(crate) fn vacate(target: &Target<'_>) -> Option<Statement> {
     (!set.is_empty()).then(|| change(target, &set))
 }
 
-/// Adds versions to a history, and notes which batch brought each.
-pub(crate) fn add_versions(target: &Target<'_>, record: &str, batch: u64) -> Statement {
-    let record = ident(record);
+/// Adds versions to a history, and closes those that they follow.
+pub(crate) fn add_versions(target: &Target<'_>) -> Statement {
     let begin = format!(
-        "WITH written AS (INSERT INTO {} ({}) SELECT {} {}",
+        "INSERT INTO {} ({}, {VALID_FROM}, {VALID_TO}) SELECT {}, a.since, a.until {}",
         target.quoted,
         target.list(""),
         target.list("t."),
         from_stage(target)
     );
-    let end = format!(
-        " ORDER BY t.{POS} RETURNING {record})
-         INSERT INTO blackwater.version (star_schema, star_table, record, batch)
-         SELECT {}, {}, w.{record}, {batch} FROM written w",
-        literal(target.schema),
-        literal(target.name),
-    );
-    of_stage(target, &[Action::Insert, Action::Change], begin, end)
-}
-
-/// Notes for the versions that are not the newest of their key any more that a batch brought the next. Versions are in the order of
-/// their numbers.
-pub(crate) fn supersede(target: &Target<'_>, record: &str, batch: u64) -> String {
-    let record = ident(record);
-    format!(
-        "UPDATE blackwater.version o SET superseded = {batch}
-         FROM (
-             SELECT s.{record} AS record, lead(s.{record}) OVER (PARTITION BY {key} ORDER BY s.{record}) AS next
-             FROM {newest} WHERE EXISTS (
-                 SELECT FROM {stage} t JOIN pg_temp.action a ON a.pos = t.{POS}
-                 WHERE a.tbl = {number} AND a.kind = {change} AND {same})) n
-         WHERE o.star_schema = {schema} AND o.star_table = {table} AND o.record = n.record AND n.next IS NOT NULL",
-        key = idents("s.", target.key.iter().map(|column| &column.name)),
-        newest = target.newest(),
-        stage = staging::name(target, Content::Rows),
-        number = target.number,
-        change = Action::Change as i16,
-        same = target.same_key("s", "t"),
-        schema = literal(target.schema),
-        table = literal(target.name),
-    )
+    let actions = &[Action::Insert, Action::Change, Action::Follow];
+    let close = change(target, &[format!("{VALID_TO} = a.since")]);
+    Statement { close: Some(close.into()), ..of_stage(target, actions, begin, format!(" ORDER BY t.{POS}")) }
 }
 
 /// Notes which rows of the star table are to be marked as deleted: those whose key is among the staged ones, or is not.
@@ -247,13 +242,22 @@ pub(crate) fn plan_deletions(target: &Target<'_>, content: Content, are_in: bool
     )
 }
 
-/// Marks the rows as deleted.
+/// Marks the rows as deleted; closes the versions of a history.
 pub(crate) fn delete(target: &Target<'_>, at: DateTime<Utc>) -> Statement {
-    let at = literal(&at.to_rfc3339_opts(SecondsFormat::Micros, true));
+    let closed = (target.writing == Writing::History).then_some(VALID_TO);
+    let marked = target.star.marks_deletions().then_some(DELETED_AT);
+    let set: Vec<_> = [closed, marked].into_iter().flatten().map(|column| format!("{column} = {}", time(at))).collect();
     let begin = format!(
-        "UPDATE {} s SET {DELETED_AT} = {at} FROM pg_temp.action a WHERE s.ctid OPERATOR(pg_catalog.=) a.place AND ",
-        target.quoted
+        "UPDATE {} s SET {} FROM pg_temp.action a WHERE s.ctid OPERATOR(pg_catalog.=) a.place AND ",
+        target.quoted,
+        set.join(", ")
     );
     let (end, indexes) = (String::new(), String::new());
-    Statement { number: target.number, actions: &[Action::Delete], begin, end, indexes, is_of_stage: false }
+    let number = target.number;
+    Statement { number, actions: &[Action::Delete], begin, end, indexes, is_of_stage: false, close: None }
+}
+
+/// A time, in SQL.
+fn time(at: DateTime<Utc>) -> String {
+    literal(&at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }

@@ -95,9 +95,12 @@ CREATE TABLE IF NOT EXISTS fact_loan (
     is_out             boolean NOT NULL,
     state              text NOT NULL,
     remark             text,
+    valid_from         timestamptz NOT NULL,
+    valid_to           timestamptz CHECK (valid_to > valid_from),
     deleted_at         timestamptz,
     FOREIGN KEY (author_code, work_no, copy_no) REFERENCES dim_copy
 );
+CREATE UNIQUE INDEX IF NOT EXISTS fact_loan_open ON fact_loan (member_no, loan_seq) WHERE valid_to IS NULL;
 CREATE INDEX IF NOT EXISTS fact_loan_key ON fact_loan (member_no, loan_seq);
 
 CREATE TABLE IF NOT EXISTS dim_day (
