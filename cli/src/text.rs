@@ -249,7 +249,11 @@ pub(crate) fn status(status: &Status) -> String {
         [table.table.clone(), rows(table.rows)].into_iter().chain(quarantined).collect()
     };
     let tables: Vec<Vec<_>> = status.tables.iter().map(line).collect();
-    format!("{}\n{}{}\n{}", status.name, table(&stages), lag, table(&tables))
+    let down = match status.foreign_keys_down.as_slice() {
+        [] => String::new(),
+        keys => format!("a large batch took down {}; the next run puts them back\n", keys.join(", ")),
+    };
+    format!("{}\n{}{}\n{down}{}", status.name, table(&stages), lag, table(&tables))
 }
 
 /// What to do, on a line of its own after what is wrong.

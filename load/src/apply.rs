@@ -22,7 +22,7 @@ use crate::reject::references::{self, Waking};
 use crate::target::Target;
 use crate::warehouse::{MANY, Warehouse};
 use crate::write::{self, Written};
-use crate::{BatchReport, Counts, TableReport, staging};
+use crate::{BatchReport, Counts, TableReport, bulk, staging};
 
 /// What a batch is applied to, and with what.
 pub(crate) struct Batch<'a> {
@@ -54,7 +54,8 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let mut warehouse = Warehouse::begin(&transaction, batch.schema, (head.batch, head.at), batch.deadline).await?;
     let tables = &batch.manifest.tables;
     let names: Vec<_> = tables.keys().map(String::as_str).collect();
-    let stars = catalogue::read(&transaction, batch.schema, &names).await?;
+    let mut stars = catalogue::read(&transaction, batch.schema, &names).await?;
+    bulk::add_references(&transaction, batch.schema, &mut stars).await?;
     let whole = targets(&warehouse, tables, &stars)?;
     let order: Vec<_> = groups(&whole).into_iter().flatten().map(|target| target.name).collect();
     let partly = ledger::partly(transaction.client(), batch.schema, head.batch).await?;
@@ -85,6 +86,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         transaction.commit().await.doing(doing())?;
         return Ok(Applied::Overtaken);
     }
+    bulk::keep_writers_out(&warehouse).await?;
     let mut changes = Changes::of(batch, newest, partly);
     warehouse.run(doing(), references::TABLES).await?;
     for group in groups(&targets) {
@@ -96,6 +98,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         let sql = "ANALYZE (SKIP_LOCKED) blackwater.quarantine, blackwater.waiting_for";
         warehouse.run("count Blackwater's own rows", sql).await?;
     }
+    bulk::put_back(&transaction, batch.schema).await?;
     if let Some(done) = part.as_ref().and_then(|part| part.done) {
         ledger::note_part(transaction.client(), (batch.schema, head.batch, warehouse.at), done, &changes.counts)
             .await?;

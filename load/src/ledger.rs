@@ -64,6 +64,20 @@ const TABLES: &str = "
     );
     COMMENT ON TABLE blackwater.partly IS
         'How often the next batch did not end in time, and how many of its rows are written';
+    CREATE TABLE blackwater.taken_down (
+        star_schema text    NOT NULL,
+        star_table  text    NOT NULL,
+        name        text    NOT NULL,
+        other       text    NOT NULL,
+        definition  text    NOT NULL,
+        comment     text,
+        was_valid   boolean NOT NULL,
+        reference   jsonb   NOT NULL,
+        is_down     boolean NOT NULL DEFAULT true,
+        PRIMARY KEY (star_schema, star_table, name)
+    );
+    COMMENT ON TABLE blackwater.taken_down IS
+        'The foreign keys that a large batch took down: how they are put back, and which of those that are back are still NOT VALID';
     CREATE SEQUENCE blackwater.entry;
     CREATE TABLE blackwater.quarantine (
         id          bigint  PRIMARY KEY DEFAULT nextval('blackwater.entry'),

@@ -4,6 +4,7 @@
 //! simultaneous runs all end in the same state. A batch that a function has no time for is applied in parts.
 
 mod apply;
+mod bulk;
 mod catalogue;
 mod check;
 mod deletion;
@@ -46,6 +47,7 @@ pub struct Load {
     warehouse: Database,
     schema: String,
     readers: Vec<String>,
+    keep_foreign_keys: bool,
     log: Log,
     pack: Pack,
 }
@@ -147,6 +149,7 @@ impl Load {
             warehouse: config.warehouse.address.pool(2, session)?,
             schema: config.warehouse.schema.clone(),
             readers: config.warehouse.readers.clone(),
+            keep_foreign_keys: config.warehouse.keep_foreign_keys,
             log: Log::processed(processed, &pack.hash),
             pack,
         })
@@ -195,6 +198,9 @@ impl Load {
             self.same_log(newest).await?;
         }
         report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
+        if ledger::exists(&client).await? {
+            bulk::recover(&mut client, &self.schema, deadline).await?;
+        }
         let schema_hash = self.schema(Deadline::NONE).hash();
         let mut pace = Pace::towards(deadline);
         // The log is read anew after each batch, also after the last one: a load that came meanwhile has left.
@@ -211,13 +217,22 @@ impl Load {
             let schema = &self.schema;
             let batch =
                 apply::Batch { manifest: &manifest, log: &self.log, schema, schema_hash: &schema_hash, deadline };
+            let are_down = !self.keep_foreign_keys && bulk::take_down(&mut client, &batch).await?;
             let applied = apply::apply(&mut client, &batch).await;
+            // The next run would, too, but nobody knows when that is.
+            if are_down
+                && applied.is_err()
+                && let Err(error) = bulk::recover(&mut client, &self.schema, deadline).await
+            {
+                tracing::warn!("foreign keys stay taken down until the next run: {error}");
+            }
             if applied.as_ref().is_err_and(|error| error.is_late(deadline)) {
                 ledger::note_late(&client, &self.schema, &manifest.head).await?;
             }
             match applied? {
-                Applied::Done(batch) => {
+                Applied::Done(mut batch) => {
                     self.analyze(&client, &batch).await;
+                    batch.notices.extend(bulk::validate(&mut client, &self.schema, deadline).await?);
                     report.batches.push(batch);
                 }
                 Applied::Partly | Applied::Overtaken => {}
@@ -323,6 +338,18 @@ impl Load {
             rows.push((table.clone(), count as u64, quarantined.get(table).copied().unwrap_or(0)));
         }
         Ok(Some(State { batch: newest.batch, applied_at: newest.applied_at, rows }))
+    }
+
+    /// The star tables' foreign keys that a large batch took down and that are not back and valid yet, as `table.key`.
+    ///
+    /// # Errors
+    /// If the warehouse cannot be asked.
+    pub async fn foreign_keys_down(&self) -> Result<Vec<String>, Error> {
+        let client = self.warehouse.connect().await?;
+        match ledger::exists(&client).await? {
+            true => bulk::taken_down(&client, &self.schema).await,
+            false => Ok(Vec::new()),
+        }
     }
 
     /// The names of the star tables.

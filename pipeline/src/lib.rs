@@ -120,6 +120,8 @@ pub struct Status {
     pub lag_seconds: u64,
     /// The rows of each star table.
     pub tables: Vec<TableStatus>,
+    /// The foreign keys that a large batch took down and that are not back and valid yet, as `table.key`.
+    pub foreign_keys_down: Vec<String>,
 }
 
 /// A batch and the time of its snapshot at the source, or when it was applied.
@@ -293,6 +295,7 @@ impl Pipeline {
             applied: applied.as_ref().map(|state| Batch { batch: state.batch, at: state.applied_at }),
             lag_seconds: self.ingestion.lag(newest, behind).await?,
             tables: tables.map(|(table, rows, quarantined)| TableStatus { table, rows, quarantined }).collect(),
+            foreign_keys_down: self.load.foreign_keys_down().await?,
         })
     }
 

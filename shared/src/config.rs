@@ -100,6 +100,8 @@ pub struct Warehouse {
     pub schema: String,
     /// Roles that may read the star tables.
     pub readers: Vec<String>,
+    /// Whether a large batch leaves their foreign keys as they are.
+    pub keep_foreign_keys: bool,
 }
 
 /// Bounds on what a run may use.
@@ -156,6 +158,8 @@ struct WrittenWarehouse {
     schema: Option<String>,
     #[serde(default, deserialize_with = "list")]
     readers: Vec<String>,
+    #[serde(default, deserialize_with = "flag")]
+    keep_foreign_keys: bool,
 }
 
 #[derive(Deserialize)]
@@ -207,6 +211,20 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D
     match Number::deserialize(deserializer)? {
         Number::Number(number) => Ok(Some(number)),
         Number::Text(text) => text.parse().map(Some).map_err(|_| de::Error::custom(format!("{text} is not a number"))),
+    }
+}
+
+/// Yes or no, or the word as a variable has it.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Flag {
+        Flag(bool),
+        Text(String),
+    }
+    match Flag::deserialize(deserializer)? {
+        Flag::Flag(flag) => Ok(flag),
+        Flag::Text(text) => text.parse().map_err(|_| de::Error::custom(format!("{text} is neither true nor false"))),
     }
 }
 
@@ -383,6 +401,7 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
             address: address("warehouse.url", written.warehouse.url.as_ref(), logins[1].as_ref())?,
             schema: written.warehouse.schema.unwrap_or_else(|| "public".into()),
             readers: written.warehouse.readers,
+            keep_foreign_keys: written.warehouse.keep_foreign_keys,
         },
         ingestion: written.ingestion.bucket,
         processed: written.processed.bucket,

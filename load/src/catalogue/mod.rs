@@ -11,6 +11,7 @@ pub(crate) use read::read;
 use std::collections::BTreeSet;
 
 use blackwater_shared::postgres::ident;
+use serde::{Deserialize, Serialize};
 
 /// The column in which deletions are marked.
 pub(crate) const DELETED_AT: &str = "deleted_at";
@@ -82,7 +83,7 @@ pub(crate) struct Check {
 }
 
 /// A foreign key.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reference {
     pub(crate) constraint: String,
     pub(crate) columns: Vec<String>,
