@@ -1,7 +1,6 @@
 //! The way of a batch into the warehouse: one transaction, from staging to the line in the ledger. Or several, if a function has not
 //! time enough for one ([`crate::part`]).
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::deadline::Deadline;
@@ -14,6 +13,7 @@ use deadpool_postgres::Object;
 use crate::catalogue::{self, Star};
 use crate::deletion::{self, Deleted};
 use crate::error::Error;
+use crate::known::{self, Known};
 use crate::ledger::{self, Newest, Partly};
 use crate::part::Part;
 use crate::quarantine::{self, set_aside};
@@ -110,23 +110,23 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         );
         return Ok(Applied::Partly);
     }
-    let mut known = compare_counts(&warehouse, &targets, changes.untouched(tables)).await?;
+    let mut compared = known::compare(&warehouse, &targets, &changes.known, |name| changes.touches(name)).await?;
     // Why these hold more rows is said.
-    known.strange.retain(|name, _| !changes.keep_deleted.contains(name));
+    compared.strange.retain(|name, _| !changes.keep_deleted.contains(name));
 
     let line = ledger::Line {
         manifest: batch.manifest,
         effective_at: warehouse.at,
         schema_hash: batch.schema_hash,
         counts: all,
-        wanted: known.wanted.into_iter().collect(),
-        verified_counts: known.verified,
+        wanted: compared.wanted.into_iter().collect(),
+        known: compared.known,
     };
     ledger::add(&transaction, batch.schema, &line).await?;
     transaction.commit().await.doing(doing())?;
     let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
     tracing::info!(batch = head.batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");
-    let notices = changes.notices.into_iter().chain(known.strange.into_values()).collect();
+    let notices = changes.notices.into_iter().chain(compared.strange.into_values()).collect();
     Ok(Applied::Done(BatchReport { batch: head.batch, tables: table_reports(changes.counts), notices }))
 }
 
@@ -157,9 +157,9 @@ pub(crate) async fn write_group(
         if !target.table.misfits.is_empty() {
             set_aside::misfits(warehouse, target).await?;
         }
-        let quarantined = quarantine::prune(warehouse, target, had_entries).await?;
+        let pruned = quarantine::prune(warehouse, target, had_entries).await?;
         let deleted = deletion::delete(warehouse, target).await?;
-        changes.add(target, written, deleted, quarantined);
+        changes.add(target, written, deleted, pruned);
     }
     Ok(())
 }
@@ -201,14 +201,16 @@ pub(crate) struct Changes {
     counts: BTreeMap<String, Counts>,
     /// The star tables that got new rows.
     grown: BTreeSet<String>,
+    /// The star tables for which there was something.
+    touched: BTreeSet<String>,
     /// Whether a part of the batch is written.
     is_begun: bool,
     /// Whether the star tables are not as they were, and may take now what they refused before.
     is_schema_new: bool,
     /// Whether it is the first batch of a day: something else may have written to the star tables.
     is_first_of_day: bool,
-    /// The source rows of the star tables where the warehouse knew of as many after the batch before.
-    verified_counts: BTreeMap<String, u64>,
+    /// What the warehouse knows of, by star table, where that follows from the batches.
+    known: BTreeMap<String, Known>,
     /// The star tables that do not let rows be marked as deleted.
     keep_deleted: BTreeSet<String>,
     notices: Vec<String>,
@@ -219,14 +221,18 @@ impl Changes {
         let is_schema_new = newest.as_ref().is_none_or(|newest| newest.schema_hash != batch.schema_hash);
         let day = batch.manifest.head.at.date_naive();
         let is_first_of_day = newest.as_ref().is_none_or(|newest| newest.snapshot_at.date_naive() != day);
-        let verified_counts = newest.filter(|_| !is_schema_new).map(|newest| newest.verified_counts);
+        let is_begun = partly.done > 0;
+        let is_same = !is_schema_new && !is_first_of_day && !is_begun;
+        let known =
+            newest.filter(|newest| is_same && newest.pack == batch.manifest.head.pack).map(|newest| newest.known);
         Self {
-            is_begun: partly.done > 0,
+            is_begun,
             counts: partly.counts,
             grown: BTreeSet::new(),
+            touched: BTreeSet::new(),
             is_schema_new,
             is_first_of_day,
-            verified_counts: verified_counts.unwrap_or_default(),
+            known: known.unwrap_or_default(),
             keep_deleted: BTreeSet::new(),
             notices: Vec::new(),
         }
@@ -242,7 +248,14 @@ impl Changes {
         }
     }
 
-    fn add(&mut self, target: &Target<'_>, written: Written, deleted: Deleted, quarantined: u64) {
+    fn add(&mut self, target: &Target<'_>, written: Written, deleted: Deleted, (quarantined, unfiltered): (u64, u64)) {
+        if let Some(known) = self.known.get_mut(target.name) {
+            known.live += (written.new + written.revived) as i64 - deleted.rows as i64;
+            known.filtered += deleted.filtered - unfiltered as i64;
+        }
+        if !target.table.is_empty() || written.released > 0 {
+            self.touched.insert(target.name.to_owned());
+        }
         if written.new > 0 {
             self.grown.insert(target.name.to_owned());
         }
@@ -276,69 +289,11 @@ impl Changes {
         all
     }
 
-    /// The star tables that are as they were: the batch has nothing for them, and as many rows as before.
-    fn untouched(&self, tables: &BTreeMap<String, StarTable>) -> BTreeMap<String, u64> {
-        let mut untouched = self.verified_counts.clone();
-        untouched.retain(|name, rows| {
-            let is_empty = |table: &StarTable| {
-                table.is_empty() && table.driving.as_ref().is_some_and(|driving| driving.rows == Some(*rows))
-            };
-            !self.counts.contains_key(name) && tables.get(name).is_some_and(is_empty)
-        });
-        untouched
+    fn touches(&self, name: &str) -> bool {
+        self.touched.contains(name)
     }
 }
 
 fn table_reports(counts: BTreeMap<String, Counts>) -> Vec<TableReport> {
     counts.into_iter().map(|(table, counts)| TableReport { table, counts }).collect()
-}
-
-/// How many source rows the warehouse knows of, beside how many there are.
-struct Known {
-    /// The star tables where it knows of as many.
-    verified: BTreeMap<String, u64>,
-    /// The source tables of which it knows more rows.
-    wanted: BTreeSet<String>,
-    /// What to do about star tables of which something else changed the rows.
-    strange: BTreeMap<String, String>,
-}
-
-/// Compares how many source rows the warehouse knows of with how many there are.
-async fn compare_counts(
-    warehouse: &Warehouse<'_>,
-    targets: &[Target<'_>],
-    untouched: BTreeMap<String, u64>,
-) -> Result<Known, Error> {
-    let mut known = Known { verified: untouched, wanted: BTreeSet::new(), strange: BTreeMap::new() };
-    for target in targets {
-        if known.verified.contains_key(target.name) {
-            continue;
-        }
-        let Some(driving) = &target.table.driving else { continue };
-        let Some(rows) = driving.rows else { continue };
-        let (Some(typed), Some(as_text)) = (deletion::known_keys(target, false), deletion::known_keys(target, true))
-        else {
-            continue;
-        };
-        let doing = || warehouse.doing("count the rows of", target);
-        let counted = match warehouse.attempt(async || warehouse.query(doing(), &typed, &[]).await).await? {
-            Some(counted) => counted,
-            None => warehouse.query(doing(), &as_text, &[]).await?,
-        };
-        let held = counted.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
-        match held.cmp(&rows) {
-            Ordering::Equal => drop(known.verified.insert(target.name.to_owned(), rows)),
-            Ordering::Greater if target.table.keys.is_none() => drop(known.wanted.insert(driving.table.clone())),
-            _ => {
-                let what = format!(
-                    "{name} holds {held} rows of {table}, which has {rows}; something else wrote to it. Run `blackwater extract \
-                     --full {table}`",
-                    name = target.name,
-                    table = driving.table
-                );
-                known.strange.insert(target.name.to_owned(), what);
-            }
-        }
-    }
-    Ok(known)
 }

@@ -4,9 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use blackwater_shared::postgres::{ident, literal};
-
-use crate::catalogue::Column;
 use crate::error::Error;
 use crate::quarantine;
 use crate::reject::rows;
@@ -22,6 +19,8 @@ pub(crate) struct Deleted {
     pub(crate) rows: u64,
     /// The rows that the star table does not let be marked, and why the first of them.
     pub(crate) refused: Option<(usize, String)>,
+    /// How many more keys are known that the model does not let through.
+    pub(crate) filtered: i64,
 }
 
 /// Takes out of a star table what the batch says is gone: what its model no longer lets through, and what is not among the
@@ -32,15 +31,17 @@ pub(crate) async fn delete(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Re
         let doing = || warehouse.doing("record the rows that the model filters out of", target);
         deleted = mark(warehouse, target, Content::Filtered, true).await?;
         warehouse.execute(doing(), &quarantine::sql::delete_filtered(target), &[]).await?;
-        warehouse.execute(doing(), &quarantine::sql::filter(target), &[]).await?;
+        deleted.filtered += warehouse.execute(doing(), &quarantine::sql::filter(target), &[]).await? as i64;
     }
     if target.table.keys.is_some() {
         let doing = || warehouse.doing("compare the keys of", target);
         let is_gone = quarantine::sql::is_gone(target);
         warehouse.execute(doing(), &quarantine::sql::delete_entries(&is_gone), &[]).await?;
-        warehouse.execute(doing(), &format!("DELETE FROM blackwater.filtered q {is_gone}"), &[]).await?;
+        let unfilter = format!("DELETE FROM blackwater.filtered q {is_gone}");
+        deleted.filtered -= warehouse.execute(doing(), &unfilter, &[]).await? as i64;
         let gone = mark(warehouse, target, Content::Keys, false).await?;
-        deleted = Deleted { rows: deleted.rows + gone.rows, refused: deleted.refused.or(gone.refused) };
+        deleted.rows += gone.rows;
+        deleted.refused = deleted.refused.or(gone.refused);
     }
     Ok(deleted)
 }
@@ -69,31 +70,5 @@ async fn mark(
     };
     warehouse.use_builtin_names().await?;
     let refused = rejected.first().map(|first| (rejected.len(), first.brief.clone()));
-    Ok(Deleted { rows: planned - rejected.len() as u64, refused })
-}
-
-/// The query for the number of source rows that the warehouse knows of: in the star table, in quarantine,
-/// and those that the model does not let through. `None` if deletions cannot be marked. With `as_text`, the keys in quarantine are
-/// compared as texts: one may be no value of its column's type any more.
-pub(crate) fn known_keys(target: &Target<'_>, as_text: bool) -> Option<String> {
-    if !target.marks_deletions() {
-        return None;
-    }
-    let live = target.live();
-    let value = |column: &Column| format!("q.key->>{}", literal(&column.name));
-    let equal = match as_text {
-        false => target.has_key(value, |column| format!("({})::{}", value(column), column.compared())),
-        true => {
-            let equal = |column: &&Column| {
-                format!("{} = {}", column.key_text(&format!("s.{}", ident(&column.name))), value(column))
-            };
-            target.key.iter().map(equal).collect::<Vec<_>>().join(" AND ")
-        }
-    };
-    let of_table = target.of_table("q");
-    Some(format!(
-        "SELECT (SELECT count(*) FROM {live}) + (SELECT count(*) FROM blackwater.filtered q WHERE {of_table}) + (
-             SELECT count(DISTINCT q.key) FROM blackwater.quarantine q
-             WHERE {of_table} AND NOT EXISTS (SELECT FROM {live} AND {equal}))",
-    ))
+    Ok(Deleted { rows: planned - rejected.len() as u64, refused, filtered: 0 })
 }

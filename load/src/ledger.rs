@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::Counts;
 use crate::error::Error;
+use crate::known::Known;
 
 /// The format of Blackwater's own tables in the warehouse.
 const FORMAT: i32 = 1;
@@ -41,7 +42,7 @@ const TABLES: &str = "
         rows_released  bigint      NOT NULL,
         rows_quarantined bigint    NOT NULL,
         wanted         text[]      NOT NULL,
-        verified_counts jsonb      NOT NULL,
+        known          jsonb       NOT NULL,
         PRIMARY KEY (star_schema, batch),
         UNIQUE (star_schema, effective_at)
     );
@@ -122,6 +123,8 @@ pub(crate) struct Newest {
     pub(crate) batch: u64,
     pub(crate) log: Uuid,
     pub(crate) extracted: Uuid,
+    /// The hash of the model pack.
+    pub(crate) pack: String,
     pub(crate) schema_hash: String,
     /// The source's time of the batch's snapshot.
     pub(crate) snapshot_at: DateTime<Utc>,
@@ -130,8 +133,8 @@ pub(crate) struct Newest {
     pub(crate) applied_at: DateTime<Utc>,
     /// The source tables of which the warehouse holds more rows than there were.
     pub(crate) wanted: Vec<String>,
-    /// The source rows of the star tables where the warehouse knows of as many.
-    pub(crate) verified_counts: BTreeMap<String, u64>,
+    /// What the warehouse knows of, by star table.
+    pub(crate) known: BTreeMap<String, Known>,
 }
 
 impl Newest {
@@ -204,7 +207,7 @@ pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
 }
 
 const NEWEST: &str =
-    "SELECT batch, log, extracted, schema_hash, snapshot_at, applied_at, wanted, verified_counts, effective_at
+    "SELECT batch, log, extracted, schema_hash, snapshot_at, applied_at, wanted, known, effective_at, pack
     FROM blackwater.ledger
     WHERE star_schema = $1 ORDER BY batch DESC LIMIT 1";
 
@@ -219,8 +222,9 @@ pub(crate) async fn newest(client: &Client, star_schema: &str) -> Result<Option<
         snapshot_at: row.get(4),
         applied_at: row.get(5),
         wanted: row.get(6),
-        verified_counts: row.get::<_, Json<_>>(7).0,
+        known: row.get::<_, Json<_>>(7).0,
         effective_at: row.get(8),
+        pack: row.get(9),
     }))
 }
 
@@ -239,20 +243,20 @@ pub(crate) struct Line<'a> {
     pub(crate) counts: Counts,
     /// The source tables of which the warehouse holds more rows than there were.
     pub(crate) wanted: Vec<String>,
-    /// The source rows of the star tables where the warehouse knows of as many.
-    pub(crate) verified_counts: BTreeMap<String, u64>,
+    /// What the warehouse knows of, by star table.
+    pub(crate) known: BTreeMap<String, Known>,
 }
 
 /// Notes a batch as applied.
 pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: &Line<'_>) -> Result<(), Error> {
     let Line { manifest: Transformed { head, extracted, .. }, .. } = line;
-    let Line { effective_at, schema_hash, counts, wanted, verified_counts, .. } = line;
+    let Line { effective_at, schema_hash, counts, wanted, known, .. } = line;
     transaction
         .execute(
             "WITH whole AS (DELETE FROM blackwater.partly WHERE star_schema = $1 RETURNING forgotten)
              INSERT INTO blackwater.ledger (star_schema, batch, log, extracted, transformed, pack, schema_hash,
                  snapshot_at, rows_inserted, rows_updated, rows_unchanged, rows_deleted, rows_released,
-                 rows_quarantined, wanted, verified_counts, effective_at, forgotten)
+                 rows_quarantined, wanted, known, effective_at, forgotten)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                  coalesce((SELECT forgotten FROM whole), '{}'))",
             &[
@@ -271,7 +275,7 @@ pub(crate) async fn add(transaction: &Transaction<'_>, star_schema: &str, line: 
                 &(counts.released as i64),
                 &(counts.quarantined as i64),
                 wanted,
-                &Json(verified_counts),
+                &Json(known),
                 effective_at,
             ],
         )

@@ -9,6 +9,7 @@ mod catalogue;
 mod check;
 mod deletion;
 mod error;
+mod known;
 mod ledger;
 mod part;
 mod quarantine;

@@ -87,24 +87,28 @@ pub(crate) async fn has_entries(warehouse: &Warehouse<'_>, target: &Target<'_>) 
 }
 
 /// Ends what is no longer so for the keys of the batch's rows, once they are written or set aside: the number of rows that
-/// this batch put into quarantine.
+/// this batch put into quarantine, and the number of keys that are not filtered any more.
 ///
 /// Ended are the entries of a key whose row of the same batch or a later one is written, and those that a newer entry replaces;
 /// what waits for a reference stays beside a newer entry, if they differ, for a history wants them all. What was discarded stays so
 /// while it is the same. None of the keys is filtered any more.
 ///
 /// Where nothing was in quarantine or filtered before the batch, nothing can end.
-pub(crate) async fn prune(warehouse: &Warehouse<'_>, target: &Target<'_>, had_entries: bool) -> Result<u64, Error> {
+pub(crate) async fn prune(
+    warehouse: &Warehouse<'_>,
+    target: &Target<'_>,
+    had_entries: bool,
+) -> Result<(u64, u64), Error> {
     let doing = || warehouse.doing("prune the quarantine of", target);
-    let batch = warehouse.batch;
+    let (batch, mut unfiltered) = (warehouse.batch, 0);
     if had_entries {
         warehouse.execute(doing(), &sql::delete_written(target), &[]).await?;
         warehouse.execute(doing(), &sql::discard_again(target, batch), &[]).await?;
         warehouse.execute(doing(), &sql::delete_replaced(target, batch), &[]).await?;
-        warehouse.execute(doing(), &sql::unfilter(target, batch), &[]).await?;
+        unfiltered = warehouse.execute(doing(), &sql::unfilter(target, batch), &[]).await?;
     }
     let new = warehouse.query(doing(), &sql::count_new(target, batch), &[]).await?;
-    Ok(new.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
+    Ok((new.first().map_or(0, |row| row.get::<_, i64>(0) as u64), unfiltered))
 }
 
 /// The statements.

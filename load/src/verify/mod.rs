@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::ledger::Newest;
 use crate::quarantine::{self, Entry};
 use crate::target::Target;
-use crate::{Load, deletion, ledger};
+use crate::{Load, known, ledger};
 use copy_text::Lines;
 use merge::Merge;
 
@@ -224,8 +224,14 @@ impl Comparison<'_> {
 
     /// The source rows that the star table knows of; `None` if it does not mark deletions.
     async fn known_keys(&self, target: &Target<'_>) -> Result<Option<u64>, Error> {
-        let Some(query) = deletion::known_keys(target, true) else { return Ok(None) };
-        let row = self.snapshot.query_one(&query, &[]).await.doing(format!("count the rows of {}", target.name))?;
+        if !target.marks_deletions() {
+            return Ok(None);
+        }
+        let row = self
+            .snapshot
+            .query_one(&known::rows(target), &[])
+            .await
+            .doing(format!("count the rows of {}", target.name))?;
         Ok(Some(row.get::<_, i64>(0) as u64))
     }
 

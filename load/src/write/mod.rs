@@ -27,6 +27,8 @@ pub(crate) struct Written {
     pub(crate) new: u64,
     /// Rows that have changed; of a history the versions that follow another.
     pub(crate) changed: u64,
+    /// Those of them that were marked as deleted.
+    pub(crate) revived: u64,
     /// The rows that were staged and not set aside.
     pub(crate) staged: u64,
     /// Those of them that came out of quarantine.
@@ -167,7 +169,8 @@ async fn keep_what_fits(
         let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
         written.new -= count(0);
         written.changed -= count(1);
-        written.released -= count(2);
+        written.revived -= count(2);
+        written.released -= count(3);
         written.staged -= set_aside::rejected(warehouse, target, rejected).await?;
     }
     if !inner.is_empty() && references::hold_back(warehouse, group).await? > 0 {
@@ -185,7 +188,13 @@ async fn plan(warehouse: &Warehouse<'_>, group: &[&Target<'_>], was_woken: bool)
         let plan = sql::plan(target, was_woken, (warehouse.batch, warehouse.at));
         let rows = warehouse.query(warehouse.doing("compare the rows of", target), &plan, &[]).await?;
         let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
-        planned.push(Written { new: count(0), changed: count(1), staged: count(2), released: count(3) });
+        planned.push(Written {
+            new: count(0),
+            changed: count(1),
+            revived: count(2),
+            staged: count(3),
+            released: count(4),
+        });
     }
     if planned.iter().any(|planned| planned.new + planned.changed >= MANY) {
         warehouse.run("count the actions", "ANALYZE pg_temp.action").await?;

@@ -23,7 +23,12 @@ enum Action {
     Delete = 3,
     /// It follows another version of its key that is written with it.
     Follow = 4,
+    /// It has changed, and was marked as deleted.
+    Revive = 5,
 }
+
+/// The actions that replace a row.
+const REPLACE: &[Action] = &[Action::Change, Action::Revive];
 
 /// A statement that writes those rows of `pg_temp.action` that have certain actions, from one number to another.
 #[derive(Clone, Debug)]
@@ -77,7 +82,7 @@ impl Statement {
 
     /// Whether it only replaces rows, which may exchange values then.
     pub(crate) fn only_changes(&self) -> bool {
-        self.actions == [Action::Change]
+        self.actions == REPLACE
     }
 
     /// The statements that make it quick for few rows.
@@ -99,20 +104,24 @@ fn from_stage(target: &Target<'_>) -> String {
     format!("FROM {stage} t JOIN pg_temp.action a ON a.pos OPERATOR(pg_catalog.=) t.{POS} WHERE ")
 }
 
-/// Notes what is to be done with each staged row, and returns how many rows are new and changed, how many are staged, and how
+/// Notes what is to be done with each staged row, and returns how many rows are new, changed and revived, how many are staged, and how
 /// many of these came out of quarantine. `several` says that a key may occur with several batches; `at` is the batch's time.
 pub(crate) fn plan(target: &Target<'_>, several: bool, (batch, at): (u64, DateTime<Utc>)) -> String {
     let stage = staging::name(target, Content::Rows);
     let (number, insert, change) = (target.number, Action::Insert as i16, Action::Change as i16);
     let same = target.same_key("s", "t");
-    let never = "NULL::timestamptz";
+    let (revive, never) = (Action::Revive as i16, "NULL::timestamptz");
     let actions = match target.writing {
         Writing::Upsert(_) => format!(
-            "SELECT t.{POS} AS pos, CASE WHEN s.ctid IS NULL THEN {insert} ELSE {change} END AS kind, {never}, {never}
+            "SELECT t.{POS} AS pos, CASE WHEN s.ctid IS NULL THEN {insert} {revive} ELSE {change} END AS kind, {never}, {never}
              FROM {stage} t LEFT JOIN {star} s ON {same}
              WHERE s.ctid IS NULL OR {differs}",
             star = target.quoted,
             differs = target.differs(),
+            revive = match target.star.marks_deletions() {
+                true => format!("WHEN s.{DELETED_AT} IS NOT NULL THEN {revive}"),
+                false => String::new(),
+            },
         ),
         Writing::History => {
             let open = format!("FROM {stage} t LEFT JOIN {} s ON {same} AND s.{VALID_TO} IS NULL", target.quoted);
@@ -153,16 +162,18 @@ pub(crate) fn plan(target: &Target<'_>, several: bool, (batch, at): (u64, DateTi
              INSERT INTO pg_temp.action (tbl, pos, kind, since, until)
              SELECT {number}, r.* FROM ({actions}) r RETURNING kind)
          SELECT count(*) FILTER (WHERE kind = {insert}), count(*) FILTER (WHERE kind <> {insert}),
+                count(*) FILTER (WHERE kind = {revive}),
                 (SELECT count(*) FROM {stage}), (SELECT count(*) FROM {stage} WHERE {POS} >> 32 <> {batch})
          FROM planned"
     )
 }
 
-/// Counts the rows at the places `$1` that are new, that have changed, and that came out of quarantine.
+/// Counts the rows at the places `$1` that are new, that have changed, that were deleted, and that came out of quarantine.
 pub(crate) fn count_rejected(target: &Target<'_>, batch: u64) -> String {
-    let insert = Action::Insert as i16;
+    let (insert, revive) = (Action::Insert as i16, Action::Revive as i16);
     format!(
         "SELECT count(*) FILTER (WHERE kind = {insert}), count(*) FILTER (WHERE kind <> {insert}),
+                count(*) FILTER (WHERE kind = {revive}),
                 count(*) FILTER (WHERE pos >> 32 <> {batch})
          FROM pg_temp.action WHERE tbl = {} AND pos = ANY ($1)",
         target.number
@@ -193,7 +204,7 @@ fn change(target: &Target<'_>, set: &[String]) -> Statement {
     let (set, from, same) = (set.join(", "), from_stage(target), target.same_key("s", "t"));
     let open = if target.writing == Writing::History { format!("s.{VALID_TO} IS NULL AND ") } else { String::new() };
     let begin = format!("UPDATE {} s SET {set} {from}{same} AND {open}", target.quoted);
-    of_stage(target, &[Action::Change], begin, String::new())
+    of_stage(target, REPLACE, begin, String::new())
 }
 
 /// Empties columns of the changed rows, one of each further unique key: so they can exchange values, which Postgres compares row by
