@@ -147,10 +147,19 @@ pub(crate) async fn write_group(
         let is_woken = references::wake(warehouse, group, changes.waking()).await?;
         if has_rows || is_woken {
             for target in group {
-                checks::check(warehouse, target).await?;
+                checks::columns(warehouse, target).await?;
             }
-            references::hold_back(warehouse, group).await?;
-            written = write::write(warehouse, group, is_woken).await?;
+            let new = if is_woken { None } else { write::insert_new(warehouse, group).await? };
+            written = match new {
+                Some(new) => vec![new],
+                None => {
+                    for target in group {
+                        checks::keys(warehouse, target).await?;
+                    }
+                    references::hold_back(warehouse, group).await?;
+                    write::write(warehouse, group, is_woken).await?
+                }
+            };
         }
     }
     for ((target, written), had_entries) in group.iter().zip(written).zip(had_entries) {

@@ -281,7 +281,8 @@ async fn refused(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<Optio
 async fn try_statements(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
     staging::make_for_rows(warehouse, group).await?;
     for target in group {
-        checks::check(warehouse, target).await?;
+        checks::columns(warehouse, target).await?;
+        checks::keys(warehouse, target).await?;
     }
     references::hold_back(warehouse, group).await?;
     write::write(warehouse, group, true).await?;

@@ -306,6 +306,18 @@ async fn a_key_that_occurs_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_that_occur_twice_among_many_new_ones() {
+    let star = "CREATE TABLE IF NOT EXISTS dim_t (k text PRIMARY KEY, v text)";
+    let rows = "(1, 'a', '1'), (2, 'a', '2'), (3, 'b', '3'), (4, 'b', '3')";
+    let world = one_table("id integer PRIMARY KEY, k text, v text", star, "SELECT DISTINCT k, v FROM t", rows).await;
+    world.change("INSERT INTO t SELECT i, 'k' || i % 3000, 'new' FROM generate_series(10, 5000) i").await;
+    world.run().await;
+    assert_eq!(all(&world, "k || v", "dim_t WHERE k < 'k'").await, "b3");
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM dim_t").await, Some("3001".into()));
+    assert_eq!(world.quarantine().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_a_set_of_values_cannot_hold_is_left_out_and_counted() {
     let star = "CREATE TABLE IF NOT EXISTS dim_t (day date PRIMARY KEY CHECK (day > '2000-01-01'))";
     let rows = "(1, '2024-01-01'), (2, 'tbc'), (3, '1999-01-01'), (4, '2024-01-01')";

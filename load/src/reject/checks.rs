@@ -14,8 +14,8 @@ use crate::warehouse::Warehouse;
 /// How often rows are looked for that are in the way of others because they stay as they were.
 const ROUNDS: usize = 10;
 
-/// Sets aside the staged rows that do not fit their columns, constraints or keys.
-pub(crate) async fn check(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<(), Error> {
+/// Sets aside the staged rows that do not fit their columns or constraints.
+pub(crate) async fn columns(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<(), Error> {
     if let Some(bad) = sql::unfit(target) {
         set_aside::rows(warehouse, target, Content::Rows, &bad).await?;
     }
@@ -23,6 +23,11 @@ pub(crate) async fn check(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Res
         // A condition may fail for a value. The star table is the judge then.
         warehouse.attempt(async || set_aside::rows(warehouse, target, Content::Rows, &bad).await).await?;
     }
+    Ok(())
+}
+
+/// Sets aside the staged rows that are in the way of each other by a key, or of other rows by a further one.
+pub(crate) async fn keys(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<(), Error> {
     let doing = || warehouse.doing("compare the keys of", target);
     if !warehouse.query(doing(), &sql::has_repeated_keys(target), &[]).await?.is_empty() {
         warehouse.execute(doing(), &sql::drop_repeated_rows(target), &[]).await?;

@@ -161,6 +161,22 @@ pub(crate) async fn write_all(
     .await
 }
 
+/// Runs a statement that writes so many rows, all or none: whether the star table takes them.
+pub(crate) async fn write_unplanned(
+    warehouse: &Warehouse<'_>,
+    target: &Target<'_>,
+    sql: &str,
+    rows: u64,
+) -> Result<bool, Error> {
+    let transaction = warehouse.transaction;
+    let refused = undone_if_refused(warehouse, warehouse.doing("write the rows of", target), async || {
+        let written = transaction.execute(sql, &[]).await?;
+        transaction.batch_execute(CHECK_CONSTRAINTS).await?;
+        Ok((written != rows).then(Refusal::left_out))
+    });
+    Ok(refused.await?.is_none())
+}
+
 /// Sends a statement without a row.
 ///
 /// # Errors

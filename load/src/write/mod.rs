@@ -35,6 +35,28 @@ pub(crate) struct Written {
     pub(crate) released: u64,
 }
 
+/// Writes the staged rows of one table if there are many and all of them are new, without asking of each what is to be done with it.
+/// `None` if that is not so, or the table refuses some: nothing is written.
+pub(crate) async fn insert_new(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<Option<Written>, Error> {
+    let [target] = group else { return Ok(None) };
+    let staged: u64 = target.table.objects.iter().map(|object| object.rows).sum();
+    if staged < MANY || target.rewrites || target.inner_references(group).next().is_some() {
+        return Ok(None);
+    }
+    let doing = || warehouse.doing("look for the rows of", target);
+    if !warehouse.query(doing(), &sql::known_row(target), &[]).await?.is_empty() {
+        return Ok(None);
+    }
+    references::hold_back(warehouse, group).await?;
+    let count = warehouse.query(doing(), &sql::count_staged(target), &[]).await?;
+    let rows = count.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
+    progress(&format!("writing {}", target.name), 0, 0);
+    warehouse.use_own_names().await?;
+    let is_written = rows::write_unplanned(warehouse, target, &sql::insert_all(target, warehouse.at), rows).await?;
+    warehouse.use_builtin_names().await?;
+    Ok(is_written.then_some(Written { new: rows, staged: rows, ..Written::default() }))
+}
+
 /// Writes the staged rows of a group of tables, and sets aside those that the tables refuse and what refers to these.
 /// `was_woken` says that there are rows among them that came out of quarantine.
 pub(crate) async fn write(

@@ -180,6 +180,33 @@ pub(crate) fn count_rejected(target: &Target<'_>, batch: u64) -> String {
     )
 }
 
+/// The query for a staged row whose key the star table has.
+pub(super) fn known_row(target: &Target<'_>) -> String {
+    let open = if target.writing == Writing::History { format!(" AND s.{VALID_TO} IS NULL") } else { String::new() };
+    let (stage, same) = (staging::name(target, Content::Rows), target.same_key("s", "t"));
+    format!("SELECT FROM {stage} t JOIN {} s ON {same}{open} LIMIT 1", target.quoted)
+}
+
+/// Counts the staged rows.
+pub(super) fn count_staged(target: &Target<'_>) -> String {
+    format!("SELECT count(*) FROM {}", staging::name(target, Content::Rows))
+}
+
+/// Inserts all staged rows, in their order: that in which they were staged.
+pub(super) fn insert_all(target: &Target<'_>, at: DateTime<Utc>) -> String {
+    let (into, values) = match target.writing {
+        Writing::History => (format!(", {VALID_FROM}"), format!(", {}", time(at))),
+        Writing::Upsert(_) => (String::new(), String::new()),
+    };
+    format!(
+        "INSERT INTO {} ({}{into}) SELECT {}{values} FROM {} t",
+        target.quoted,
+        target.list(""),
+        target.list("t."),
+        staging::name(target, Content::Rows)
+    )
+}
+
 /// Inserts the new rows.
 pub(crate) fn insert(target: &Target<'_>) -> Statement {
     let begin = format!(
