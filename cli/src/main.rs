@@ -252,8 +252,9 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Run { strict } => {
             // A batch that is full is followed by the next.
+            let mut ahead = None;
             let done = loop {
-                let done = pipeline.run().await?;
+                let done = pipeline.run(&mut ahead).await?;
                 report(format, &done, text::run)?;
                 if !done.extract.more {
                     break done;

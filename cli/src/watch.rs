@@ -14,13 +14,13 @@ const AT_FIRST: Duration = Duration::from_secs(1);
 /// Runs every so often. A signal ends it when the run under way is done; a second one at once.
 pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut failures = 0;
+    let (mut failures, mut ahead) = (0, None);
     if let Format::Text = format {
         print(&format!("watching {}, every {} s; what changes is told\n", pipeline.name, every.as_secs()))?;
     }
     loop {
         let began = Instant::now();
-        let work = pipeline.run();
+        let work = pipeline.run(&mut ahead);
         tokio::pin!(work);
         let (done, ends) = tokio::select! {
             done = &mut work => (done, false),

@@ -181,8 +181,20 @@ impl Load {
     /// # Errors
     /// Those of [`Self::run`], and [`Error::Late`] if its time is over in the middle of a batch.
     pub async fn run_until(&self, schema_applied: bool, deadline: Deadline) -> Result<Report, Error> {
+        self.bounded(schema_applied, deadline, u64::MAX).await
+    }
+
+    /// One run that applies no batch after `last`.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`].
+    pub async fn run_up_to(&self, last: Option<u64>) -> Result<Report, Error> {
+        self.bounded(false, Deadline::NONE, last.unwrap_or(u64::MAX)).await
+    }
+
+    async fn bounded(&self, schema_applied: bool, deadline: Deadline, last: u64) -> Result<Report, Error> {
         let mut report = Report::default();
-        let attempt = async || self.attempt(schema_applied, deadline, &mut report).await;
+        let attempt = async || self.attempt(schema_applied, (deadline, last), &mut report).await;
         let done = postgres::retry(attempt, Error::is_transient).await;
         done.map_err(|error| match error {
             Error::Postgres(postgres::Error { doing, .. }) if error.is_late(deadline) => Error::Late { doing },
@@ -191,7 +203,12 @@ impl Load {
         Ok(report)
     }
 
-    async fn attempt(&self, schema_applied: bool, deadline: Deadline, report: &mut Report) -> Result<(), Error> {
+    async fn attempt(
+        &self,
+        schema_applied: bool,
+        (deadline, last): (Deadline, u64),
+        report: &mut Report,
+    ) -> Result<(), Error> {
         self.log.store().check().await?;
         let mut client = self.warehouse.connect().await?;
         let mut newest = self.newest(&client).await?;
@@ -205,7 +222,9 @@ impl Load {
         let schema_hash = self.schema(Deadline::NONE).hash();
         let mut pace = Pace::towards(deadline);
         // The log is read anew after each batch, also after the last one: a load that came meanwhile has left.
-        while let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await? {
+        while report.applied < last
+            && let Some(manifest) = self.log.read::<Transformed>(report.applied + 1).await?
+        {
             report.more = !pace.begins();
             if report.more {
                 break;
@@ -285,16 +304,28 @@ impl Load {
         Schema { name: &self.schema, pack: &self.pack, readers: &self.readers, deadline }
     }
 
-    /// Has the planner look at the tables that a batch filled: the next one may come before autovacuum does, and
-    /// compare their keys row by row. It waits for nobody, and the batch is in if it fails.
+    /// Has the planner look at the tables that a batch made a tenth larger, as autovacuum would: the next one may come before
+    /// it does, and compare their keys row by row. It waits for nobody, and the batch is in if it fails.
     async fn analyze(&self, client: &Object, batch: &BatchReport) {
         let filled = batch.tables.iter().filter(|table| table.counts.inserted >= MANY);
-        let tables: Vec<_> = filled.map(|table| qualified(&self.schema, &table.table)).collect();
-        if !tables.is_empty() {
-            let analyzed = client.batch_execute(&format!("ANALYZE (SKIP_LOCKED) {}", tables.join(", "))).await;
-            if let Err(error) = analyzed {
-                tracing::debug!(error = postgres::explain(&error), "not analyzed");
+        let (tables, inserted): (Vec<_>, Vec<_>) =
+            filled.map(|table| (table.table.as_str(), table.counts.inserted as i64)).unzip();
+        if tables.is_empty() {
+            return;
+        }
+        let grown = "SELECT c.relname::text FROM unnest($2::text[], $3::bigint[]) AS filled (name, inserted)
+                     JOIN pg_class c ON c.relname = name JOIN pg_namespace n ON n.oid = c.relnamespace
+                     WHERE n.nspname = $1 AND inserted >= c.reltuples / 10";
+        let analyzed = async {
+            let grown = client.query(grown, &[&self.schema, &tables, &inserted]).await?;
+            let grown: Vec<_> = grown.iter().map(|row| qualified(&self.schema, row.get(0))).collect();
+            if !grown.is_empty() {
+                client.batch_execute(&format!("ANALYZE (SKIP_LOCKED) {}", grown.join(", "))).await?;
             }
+            Ok::<_, tokio_postgres::Error>(())
+        };
+        if let Err(error) = analyzed.await {
+            tracing::debug!(error = postgres::explain(&error), "not analyzed");
         }
     }
 

@@ -59,6 +59,14 @@ pub struct Pipeline {
     processed: Log,
 }
 
+/// What extract and transform did that is not loaded yet.
+#[derive(Debug)]
+pub struct Prepared {
+    extract: Result<blackwater_extract::Report, blackwater_extract::Error>,
+    transform: Result<blackwater_transform::Report, blackwater_transform::Error>,
+    seconds: Seconds,
+}
+
 /// What the stages did.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -174,39 +182,68 @@ impl Pipeline {
     }
 
     /// Extract, transform, load, once. Transform and load carry on what the logs say is missing,
-    /// also when extract found nothing or failed.
+    /// also when extract found nothing or failed. If there is more to extract, that is done while this batch is loaded, and `ahead` holds
+    /// what became of it: the next run begins with it.
     ///
     /// # Errors
     /// The first stage that fails; the next run goes on from there.
-    pub async fn run(&self) -> Result<Report, Error> {
-        // Before anything is written. Extract asks for the source and its own bucket.
-        self.load.reach().await?;
-        let mut seconds = Seconds::default();
-        let extract = timed(&mut seconds.extract, self.extract.run(&Request::Changes)).await;
-        let rest = self.transform_and_load(&mut seconds).await;
+    pub async fn run(&self, ahead: &mut Option<Prepared>) -> Result<Report, Error> {
+        let Prepared { extract, transform, mut seconds } = match ahead.take() {
+            Some(prepared) => prepared,
+            None => {
+                // Before anything is written. Extract asks for the source and its own bucket.
+                self.load.reach().await?;
+                self.prepare().await
+            }
+        };
+        // The batch that is loaded while the next one is made.
+        let first = extract.as_ref().ok().filter(|extract| extract.more).and_then(|extract| extract.batch);
+        let next = async {
+            match first {
+                Some(_) => Some(self.prepare().await),
+                None => None,
+            }
+        };
+        let (rest, next) = tokio::join!(self.load(transform, first, &mut seconds), next);
+        *ahead = next;
         let extract = extract?;
         let (mut transform, mut load) = rest?;
         let mut keys = None;
-        if !load.wanted.is_empty() {
+        if !load.wanted.is_empty() && ahead.is_none() {
             keys = Some(timed(&mut seconds.extract, self.extract.run(&Request::Changes)).await?);
-            let (more, again) = self.transform_and_load(&mut seconds).await?;
-            transform.batches.extend(more.batches);
-            load = blackwater_load::Report { batches: [load.batches, again.batches].concat(), ..again };
+            let again = timed(&mut seconds.transform, self.transform.run()).await;
+            let (again, rest) = self.load(again, None, &mut seconds).await?;
+            transform.batches.extend(again.batches);
+            load = blackwater_load::Report { batches: [load.batches, rest.batches].concat(), ..rest };
         }
         Ok(Report { extract, keys, transform, load, seconds })
     }
 
-    async fn transform_and_load(
+    async fn prepare(&self) -> Prepared {
+        let mut seconds = Seconds::default();
+        let extract = timed(&mut seconds.extract, self.extract.run(&Request::Changes)).await;
+        let transform = timed(&mut seconds.transform, self.transform.run()).await;
+        Prepared { extract, transform, seconds }
+    }
+
+    /// Loads what transform has made, up to the batch `last` if there is one.
+    async fn load(
         &self,
+        transform: Result<blackwater_transform::Report, blackwater_transform::Error>,
+        last: Option<u64>,
         seconds: &mut Seconds,
     ) -> Result<(blackwater_transform::Report, blackwater_load::Report), Error> {
-        let mut transform = timed(&mut seconds.transform, self.transform.run()).await?;
-        let mut load = timed(&mut seconds.load, self.load.run(false)).await?;
-        if load.applied < self.ingestion.newest().await? {
+        let mut transform = transform?;
+        let mut load = timed(&mut seconds.load, self.load.run_up_to(last)).await?;
+        let newest = match last {
+            Some(last) => last,
+            None => self.ingestion.newest().await?,
+        };
+        if load.applied < newest {
             // The warehouse is further back than transform was told, as after a restore. Load has
             // left word by now.
             transform.batches.extend(timed(&mut seconds.transform, self.transform.run()).await?.batches);
-            let rest = timed(&mut seconds.load, self.load.run(false)).await?;
+            let rest = timed(&mut seconds.load, self.load.run_up_to(last)).await?;
             load = blackwater_load::Report { batches: [load.batches, rest.batches].concat(), ..rest };
         }
         Ok((transform, load))

@@ -89,6 +89,9 @@ async fn a_first_load_of_any_size_comes_in_batches_that_fit() {
     assert!(reports.iter().all(|report| report["load"]["wanted"] == serde_json::json!([])));
     let versions = world.in_warehouse("SELECT count(*) FROM fact_sale").await;
     assert_eq!(versions, Some("30000".into()), "no sale came twice");
+    let at_once = "SELECT count(*) > 0 FROM blackwater.ledger a JOIN blackwater.ledger b ON b.batch = a.batch + 1
+        WHERE b.snapshot_at < a.applied_at";
+    assert_eq!(world.in_warehouse(at_once).await, Some("t".into()), "no batch was extracted while another was loaded");
     assert_eq!(world.run().await["extract"]["outcome"], "nothing");
 }
 
