@@ -23,7 +23,7 @@ release: ## Build it for speed, which takes longer: target/release/blackwater
 test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
 
-bench: postgres package $(BENCH) ## Measure the functions: start, memory, size, beside one in Python; and load, beside COPY
+bench: postgres package release $(BENCH) ## Measure the functions, load, and the whole pipeline, beside COPY, Python, Sling and dlt
 	cargo run --locked --bin bench
 
 lint: ## Check the format, the lints and the documentation

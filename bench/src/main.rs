@@ -1,8 +1,9 @@
-//! Benchmarks: `bench functions` and `bench load`, or both. They run the functions that `make package` builds, or those in the folder
-//! that comes last.
+//! Benchmarks: `bench functions`, `bench load` and `bench pipeline`, or all. The first two run the functions that `make package` builds,
+//! or those in the folder that comes last; the third the program that `make release` builds.
 
 mod functions;
 mod load;
+mod pipeline;
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +17,12 @@ async fn main() -> anyhow::Result<()> {
     match arguments.first().map(String::as_str) {
         Some("functions") => functions::measure_all(workspace).await,
         Some("load") => load::measure_all(&programs).await,
+        Some("pipeline") => pipeline::measure_all(workspace).await,
         None => {
             functions::measure_all(workspace).await?;
-            load::measure_all(&programs).await
+            load::measure_all(&programs).await?;
+            pipeline::measure_all(workspace).await
         }
-        Some(other) => bail!("there is no benchmark {other}: functions, load"),
+        Some(other) => bail!("there is no benchmark {other}: functions, load, pipeline"),
     }
 }

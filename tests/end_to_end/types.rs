@@ -257,3 +257,33 @@ async fn a_cast_reads_one_fixed_format_and_names_what_it_cannot_read() {
     std::fs::write(world.pack().join("dim_t.sql"), strict).unwrap();
     world.run_and_agree().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_times_at_the_ends_of_their_types_arrive_as_they_are() {
+    let columns =
+        "s smallint, i integer, b bigint, n numeric, m numeric(30,10), x text, o boolean, d date, at timestamp";
+    let schema = format!(
+        "CREATE TABLE IF NOT EXISTS dim_t (id integer PRIMARY KEY, {columns}, h time, w bigint, v numeric, deleted_at timestamptz)"
+    );
+    let source = format!("CREATE TABLE t (id integer PRIMARY KEY, {columns})");
+    let model = "SELECT id, s, i, b, n, m, x, o, d, at, CAST(at AS TIME) AS h, i AS w, b AS v FROM t";
+    let world = World::of(&source, &[("schema.sql", &schema), ("dim_t.sql", model)], &[("dim_t", model)]).await;
+    let finite = "INSERT INTO t VALUES
+        (1, -32768, -2147483648, -9223372036854775808, -0.00, -99999999999999999999.9999999999, '', false,
+         '0001-01-01', '0001-01-01 00:00:00'),
+        (2, 32767, 2147483647, 9223372036854775807, 12345678901234567890.00012345678900, 0.0000000001, E'a\\tb\\n\"é\\\\', true,
+         '9999-12-31', '9999-12-31 23:59:59.999999'),
+        (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+        (4, 0, 0, 0, 10000, 10000.5, 'NULL', true, '1999-12-31', '1999-12-31 23:59:59.999999'),
+        (5, 1, 1, 1, 'NaN', NULL, '\\N', true, '2000-01-01', '2000-01-01 00:00:00.1'),
+        (6, 1, 1, 1, ('1' || repeat('0', 90) || '.' || repeat('0', 90) || '1')::numeric, 1, 'x', true, NULL, NULL)";
+    world.change(finite).await;
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+    // These have no digits, or too many.
+    let others = "INSERT INTO t (id, n, d) VALUES (7, 'Infinity', NULL), (8, '-Infinity', NULL),
+        (9, ('1' || repeat('0', 110000))::numeric, NULL), (10, ('1e-16383')::numeric, NULL)";
+    world.change(others).await;
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+}

@@ -148,6 +148,11 @@ impl PgType {
         Self { name: name.into(), modifier: None, is_array: self.is_array }
     }
 
+    /// The name of a type of Postgres' own that is no array and cuts nothing.
+    pub(crate) fn builtin(&self) -> Option<&str> {
+        (!self.is_array && self.modifier.is_none() && !self.is_user_defined()).then_some(self.name.as_str())
+    }
+
     /// The condition that `value`, of [`Self::staging_type`], fits this type as it is; `None` where every value does.
     pub(crate) fn fits(&self, value: &str) -> Option<String> {
         let bound = self.bound()?;

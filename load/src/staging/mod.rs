@@ -4,6 +4,7 @@
 //! A staging table of rows has, before the columns that the model returns, the column [`POS`](crate::target::POS): the batch that
 //! brought the row, times 2^32, plus the row's place. So the order of the rows is that of the batches.
 
+mod binary;
 mod parquet;
 mod sql;
 
@@ -11,6 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ::parquet::errors::ParquetError;
+use arrow_array::RecordBatchReader as _;
 use blackwater_shared::postgres::Doing;
 use blackwater_shared::progress::progress;
 use blackwater_shared::store::Object;
@@ -62,7 +64,7 @@ pub(crate) async fn stage(
             match content {
                 Content::Rows => copy_rows(warehouse, target, &file, &rows).await?,
                 // A key that does not fit is the fault of the table.
-                _ => copy(warehouse, target, content, &file, None).await?,
+                _ => copy(warehouse, target, content, &file, (None, Format::Csv)).await?,
             }
         }
         if all >= MANY {
@@ -96,14 +98,26 @@ async fn copy_rows(
     file: &ParquetFile<'_>,
     rows: &Range<u64>,
 ) -> Result<(), Error> {
-    let copied = warehouse.attempt(async || copy(warehouse, target, Content::Rows, file, Some(rows)).await).await?;
-    if copied.is_none() {
-        // As bytes, so that Postgres can be asked for each value.
-        warehouse.run(warehouse.doing("stage rows of", target), &sql::create(target, Content::Bytes)).await?;
-        copy(warehouse, target, Content::Bytes, file, Some(rows)).await?;
-        from_bytes(warehouse, target).await?;
+    let columns: Vec<_> = target.columns.iter().map(|column| column.staged()).collect();
+    let schema = open(file.path).map_err(|error| file.unreadable(warehouse, &error))?.schema();
+    let binary = binary::encodings(&schema, columns.iter()).map(Format::Binary);
+    for format in binary.into_iter().chain([Format::Csv]) {
+        let copy = async || copy(warehouse, target, Content::Rows, file, (Some(rows), format.clone())).await;
+        if warehouse.attempt(copy).await?.is_some() {
+            return Ok(());
+        }
     }
-    Ok(())
+    // As bytes, so that Postgres can be asked for each value.
+    warehouse.run(warehouse.doing("stage rows of", target), &sql::create(target, Content::Bytes)).await?;
+    copy(warehouse, target, Content::Bytes, file, (Some(rows), Format::Csv)).await?;
+    from_bytes(warehouse, target).await
+}
+
+/// In which format of COPY rows are sent.
+#[derive(Clone, Debug)]
+enum Format {
+    Csv,
+    Binary(Vec<binary::Encoding>),
 }
 
 /// Moves the rows of the staging table of bytes to the one of rows, and those that hold something which is no value of
@@ -153,28 +167,35 @@ pub(crate) async fn take_entries(
     Ok(taken)
 }
 
+impl ParquetFile<'_> {
+    fn unreadable(&self, warehouse: &Warehouse<'_>, error: &ParquetError) -> Error {
+        Error::Parquet { batch: warehouse.batch, object: self.key.to_owned(), why: error.to_string() }
+    }
+}
+
 /// Copies a file, or of a file of rows those at the places `rows`, each after its number.
 async fn copy(
     warehouse: &Warehouse<'_>,
     target: &Target<'_>,
     content: Content,
     file: &ParquetFile<'_>,
-    rows: Option<&Range<u64>>,
+    (rows, format): (Option<&Range<u64>>, Format),
 ) -> Result<(), Error> {
     let doing = || warehouse.doing("stage rows of", target);
-    let unreadable = |error: ParquetError| Error::Parquet {
-        batch: warehouse.batch,
-        object: file.key.to_owned(),
-        why: error.to_string(),
-    };
-    let pieces = open(file.path).map_err(unreadable)?;
+    let pieces = open(file.path).map_err(|error| file.unreadable(warehouse, &error))?;
+    let name = if matches!(format, Format::Csv) { "csv" } else { "binary" };
     let sent = if content == Content::Bytes { Sent::AsBytes } else { Sent::AsText };
-    let sink = warehouse.transaction.copy_in(&sql::copy(target, content)).await.doing(doing())?;
+    let sink = warehouse.transaction.copy_in(&sql::copy(target, content, name)).await.doing(doing())?;
     pin_mut!(sink);
     let (sender, mut receiver) = mpsc::channel::<Bytes>(2);
     let (batch, place, rows) = (warehouse.batch, file.first, rows.cloned());
     let reader = tokio::task::spawn_blocking(move || {
         let mut place = place;
+        if let Format::Binary(_) = format
+            && sender.blocking_send(Bytes::from_static(binary::BEGIN)).is_err()
+        {
+            return Ok(());
+        }
         for piece in pieces {
             let mut piece = piece?;
             let places = place..place + piece.num_rows() as u64;
@@ -189,10 +210,16 @@ async fn copy(
                     break;
                 }
             }
-            let lines = csv(&piece, first, sent)?;
-            if sender.blocking_send(lines.into()).is_err() {
-                break; // The COPY failed, and says why.
+            let lines = match &format {
+                Format::Csv => csv(&piece, first, sent)?.into(),
+                Format::Binary(encodings) => binary::rows(&piece, first.unwrap_or_default(), encodings).into(),
+            };
+            if sender.blocking_send(lines).is_err() {
+                return Ok(()); // The COPY failed, and says why.
             }
+        }
+        if let Format::Binary(_) = format {
+            let _ = sender.blocking_send(Bytes::from_static(binary::END));
         }
         Ok(())
     });
@@ -202,7 +229,7 @@ async fn copy(
     }
     match reader.await {
         Ok(Ok(())) => Ok(sink.finish().await.map(drop).doing(doing())?),
-        Ok(Err(error)) => Err(unreadable(error)),
+        Ok(Err(error)) => Err(file.unreadable(warehouse, &error)),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn open(path: &Path) -> Result<ParquetRecordBatchReader, ParquetError
     ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata).with_batch_size(PIECE).build()
 }
 
-/// How values are sent.
+/// How values are sent in CSV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// As text.

@@ -64,10 +64,10 @@ pub(crate) fn create(target: &Target<'_>, content: Content) -> String {
     format!("CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({}) ON COMMIT DROP", columns.join(", "))
 }
 
-/// Copies into a staging table.
-pub(crate) fn copy(target: &Target<'_>, content: Content) -> String {
+/// Copies into a staging table, in a format of COPY.
+pub(crate) fn copy(target: &Target<'_>, content: Content, format: &str) -> String {
     let columns: Vec<_> = columns(target, content).into_iter().map(|(name, _)| name).collect();
-    format!("COPY {} ({}) FROM STDIN (FORMAT csv)", name(target, content), columns.join(", "))
+    format!("COPY {} ({}) FROM STDIN (FORMAT {format})", name(target, content), columns.join(", "))
 }
 
 /// The staged keys of a table as the star table has them, for a FROM clause.
