@@ -4,7 +4,7 @@
 //!
 //! This takes three transactions, so that readers wait for none of them: one drops the keys, in milliseconds and only if nobody
 //! is in the way; that of the batch adds them again, NOT VALID, which binds what is written from then on; the third has Postgres
-//! look at the rows that are there. What is taken down stands in `blackwater.taken_down`, so whoever comes after a crash puts it back.
+//! look at the rows that are there. Where all rows of the batch are new, its own transaction does that too. What is taken down stands in `blackwater.taken_down`, so whoever comes after a crash puts it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -209,10 +209,39 @@ async fn down(transaction: &Transaction<'_>, schema: &str, is_down: bool) -> Res
     Ok(rows.iter().map(key).collect())
 }
 
+/// Whether all foreign keys of a star table are taken down, and held for all its rows before.
+pub(crate) async fn are_all_down(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<bool, Error> {
+    let keys = down(warehouse.transaction, warehouse.schema, true).await?;
+    let is_down = |reference: &Reference| {
+        keys.iter().any(|key| key.was_valid && key.table == target.name && key.name == reference.constraint)
+    };
+    Ok(!target.star.references.is_empty() && target.star.references.iter().all(is_down))
+}
+
+/// Adds the foreign keys of a star table again, and has Postgres look at all its rows: it fails if one refers to nothing.
+pub(crate) async fn put_back_valid(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<(), Error> {
+    let keys = down(warehouse.transaction, warehouse.schema, true).await?;
+    for key in keys.iter().filter(|key| key.table == target.name) {
+        warehouse.run(warehouse.doing("put back the foreign keys of", target), &add(warehouse.schema, key, "")).await?;
+    }
+    let done = "DELETE FROM blackwater.taken_down WHERE star_schema = $1 AND star_table = $2";
+    warehouse.execute("note that foreign keys are back", done, &[&warehouse.schema, &target.name]).await.map(drop)
+}
+
+/// The statements that add a foreign key.
+fn add(schema: &str, key: &Key, validity: &str) -> String {
+    let (table, name) = (qualified(schema, &key.table), ident(&key.name));
+    let comment = key.comment.as_deref().map_or("NULL".into(), literal);
+    format!(
+        "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE {table} ADD CONSTRAINT {name} {}{validity};
+         COMMENT ON CONSTRAINT {name} ON {table} IS {comment}",
+        key.definition
+    )
+}
+
 /// Adds the foreign keys again that are taken down, for what is written from now on.
 pub(crate) async fn put_back(transaction: &Transaction<'_>, schema: &str) -> Result<(), Error> {
     for key in down(transaction, schema, true).await? {
-        let (table, name) = (qualified(schema, &key.table), ident(&key.name));
         let doing = || format!("put back the foreign key {} of {}", key.name, key.table);
         // schema.sql may have dropped the table, or added the key.
         let state = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -222,13 +251,7 @@ pub(crate) async fn put_back(transaction: &Transaction<'_>, schema: &str) -> Res
                                     WHERE n.nspname = $1 AND c.relname = $2 AND o.conname = $3)";
         let state = transaction.query_one(state, &[&schema, &key.table, &key.name]).await.doing(doing())?;
         if state.get(0) && !state.get::<_, bool>(1) {
-            let comment = key.comment.as_deref().map_or("NULL".into(), literal);
-            let add = format!(
-                "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE {table} ADD CONSTRAINT {name} {} NOT VALID;
-                 COMMENT ON CONSTRAINT {name} ON {table} IS {comment}",
-                key.definition
-            );
-            transaction.batch_execute(&add).await.doing(doing())?;
+            transaction.batch_execute(&add(schema, &key, " NOT VALID")).await.doing(doing())?;
         }
     }
     let sql = "UPDATE blackwater.taken_down SET is_down = false WHERE star_schema = $1 AND is_down";

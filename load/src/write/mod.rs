@@ -8,6 +8,7 @@ use blackwater_shared::progress::progress;
 
 pub(crate) use sql::{Statement, delete, plan_deletions};
 
+use crate::bulk;
 use crate::catalogue::Writing;
 use crate::error::Error;
 use crate::quarantine::{Rejected, set_aside};
@@ -47,13 +48,25 @@ pub(crate) async fn insert_new(warehouse: &Warehouse<'_>, group: &[&Target<'_>])
     if !warehouse.query(doing(), &sql::known_row(target), &[]).await?.is_empty() {
         return Ok(None);
     }
-    references::hold_back(warehouse, group).await?;
+    // Where Postgres looks at all rows in the end, nobody need look before.
+    let are_keys_down = bulk::are_all_down(warehouse, target).await?;
+    if !are_keys_down {
+        references::hold_back(warehouse, group).await?;
+    }
     let count = warehouse.query(doing(), &sql::count_staged(target), &[]).await?;
     let rows = count.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
     progress(&format!("writing {}", target.name), 0, 0);
-    warehouse.use_own_names().await?;
-    let is_written = rows::write_unplanned(warehouse, target, &sql::insert_all(target, warehouse.at), rows).await?;
-    warehouse.use_builtin_names().await?;
+    let insert = sql::insert_all(target, warehouse.at);
+    let write = async || {
+        warehouse.use_own_names().await?;
+        let is_written = rows::write_unplanned(warehouse, target, &insert, rows).await?;
+        warehouse.use_builtin_names().await?;
+        if is_written && are_keys_down {
+            bulk::put_back_valid(warehouse, target).await?;
+        }
+        Ok(is_written)
+    };
+    let is_written = warehouse.attempt(write).await? == Some(true);
     Ok(is_written.then_some(Written { new: rows, staged: rows, ..Written::default() }))
 }
 
