@@ -64,6 +64,13 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         Some(part) => (targets(&warehouse, &part.tables, &stars)?, part.rows.clone()),
         None => (whole, staging::ALL),
     };
+    // Where foreign keys are taken down nobody else may write to their tables, from now on.
+    if bulk::are_down(&warehouse).await? {
+        if !ledger::try_lock(transaction.client(), batch.schema).await? {
+            return Ok(Applied::Yielded);
+        }
+        bulk::keep_writers_out(&warehouse).await?;
+    }
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
     let fetch = async |object: &_| Ok(batch.log.store().download(object, &path).await.map(|()| path.clone())?);
@@ -231,7 +238,7 @@ impl Changes {
         let day = batch.manifest.head.at.date_naive();
         let is_first_of_day = newest.as_ref().is_none_or(|newest| newest.snapshot_at.date_naive() != day);
         let is_begun = partly.done > 0;
-        let is_same = !is_schema_new && !is_first_of_day && !is_begun;
+        let is_same = !is_schema_new && !is_first_of_day && !is_begun && partly.forgotten.is_empty();
         let known =
             newest.filter(|newest| is_same && newest.pack == batch.manifest.head.pack).map(|newest| newest.known);
         Self {

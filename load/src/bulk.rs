@@ -20,6 +20,7 @@ use crate::apply::{self, Batch};
 use crate::catalogue::{self, Reference, Star, Writing};
 use crate::error::Error;
 use crate::ledger;
+use crate::reject::rows::may_be_a_rows_fault;
 use crate::target::Target;
 use crate::warehouse::Warehouse;
 
@@ -92,7 +93,8 @@ pub(crate) async fn take_down(client: &mut Object, batch: &Batch<'_>) -> Result<
     for (key, reference) in &keys {
         let Key { table, name, other, definition, comment, was_valid } = key;
         let note = "INSERT INTO blackwater.taken_down (star_schema, star_table, name, other, definition, comment, was_valid, reference)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                    ON CONFLICT (star_schema, star_table, name) DO UPDATE SET is_down = true";
         let reference = Json(reference);
         warehouse
             .execute(doing(), note, &[&batch.schema, table, name, other, definition, comment, was_valid, &reference])
@@ -106,7 +108,7 @@ pub(crate) async fn take_down(client: &mut Object, batch: &Batch<'_>) -> Result<
 }
 
 /// The foreign keys that could be taken down, with a rough number of the rows that their tables have. A trigger may change what a row refers
-/// to, and MATCH FULL refuses more than what is missing: Postgres has to look at such rows itself.
+/// to, and MATCH FULL refuses more than what is missing: Postgres has to look at such rows itself. What somebody disabled stays so.
 const KEYS: &str = "
     SELECT c.relname::text AS table, o.conname::text AS name, o.confrelid::regclass::text AS other,
            pg_get_constraintdef(o.oid) AS definition, obj_description(o.oid, 'pg_constraint') AS comment, o.convalidated AS valid,
@@ -118,6 +120,7 @@ const KEYS: &str = "
       AND coalesce((to_jsonb(o)->>'conenforced')::boolean, true)
       AND pg_has_role(c.relowner, 'USAGE') AND has_table_privilege(d.oid, 'REFERENCES') AND has_table_privilege(d.oid, 'UPDATE')
       AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+      AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = o.oid AND t.tgenabled <> 'O')
     ORDER BY 1, 2";
 
 /// The foreign keys by which load finds all rows that refer to nothing: the model returns their columns, and what they lead to does
@@ -143,10 +146,7 @@ fn foreseen_keys<'t>(
 
 /// Locks the tables that foreign keys are about, against readers too, if nobody uses them.
 async fn lock(warehouse: &Warehouse<'_>, keys: impl Iterator<Item = &Key>) -> Result<bool, Error> {
-    let tables: BTreeSet<_> =
-        keys.flat_map(|key| [qualified(warehouse.schema, &key.table), key.other.clone()]).collect();
-    let tables: Vec<_> = tables.into_iter().collect();
-    let lock = format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE NOWAIT", tables.join(", ONLY "));
+    let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT", tables(warehouse.schema, keys));
     for attempt in 1..=TRIES {
         warehouse.savepoint("locks").await?;
         match warehouse.transaction.batch_execute(&lock).await {
@@ -162,7 +162,7 @@ async fn lock(warehouse: &Warehouse<'_>, keys: impl Iterator<Item = &Key>) -> Re
     Ok(false)
 }
 
-/// Adds the references of foreign keys that are taken down, and sees to it that nothing else writes to the tables meanwhile.
+/// Adds the references of foreign keys that are taken down.
 pub(crate) async fn add_references(
     transaction: &Transaction<'_>,
     schema: &str,
@@ -180,16 +180,27 @@ pub(crate) async fn add_references(
     Ok(())
 }
 
+/// The tables that foreign keys are about, for LOCK TABLE.
+fn tables<'k>(schema: &str, keys: impl Iterator<Item = &'k Key>) -> String {
+    let tables: BTreeSet<_> = keys
+        .flat_map(|key| [qualified(schema, &key.table), key.other.clone()])
+        .map(|table| format!("ONLY {table}"))
+        .collect();
+    tables.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Whether foreign keys are taken down.
+pub(crate) async fn are_down(warehouse: &Warehouse<'_>) -> Result<bool, Error> {
+    Ok(!down(warehouse.transaction, warehouse.schema, true).await?.is_empty())
+}
+
 /// Keeps all others from writing to the tables whose foreign keys are taken down; readers may read.
 pub(crate) async fn keep_writers_out(warehouse: &Warehouse<'_>) -> Result<(), Error> {
     let keys = down(warehouse.transaction, warehouse.schema, true).await?;
-    let tables: BTreeSet<_> =
-        keys.iter().flat_map(|key| [qualified(warehouse.schema, &key.table), key.other.clone()]).collect();
-    if tables.is_empty() {
+    if keys.is_empty() {
         return Ok(());
     }
-    let tables: Vec<_> = tables.into_iter().collect();
-    let lock = format!("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", ONLY "));
+    let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables(warehouse.schema, keys.iter()));
     warehouse.run("lock the tables whose foreign keys are taken down", &lock).await
 }
 
@@ -234,7 +245,7 @@ fn add(schema: &str, key: &Key, validity: &str) -> String {
     let comment = key.comment.as_deref().map_or("NULL".into(), literal);
     format!(
         "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE {table} ADD CONSTRAINT {name} {}{validity};
-         COMMENT ON CONSTRAINT {name} ON {table} IS {comment}",
+         COMMENT ON CONSTRAINT {name} ON {table} IS {comment}; SET CONSTRAINTS ALL DEFERRED",
         key.definition
     )
 }
@@ -251,7 +262,27 @@ pub(crate) async fn put_back(transaction: &Transaction<'_>, schema: &str) -> Res
                                     WHERE n.nspname = $1 AND c.relname = $2 AND o.conname = $3)";
         let state = transaction.query_one(state, &[&schema, &key.table, &key.name]).await.doing(doing())?;
         if state.get(0) && !state.get::<_, bool>(1) {
-            transaction.batch_execute(&add(schema, &key, " NOT VALID")).await.doing(doing())?;
+            transaction.batch_execute("SAVEPOINT key").await.doing(doing())?;
+            match transaction.batch_execute(&add(schema, &key, " NOT VALID")).await {
+                Ok(()) => transaction.batch_execute("RELEASE key").await.doing(doing())?,
+                // What it refers to was dropped or changed meanwhile. Nothing else waits for it.
+                Err(error) if error.code().is_some_and(|code| may_be_a_rows_fault(code.code())) => {
+                    tracing::warn!(
+                        "the foreign key {} of {} cannot be put back: {}\nIf it is still wanted: ALTER TABLE {} ADD CONSTRAINT {} {}",
+                        key.name,
+                        key.table,
+                        postgres::explain(&error),
+                        qualified(schema, &key.table),
+                        ident(&key.name),
+                        key.definition
+                    );
+                    let gone =
+                        "DELETE FROM blackwater.taken_down WHERE star_schema = $1 AND star_table = $2 AND name = $3";
+                    transaction.batch_execute("ROLLBACK TO key").await.doing(doing())?;
+                    transaction.execute(gone, &[&schema, &key.table, &key.name]).await.doing(doing())?;
+                }
+                Err(error) => return Err(error).doing(doing())?,
+            }
         }
     }
     let sql = "UPDATE blackwater.taken_down SET is_down = false WHERE star_schema = $1 AND is_down";
@@ -259,7 +290,8 @@ pub(crate) async fn put_back(transaction: &Transaction<'_>, schema: &str) -> Res
     Ok(())
 }
 
-/// Has Postgres look at the rows that were written while foreign keys were taken down: what a person should know.
+/// Has Postgres look at the rows that were written while foreign keys were taken down: what a person should know. What cannot be
+/// looked at now is with the next run.
 pub(crate) async fn validate(client: &mut Object, schema: &str, deadline: Deadline) -> Result<Vec<String>, Error> {
     let doing = "look at the rows of foreign keys that are back";
     let transaction = client.transaction().await.doing(doing)?;
@@ -269,24 +301,35 @@ pub(crate) async fn validate(client: &mut Object, schema: &str, deadline: Deadli
     for Key { table, name, was_valid, .. } in keys {
         let transaction = client.transaction().await.doing(doing)?;
         let warehouse = Warehouse::begin(&transaction, schema, (0, chrono::Utc::now()), deadline).await?;
-        let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", qualified(schema, &table), ident(&name));
+        let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('blackwater validates ' || $1, 0))";
+        if !transaction.query_one(lock, &[&schema]).await.doing(doing)?.get::<_, bool>(0) {
+            // Another load looks at them.
+            break;
+        }
         if was_valid {
+            let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", qualified(schema, &table), ident(&name));
             warehouse.savepoint("validate").await?;
             match transaction.batch_execute(&validate).await {
                 Ok(()) => warehouse.release("validate").await?,
-                Err(error)
-                    if [SqlState::FOREIGN_KEY_VIOLATION, SqlState::UNDEFINED_OBJECT, SqlState::UNDEFINED_TABLE]
-                        .iter()
-                        .any(|code| error.code() == Some(code)) =>
-                {
-                    warehouse.undo("validate").await?;
-                    notices.push(format!(
-                        "the foreign key {name} of {table} does not hold for all rows any more, and is NOT VALID now: {}\n\
-                         Something else wrote to the tables. Put the rows right, then {validate}",
-                        postgres::explain(&error)
-                    ));
+                Err(error) if error.as_db_error().is_none() => {
+                    return Err(error).doing(format!("look at the rows of {table} for {name}"))?;
                 }
-                Err(error) => return Err(error).doing(format!("look at the rows of {table} for {name}"))?,
+                Err(error) => {
+                    warehouse.undo("validate").await?;
+                    let why = postgres::explain(&error);
+                    match error.code() {
+                        // The other load took it down again, or schema.sql dropped it.
+                        Some(&SqlState::UNDEFINED_OBJECT | &SqlState::UNDEFINED_TABLE) => {}
+                        Some(&SqlState::FOREIGN_KEY_VIOLATION) => notices.push(format!(
+                            "the foreign key {name} of {table} does not hold for all rows any more, and is NOT VALID now: {why}\n\
+                             Something else wrote to the tables. Put the rows right, then {validate}"
+                        )),
+                        _ => {
+                            tracing::warn!("the foreign key {name} of {table} is NOT VALID until the next run: {why}");
+                            continue;
+                        }
+                    }
+                }
             }
         }
         let done = "DELETE FROM blackwater.taken_down WHERE star_schema = $1 AND star_table = $2 AND name = $3 AND NOT is_down";

@@ -17,7 +17,7 @@ use deadpool_postgres::Transaction;
 use crate::apply::Changes;
 use crate::catalogue::{self, Star};
 use crate::error::Error;
-use crate::ledger::{self, Newest};
+use crate::ledger::{self, Newest, Partly};
 use crate::reject::{checks, references};
 use crate::staging::{self, ALL};
 use crate::target::Target;
@@ -63,11 +63,13 @@ impl Load {
         }
         ledger::make(&transaction).await?;
         ledger::check_format(transaction.client()).await?;
-        self.check_log(ledger::newest(transaction.client(), &self.schema).await?, log, findings).await;
+        let newest = ledger::newest(transaction.client(), &self.schema).await?;
+        let at = ledger::effective_at(Utc::now(), newest.as_ref(), &Partly::default());
+        self.check_log(newest, log, findings).await;
         let names: Vec<_> = models.keys().map(String::as_str).collect();
         let there: BTreeSet<_> = catalogue::read(&transaction, &self.schema, &names).await?.into_keys().collect();
         let Some(deadline) = self.try_schema(&transaction, !there.is_empty(), findings).await? else { return Ok(()) };
-        let warehouse = Warehouse::begin(&transaction, &self.schema, (0, Utc::now()), deadline).await?;
+        let warehouse = Warehouse::begin(&transaction, &self.schema, (0, at), deadline).await?;
         let stars = catalogue::read(&transaction, &self.schema, &names).await?;
         let mut targets = Vec::new();
         for (number, (name, model)) in (1..).zip(models) {

@@ -239,9 +239,9 @@ impl Load {
                 apply::Batch { manifest: &manifest, log: &self.log, schema, schema_hash: &schema_hash, deadline };
             let are_down = !self.keep_foreign_keys && bulk::take_down(&mut client, &batch).await?;
             let applied = apply::apply(&mut client, &batch).await;
+            let is_written = matches!(applied, Ok(Applied::Done(_) | Applied::Partly));
             // The next run would, too, but nobody knows when that is.
-            if are_down
-                && applied.is_err()
+            if (applied.is_err() || are_down && !is_written)
                 && let Err(error) = bulk::recover(&mut client, &self.schema, deadline).await
             {
                 tracing::warn!("foreign keys stay taken down until the next run: {error}");
@@ -250,10 +250,13 @@ impl Load {
                 ledger::note_late(&client, &self.schema, &manifest.head).await?;
             }
             match applied? {
-                Applied::Done(mut batch) => {
+                Applied::Done(batch) => {
                     self.analyze(&client, &batch).await;
-                    batch.notices.extend(bulk::validate(&mut client, &self.schema, deadline).await?);
                     report.batches.push(batch);
+                    let notices = bulk::validate(&mut client, &self.schema, deadline).await?;
+                    if let Some(batch) = report.batches.last_mut() {
+                        batch.notices.extend(notices);
+                    }
                 }
                 Applied::Partly | Applied::Overtaken => {}
                 Applied::Yielded => {

@@ -188,13 +188,11 @@ impl Pipeline {
     /// # Errors
     /// The first stage that fails; the next run goes on from there.
     pub async fn run(&self, ahead: &mut Option<Prepared>) -> Result<Report, Error> {
+        // Before anything is written. Extract asks for the source and its own bucket.
+        self.load.reach().await?;
         let Prepared { extract, transform, mut seconds } = match ahead.take() {
             Some(prepared) => prepared,
-            None => {
-                // Before anything is written. Extract asks for the source and its own bucket.
-                self.load.reach().await?;
-                self.prepare().await
-            }
+            None => self.prepare().await,
         };
         // The batch that is loaded while the next one is made.
         let first = extract.as_ref().ok().filter(|extract| extract.more).and_then(|extract| extract.batch);

@@ -187,3 +187,52 @@ async fn killed_while_foreign_keys_are_down_the_next_run_puts_them_back() {
     world.agree().await;
     assert!(kills > 15 && kills_with_keys_down > 7, "{kills} kills, {kills_with_keys_down} of them with keys down");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_put_back_stops_nothing() {
+    let world = world().await;
+    // As if a run had been killed, and then somebody had dropped what the key leads to.
+    let killed =
+        "INSERT INTO blackwater.taken_down (star_schema, star_table, name, other, definition, was_valid, reference)
+        VALUES ('public', 'dim_t', 'gone', 'public.dim_gone', 'FOREIGN KEY (a) REFERENCES public.dim_gone(id)', true,
+            '{\"constraint\": \"gone\", \"columns\": [\"a\"], \"table\": \"public.dim_gone\", \"star_table\": null,
+              \"their_columns\": [\"id\"], \"operators\": [\"OPERATOR(pg_catalog.=)\"], \"is_deferrable\": false}')";
+    world.warehouse.batch_execute(killed).await.unwrap();
+    world.change("UPDATE t SET v = 'changed' WHERE id = 1").await;
+    let run = world.blackwater(&["run"]).await;
+    assert!(run.stderr.contains("the foreign key gone of dim_t cannot be put back"), "{run:?}");
+    world.agree().await;
+    assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.taken_down").await, Some("0".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_need_each_other_come_in_beside_a_large_table() {
+    let schema = "CREATE TABLE IF NOT EXISTS dim_country (id integer PRIMARY KEY, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS dim_city (id integer PRIMARY KEY, country integer REFERENCES dim_country, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS dim_person (id integer PRIMARY KEY, team integer, deleted_at timestamptz);
+        CREATE TABLE IF NOT EXISTS dim_team (id integer PRIMARY KEY,
+            lead integer REFERENCES dim_person DEFERRABLE INITIALLY DEFERRED, deleted_at timestamptz);
+        DO $$ BEGIN
+            IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'in_team') THEN
+                ALTER TABLE dim_person ADD CONSTRAINT in_team FOREIGN KEY (team) REFERENCES dim_team
+                    DEFERRABLE INITIALLY DEFERRED;
+            END IF;
+        END $$";
+    let source = "CREATE TABLE country (id integer PRIMARY KEY); CREATE TABLE city (id integer PRIMARY KEY, country integer);
+        CREATE TABLE person (id integer PRIMARY KEY, team integer); CREATE TABLE team (id integer PRIMARY KEY, lead integer);
+        INSERT INTO country SELECT generate_series(0, 9);
+        INSERT INTO city SELECT i, i % 10 FROM generate_series(1, 20000) i;
+        INSERT INTO person VALUES (1, 1), (2, 1); INSERT INTO team VALUES (1, 2)";
+    let models = [
+        ("dim_country", "SELECT id FROM country"),
+        ("dim_city", "SELECT id, country FROM city"),
+        ("dim_person", "SELECT id, team FROM person"),
+        ("dim_team", "SELECT id, lead FROM team"),
+    ];
+    let files = models.map(|(name, model)| (format!("{name}.sql"), model));
+    let mut pack = vec![("schema.sql", schema)];
+    pack.extend(files.iter().map(|(name, model)| (name.as_str(), *model)));
+    let world = World::of(source, &pack, &models).await;
+    world.run_and_agree().await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+}

@@ -156,3 +156,42 @@ async fn a_large_batch_does_not_wait_for_who_maintains_blackwater_s_tables() {
     world.run_and_agree().await;
     assert!(began.elapsed() < Duration::from_secs(9), "it waited for {:?}", began.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_a_trigger_leaves_out_closes_none() {
+    let schema = "CREATE TABLE IF NOT EXISTS fact_t (id integer NOT NULL, v text, valid_from timestamptz NOT NULL,
+            valid_to timestamptz, deleted_at timestamptz);
+        CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL;
+        CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.v = 'no' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+        DROP TRIGGER IF EXISTS judge ON fact_t;
+        CREATE TRIGGER judge BEFORE INSERT ON fact_t FOR EACH ROW EXECUTE FUNCTION judge()";
+    let model = "SELECT id, v FROM t";
+    let source = "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b')";
+    let world = World::of(source, &[("schema.sql", schema), ("fact_t.sql", model)], &[("current_fact_t", model)]).await;
+    world.run_and_agree().await;
+    world.change("UPDATE t SET v = 'no' WHERE id = 1; UPDATE t SET v = 'c' WHERE id = 2").await;
+    world.run().await;
+    let open = "SELECT string_agg(v, ' ' ORDER BY id) FROM current_fact_t";
+    assert_eq!(world.in_warehouse(open).await, Some("a c".into()));
+    assert_eq!(world.quarantine_is_all_that_is_held_back().await.len(), 1);
+    world.change("UPDATE t SET v = 'd' WHERE id = 1").await;
+    world.run_and_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_version_that_something_else_wrote_keeps_no_change_out() {
+    let schema = "CREATE TABLE IF NOT EXISTS fact_t (id integer NOT NULL, v text, valid_from timestamptz NOT NULL,
+            valid_to timestamptz CHECK (valid_to > valid_from));
+        CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (id) WHERE valid_to IS NULL";
+    let model = "SELECT id, v FROM t";
+    let source = "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')";
+    let world = World::of(source, &[("schema.sql", schema), ("fact_t.sql", model)], &[("current_fact_t", model)]).await;
+    world.run_and_agree().await;
+    let later = "UPDATE fact_t SET valid_from = now() + interval '1 hour'";
+    world.warehouse.batch_execute(later).await.unwrap();
+    world.change("UPDATE t SET v = 'b'").await;
+    world.run().await;
+    world.agree_on("current_fact_t", model).await;
+    assert_eq!(world.quarantine().await, [""; 0]);
+}

@@ -78,7 +78,7 @@ impl Star {
             return Some(format!(
                 "the model returns no unique key of it that is NOT NULL, so it is a history, and its versions need {VALID_FROM} timestamptz NOT NULL, {VALID_TO} timestamptz, both without a \
                  default\nIn schema.sql: ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {VALID_FROM} timestamptz NOT NULL \
-                 DEFAULT now(), ADD COLUMN IF NOT EXISTS {VALID_TO} timestamptz; ALTER TABLE {table} ALTER COLUMN \
+                 DEFAULT '-infinity', ADD COLUMN IF NOT EXISTS {VALID_TO} timestamptz; ALTER TABLE {table} ALTER COLUMN \
                  {VALID_FROM} DROP DEFAULT"
             ));
         }

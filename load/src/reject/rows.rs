@@ -21,6 +21,9 @@ const FEW: i64 = 256;
 /// If of so many rows none is taken, for a reason that is not the rows' own, the table is at fault.
 const ENOUGH: i64 = 32;
 
+/// The SQLSTATE by which [`try_each`] says that a row was not written, and undoes what came before it.
+const LEFT_OUT: &str = "BW000";
+
 /// Has the deferred constraints checked now, and later ones at the end of the next statements again.
 const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
 
@@ -74,7 +77,7 @@ impl Refusal {
     /// What the function that [`try_each`] makes says of a row.
     fn of_row(row: &Row) -> Self {
         let text = |name: &str| row.get::<_, Option<String>>(name).filter(|text| !text.is_empty());
-        let Some(state) = text("state") else { return Self::left_out() };
+        let Some(state) = text("state").filter(|state| state != LEFT_OUT) else { return Self::left_out() };
         Self {
             state,
             message: text("message").unwrap_or_default(),
@@ -344,8 +347,7 @@ fn try_each(statement: &Statement, check: bool) -> String {
                     GET DIAGNOSTICS \"blackwater:written\" = ROW_COUNT;
                     {check};
                     IF \"blackwater:written\" OPERATOR(pg_catalog.=) 0 THEN
-                        pos := {at}; state := ''; message := ''; detail := ''; of_constraint := ''; of_column := '';
-                        RETURN NEXT;
+                        RAISE EXCEPTION USING ERRCODE = '{LEFT_OUT}';
                     END IF;
                 EXCEPTION WHEN OTHERS OR assert_failure THEN
                     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,

@@ -277,10 +277,11 @@ mod sql {
         format!("ARRAY[{}]::text[]", target.key.iter().map(key).collect::<Vec<_>>().join(", "))
     }
 
-    /// Those that no batch brought, less the open ones, which are compared with the source.
+    /// Those that no batch brought, less the open ones, which are compared with the source, and those that were there before the table
+    /// became a history.
     pub(super) fn unknown(target: &Target<'_>) -> String {
         format!(
-            "SELECT {} AS key FROM {} s WHERE s.{VALID_TO} IS NOT NULL AND s.{VALID_FROM} NOT IN (
+            "SELECT {} AS key FROM {} s WHERE s.{VALID_TO} IS NOT NULL AND s.{VALID_FROM} > '-infinity' AND s.{VALID_FROM} NOT IN (
                  SELECT unnest(l.effective_at || l.forgotten) FROM blackwater.ledger l WHERE l.star_schema = {schema}
                  UNION ALL
                  SELECT unnest(p.effective_at || p.forgotten) FROM blackwater.partly p

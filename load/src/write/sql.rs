@@ -125,14 +125,15 @@ pub(crate) fn plan(target: &Target<'_>, several: bool, (batch, at): (u64, DateTi
         ),
         Writing::History => {
             let open = format!("FROM {stage} t LEFT JOIN {} s ON {same} AND s.{VALID_TO} IS NULL", target.quoted);
-            let at = format!("{}::timestamptz", time(at));
+            // Something else may have written an open version that begins later.
+            let own = format!("greatest({}::timestamptz, s.{VALID_FROM} + interval '1 microsecond')", time(at));
             match several {
                 false => format!(
-                    "SELECT t.{POS} AS pos, CASE WHEN s.ctid IS NULL THEN {insert} ELSE {change} END AS kind, {at}, {never}
+                    "SELECT t.{POS} AS pos, CASE WHEN s.ctid IS NULL THEN {insert} ELSE {change} END AS kind, {own}, {never}
                      {open} WHERE s.ctid IS NULL OR {differs}",
                     differs = target.differs()
                 ),
-                // Each from the time of the batch that brought it. One that is not after the open version comes too late.
+                // Each from the time of the batch that brought it. One that waited and is not after the open version comes too late.
                 true => format!(
                     "SELECT pos, CASE WHEN lag(pos) OVER k IS NOT NULL THEN {follow}
                                       WHEN is_first THEN {insert} ELSE {change} END AS kind,
@@ -142,10 +143,10 @@ pub(crate) fn plan(target: &Target<'_>, several: bool, (batch, at): (u64, DateTi
                                 s.ctid IS NULL AS is_first,
                                 CASE WHEN lag(t.{POS}) OVER k IS NULL THEN s.ctid IS NULL OR {differs}
                                      ELSE lag(ROW({row})::record) OVER k *<> ROW({row})::record END AS is_new
-                         {open} CROSS JOIN LATERAL (SELECT CASE WHEN t.{POS} >> 32 = {batch} THEN {at} ELSE (
+                         {open} CROSS JOIN LATERAL (SELECT CASE WHEN t.{POS} >> 32 = {batch} THEN {own} ELSE (
                              SELECT l.effective_at FROM blackwater.ledger l
                              WHERE l.star_schema = {schema} AND l.batch = t.{POS} >> 32) END) e (since)
-                         WHERE s.ctid IS NULL OR s.{VALID_FROM} < e.since
+                         WHERE s.ctid IS NULL OR s.{VALID_FROM} < e.since OR t.{POS} >> 32 = {batch}
                          WINDOW k AS (PARTITION BY {key} ORDER BY t.{POS})) v
                      WHERE is_new WINDOW k AS (PARTITION BY of_key ORDER BY pos)",
                     follow = Action::Follow as i16,
