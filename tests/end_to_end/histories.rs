@@ -280,11 +280,14 @@ async fn a_history_is_told_what_it_lacks_in_statements_that_add_it() {
 /// What the test knows of a source row: its content, and the row that it refers to.
 type Row = (String, i32);
 
+/// The run that brought a version, its content, and the run that ended it.
+type Version = (usize, Row, Option<usize>);
+
 /// The history that the source's states imply, by runs instead of times.
 #[derive(Default)]
 struct Expected {
-    /// By key the versions, oldest first: the run that brought it, its content, and the run that ended it.
-    versions: BTreeMap<i32, Vec<(usize, Row, Option<usize>)>>,
+    /// By key the versions, oldest first.
+    versions: BTreeMap<i32, Vec<Version>>,
     /// By key what waits for the row that it refers to, oldest first.
     waiting: BTreeMap<i32, Vec<(usize, Row)>>,
 }
@@ -316,9 +319,8 @@ impl Expected {
 
     /// The rows that were valid after a run.
     fn after(&self, run: usize) -> BTreeMap<i32, Row> {
-        let valid = |(key, versions): (&i32, &Vec<(usize, Row, Option<usize>)>)| {
-            let valid =
-                |version: &&(usize, Row, Option<usize>)| version.0 <= run && version.2.is_none_or(|until| until > run);
+        let valid = |(key, versions): (&i32, &Vec<Version>)| {
+            let valid = |version: &&Version| version.0 <= run && version.2.is_none_or(|until| until > run);
             versions.iter().find(valid).map(|version| (*key, version.1.clone()))
         };
         self.versions.iter().filter_map(valid).collect()
