@@ -1,10 +1,11 @@
 //! Large batches: Postgres checks a foreign key with a trigger for each row, which takes ten times as long as writing the row.
-//! Load has found out already which rows refer to nothing, so where a batch is large beside its star table, the table's foreign keys
-//! are taken down while it is written.
+//! Load finds the rows that refer to nothing by sets, so where a batch is large beside its star table, the table's foreign keys are
+//! taken down while it is written.
 //!
 //! This takes three transactions, so that readers wait for none of them: one drops the keys, in milliseconds and only if nobody
 //! is in the way; that of the batch adds them again, NOT VALID, which binds what is written from then on; the third has Postgres
-//! look at the rows that are there. Where all rows of the batch are new, its own transaction does that too. What is taken down stands in `blackwater.taken_down`, so whoever comes after a crash puts it back.
+//! look at the rows that are there. Where all rows of the batch are new, its own transaction does that too. What is taken down
+//! stands in `blackwater.taken_down`, so whoever comes after a crash puts it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,10 +20,10 @@ use tokio_postgres::types::Json;
 use crate::apply::{self, Batch};
 use crate::catalogue::{self, Reference, Star, Writing};
 use crate::error::Error;
-use crate::ledger;
 use crate::reject::rows::may_be_a_rows_fault;
 use crate::target::Target;
 use crate::warehouse::Warehouse;
+use crate::{ledger, part};
 
 /// A batch is large from so many rows of a star table on …
 const ROWS: u64 = 20_000;
@@ -60,8 +61,8 @@ pub(crate) async fn take_down(client: &mut Object, batch: &Batch<'_>) -> Result<
     let warehouse = Warehouse::begin(&transaction, batch.schema, (head.batch, head.at), batch.deadline).await?;
     let is_next = ledger::try_lock(transaction.client(), batch.schema).await?
         && ledger::newest(transaction.client(), batch.schema).await?.map_or(0, |newest| newest.batch) + 1 == head.batch;
-    // A batch in parts is not written at once.
-    if !is_next || ledger::partly(transaction.client(), batch.schema, head.batch).await?.tries > 0 {
+    let partly = ledger::partly(transaction.client(), batch.schema, head.batch).await?;
+    if !is_next || part::is_cut(&partly, batch.deadline.left().is_some()) {
         return Ok(false);
     }
     let names: Vec<_> = batch.manifest.tables.keys().map(String::as_str).collect();

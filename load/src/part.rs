@@ -26,6 +26,11 @@ pub(crate) struct Part {
     pub(crate) done: Option<u64>,
 }
 
+/// Whether a batch is applied in parts.
+pub(crate) fn is_cut(partly: &Partly, has_deadline: bool) -> bool {
+    partly.done > 0 || partly.tries >= TRIES && has_deadline
+}
+
 impl Part {
     /// What is to be written now of a batch's star tables, whose names are in the order of their foreign keys. `None` if it is all.
     pub(crate) fn of(
@@ -34,7 +39,7 @@ impl Part {
         partly: &Partly,
         has_deadline: bool,
     ) -> Option<Self> {
-        if partly.done == 0 && !(partly.tries >= TRIES && has_deadline) {
+        if !is_cut(partly, has_deadline) {
             return None;
         }
         let rows = |name: &str| tables[name].objects.iter().map(|object| object.rows).sum::<u64>();

@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// How an invocation ended: its answer, or its error.
 pub type Answer = Result<Value, Value>;
@@ -27,6 +28,7 @@ pub type Answer = Result<Value, Value>;
 #[derive(Debug)]
 pub struct Function {
     process: Mutex<Child>,
+    printed: tokio::sync::Mutex<JoinHandle<String>>,
     started: Instant,
     ready: Arc<OnceLock<Instant>>,
     events: mpsc::Sender<Value>,
@@ -57,7 +59,7 @@ impl Function {
         };
         serve(listener, Arc::new(api), |api, request| async move { api.answer(request).await });
         let started = Instant::now();
-        let process = Command::new(&program[0])
+        let mut process = Command::new(&program[0])
             .args(&program[1..])
             .env_clear()
             .envs([
@@ -72,8 +74,16 @@ impl Function {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
+        // Read all along: a program that prints more than a pipe holds would wait for a reader.
+        let mut stdout = process.stdout.take().unwrap();
+        let printed = tokio::spawn(async move {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).await.unwrap();
+            text
+        });
         Self {
             process: Mutex::new(process),
+            printed: tokio::sync::Mutex::new(printed),
             started,
             ready,
             events,
@@ -115,13 +125,9 @@ impl Function {
 
     /// Ends the process: the lines that it printed.
     pub(crate) async fn end(&self) -> Vec<Value> {
-        let mut stdout = {
-            let mut process = self.process.lock().unwrap();
-            process.start_kill().unwrap();
-            process.stdout.take().unwrap()
-        };
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).await.unwrap();
+        self.process.lock().unwrap().start_kill().unwrap();
+        let mut printed = self.printed.lock().await;
+        let text = (&mut *printed).await.unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
     }
 }
