@@ -63,8 +63,8 @@ const ALL_PLACES: &str = "INSERT INTO place SELECT i, 'place ' || i FROM generat
 
 const SALE_STAR: &str = "CREATE TABLE IF NOT EXISTS dim_place (id integer PRIMARY KEY, name text, deleted_at timestamptz);
     CREATE TABLE IF NOT EXISTS fact_sale (
-        record_id bigserial PRIMARY KEY, valid_from timestamptz NOT NULL, valid_to timestamptz, id integer NOT NULL, place integer NOT NULL REFERENCES dim_place, units integer,
-        at timestamp, deleted_at timestamptz);
+        record_id bigserial PRIMARY KEY, id integer NOT NULL, place integer NOT NULL REFERENCES dim_place, units integer,
+        at timestamp, valid_from timestamptz NOT NULL, valid_to timestamptz, deleted_at timestamptz);
     CREATE UNIQUE INDEX IF NOT EXISTS fact_sale_open ON fact_sale (id) WHERE valid_to IS NULL";
 
 /// A world, and the functions that work on it.

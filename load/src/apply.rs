@@ -55,7 +55,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let tables = &batch.manifest.tables;
     let names: Vec<_> = tables.keys().map(String::as_str).collect();
     let mut stars = catalogue::read(&transaction, batch.schema, &names).await?;
-    bulk::add_references(&transaction, batch.schema, &mut stars).await?;
+    let are_keys_down = bulk::add_references(&transaction, batch.schema, &mut stars).await?;
     let whole = targets(&warehouse, tables, &stars)?;
     let order: Vec<_> = groups(&whole).into_iter().flatten().map(|target| target.name).collect();
     let partly = ledger::partly(transaction.client(), batch.schema, head.batch).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         None => (whole, staging::ALL),
     };
     // Where foreign keys are taken down nobody else may write to their tables, from now on.
-    if bulk::are_down(&warehouse).await? {
+    if are_keys_down {
         if !ledger::try_lock(transaction.client(), batch.schema).await? {
             return Ok(Applied::Yielded);
         }
@@ -93,6 +93,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         transaction.commit().await.doing(doing())?;
         return Ok(Applied::Overtaken);
     }
+    // Another load may have taken them down since.
     bulk::keep_writers_out(&warehouse).await?;
     let mut changes = Changes::of(batch, newest, partly);
     warehouse.run(doing(), references::TABLES).await?;
@@ -117,7 +118,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         );
         return Ok(Applied::Partly);
     }
-    let mut compared = known::compare(&warehouse, &targets, &changes.known, |name| changes.touches(name)).await?;
+    let mut compared = known::compare(&warehouse, &targets, &changes.known, &changes.touched).await?;
     // Why these hold more rows is said.
     compared.strange.retain(|name, _| !changes.keep_deleted.contains(name));
 
@@ -303,10 +304,6 @@ impl Changes {
         let mut all = Counts::default();
         self.counts.values().for_each(|counts| all.add(*counts));
         all
-    }
-
-    fn touches(&self, name: &str) -> bool {
-        self.touched.contains(name)
     }
 }
 

@@ -51,7 +51,7 @@ struct Key {
 /// Takes down the foreign keys of the star tables that a batch makes much larger: whether there were any.
 pub(crate) async fn take_down(client: &mut Object, batch: &Batch<'_>) -> Result<bool, Error> {
     let head = &batch.manifest.head;
-    let rows = |name: &String| batch.manifest.tables[name].objects.iter().map(|object| object.rows).sum::<u64>();
+    let rows = |name: &String| batch.manifest.tables[name].rows();
     let large: Vec<_> = batch.manifest.tables.keys().filter(|name| rows(name) >= ROWS).collect();
     if large.is_empty() {
         return Ok(false);
@@ -163,22 +163,23 @@ async fn lock(warehouse: &Warehouse<'_>, keys: impl Iterator<Item = &Key>) -> Re
     Ok(false)
 }
 
-/// Adds the references of foreign keys that are taken down.
+/// Adds the references of foreign keys that are taken down: whether there are any.
 pub(crate) async fn add_references(
     transaction: &Transaction<'_>,
     schema: &str,
     stars: &mut BTreeMap<String, Star>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let sql =
         "SELECT star_table, reference FROM blackwater.taken_down WHERE star_schema = $1 AND is_down ORDER BY name";
-    for row in transaction.query(sql, &[&schema]).await.doing("read which foreign keys are taken down")? {
+    let rows = transaction.query(sql, &[&schema]).await.doing("read which foreign keys are taken down")?;
+    for row in &rows {
         let Some(star) = stars.get_mut(row.get::<_, &str>(0)) else { continue };
         let Json(reference): Json<Reference> = row.get(1);
         if star.references.iter().all(|known| known.constraint != reference.constraint) {
             star.references.push(reference);
         }
     }
-    Ok(())
+    Ok(!rows.is_empty())
 }
 
 /// The tables that foreign keys are about, for LOCK TABLE.
@@ -188,11 +189,6 @@ fn tables<'k>(schema: &str, keys: impl Iterator<Item = &'k Key>) -> String {
         .map(|table| format!("ONLY {table}"))
         .collect();
     tables.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-/// Whether foreign keys are taken down.
-pub(crate) async fn are_down(warehouse: &Warehouse<'_>) -> Result<bool, Error> {
-    Ok(!down(warehouse.transaction, warehouse.schema, true).await?.is_empty())
 }
 
 /// Keeps all others from writing to the tables whose foreign keys are taken down; readers may read.

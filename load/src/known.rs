@@ -49,13 +49,13 @@ pub(crate) async fn compare(
     warehouse: &Warehouse<'_>,
     targets: &[Target<'_>],
     known: &BTreeMap<String, Known>,
-    touched: impl Fn(&str) -> bool,
+    touched: &BTreeSet<String>,
 ) -> Result<Compared, Error> {
     let mut compared = Compared::default();
     for target in targets {
         let Some(driving) = target.table.driving.as_ref().filter(|_| target.marks_deletions()) else { continue };
         let mut known = known.get(target.name).copied();
-        if let Some(known) = known.as_mut().filter(|_| touched(target.name)) {
+        if let Some(known) = known.as_mut().filter(|_| touched.contains(target.name)) {
             known.waiting = count(warehouse, target, waiting).await?;
         }
         let there = driving.rows.map(|rows| rows as i64);

@@ -42,7 +42,7 @@ impl Part {
         if !is_cut(partly, has_deadline) {
             return None;
         }
-        let rows = |name: &str| tables[name].objects.iter().map(|object| object.rows).sum::<u64>();
+        let rows = |name: &str| tables[name].rows();
         let all: u64 = order.iter().map(|name| rows(name)).sum();
         // Smaller each time that a part was late; whoever has no deadline takes the rest of the table.
         let most = if has_deadline { (all >> (partly.tries + 1).min(SMALLEST)).max(1) } else { all };

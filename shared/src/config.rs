@@ -2,6 +2,7 @@
 //! written, then checked. What is not a setting is an error, also among the variables.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -202,29 +203,28 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
 
 /// A number, or its digits as a variable has them.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Number {
-        Number(usize),
-        Text(String),
-    }
-    match Number::deserialize(deserializer)? {
-        Number::Number(number) => Ok(Some(number)),
-        Number::Text(text) => text.parse().map(Some).map_err(|_| de::Error::custom(format!("{text} is not a number"))),
-    }
+    or_text(deserializer, "is not a number").map(Some)
 }
 
 /// Yes or no, or the word as a variable has it.
 fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    or_text(deserializer, "is neither true nor false")
+}
+
+/// A value, or its text as a variable has it; `refusal` says of another text what it is not.
+fn or_text<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr>(
+    deserializer: D,
+    refusal: &str,
+) -> Result<T, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Flag {
-        Flag(bool),
+    enum Written<T> {
+        Value(T),
         Text(String),
     }
-    match Flag::deserialize(deserializer)? {
-        Flag::Flag(flag) => Ok(flag),
-        Flag::Text(text) => text.parse().map_err(|_| de::Error::custom(format!("{text} is neither true nor false"))),
+    match Written::deserialize(deserializer)? {
+        Written::Value(value) => Ok(value),
+        Written::Text(text) => text.parse().map_err(|_| de::Error::custom(format!("{text} {refusal}"))),
     }
 }
 

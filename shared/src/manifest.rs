@@ -189,6 +189,12 @@ pub struct StarTable {
 }
 
 impl StarTable {
+    /// How many star rows the batch has for it.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.objects.iter().map(|object| object.rows).sum()
+    }
+
     /// Whether the batch has nothing for it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

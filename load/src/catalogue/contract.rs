@@ -76,8 +76,8 @@ impl Star {
         let table = ident(name);
         if !has_type(VALID_FROM, false) || !has_type(VALID_TO, true) {
             return Some(format!(
-                "the model returns no unique key of it that is NOT NULL, so it is a history, and its versions need {VALID_FROM} timestamptz NOT NULL, {VALID_TO} timestamptz, both without a \
-                 default\nIn schema.sql: ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {VALID_FROM} timestamptz NOT NULL \
+                "the model returns no unique key of it that is NOT NULL, so it is a history, and its versions need \
+                 {VALID_FROM} timestamptz NOT NULL, {VALID_TO} timestamptz, both without a default\nIn schema.sql: ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {VALID_FROM} timestamptz NOT NULL \
                  DEFAULT '-infinity', ADD COLUMN IF NOT EXISTS {VALID_TO} timestamptz; ALTER TABLE {table} ALTER COLUMN \
                  {VALID_FROM} DROP DEFAULT"
             ));

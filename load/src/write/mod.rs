@@ -40,8 +40,7 @@ pub(crate) struct Written {
 /// `None` if that is not so, or the table refuses some: nothing is written.
 pub(crate) async fn insert_new(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<Option<Written>, Error> {
     let [target] = group else { return Ok(None) };
-    let staged: u64 = target.table.objects.iter().map(|object| object.rows).sum();
-    if staged < MANY || target.rewrites || target.inner_references(group).next().is_some() {
+    if target.table.rows() < MANY || target.rewrites || target.inner_references(group).next().is_some() {
         return Ok(None);
     }
     let doing = || warehouse.doing("look for the rows of", target);

@@ -104,12 +104,22 @@ fn from_stage(target: &Target<'_>) -> String {
     format!("FROM {stage} t JOIN pg_temp.action a ON a.pos OPERATOR(pg_catalog.=) t.{POS} WHERE ")
 }
 
+/// The condition that the row `s` of the star table is what the staged row `t` is compared with, and replaces or follows: that of its key,
+/// of a history the open version.
+fn same_row(target: &Target<'_>) -> String {
+    let same = target.same_key("s", "t");
+    match target.writing {
+        Writing::Upsert(_) => same,
+        Writing::History => format!("{same} AND s.{VALID_TO} IS NULL"),
+    }
+}
+
 /// Notes what is to be done with each staged row, and returns how many rows are new, changed and revived, how many are staged, and how
 /// many of these came out of quarantine. `several` says that a key may occur with several batches; `at` is the batch's time.
 pub(crate) fn plan(target: &Target<'_>, several: bool, (batch, at): (u64, DateTime<Utc>)) -> String {
     let stage = staging::name(target, Content::Rows);
     let (number, insert, change) = (target.number, Action::Insert as i16, Action::Change as i16);
-    let same = target.same_key("s", "t");
+    let same = same_row(target);
     let (revive, never) = (Action::Revive as i16, "NULL::timestamptz");
     let actions = match target.writing {
         Writing::Upsert(_) => format!(
@@ -124,7 +134,7 @@ pub(crate) fn plan(target: &Target<'_>, several: bool, (batch, at): (u64, DateTi
             },
         ),
         Writing::History => {
-            let open = format!("FROM {stage} t LEFT JOIN {} s ON {same} AND s.{VALID_TO} IS NULL", target.quoted);
+            let open = format!("FROM {stage} t LEFT JOIN {} s ON {same}", target.quoted);
             // Something else may have written an open version that begins later.
             let own = format!("greatest({}::timestamptz, s.{VALID_FROM} + interval '1 microsecond')", time(at));
             match several {
@@ -183,9 +193,8 @@ pub(crate) fn count_rejected(target: &Target<'_>, batch: u64) -> String {
 
 /// The query for a staged row whose key the star table has.
 pub(super) fn known_row(target: &Target<'_>) -> String {
-    let open = if target.writing == Writing::History { format!(" AND s.{VALID_TO} IS NULL") } else { String::new() };
-    let (stage, same) = (staging::name(target, Content::Rows), target.same_key("s", "t"));
-    format!("SELECT FROM {stage} t JOIN {} s ON {same}{open} LIMIT 1", target.quoted)
+    let (stage, same) = (staging::name(target, Content::Rows), same_row(target));
+    format!("SELECT FROM {stage} t JOIN {} s ON {same} LIMIT 1", target.quoted)
 }
 
 /// Counts the staged rows.
@@ -229,9 +238,8 @@ pub(crate) fn update(target: &Target<'_>) -> Statement {
 
 /// Sets columns of the rows `s` that the changed ones replace or follow, each from its staged row `t` and its action `a`.
 fn change(target: &Target<'_>, set: &[String]) -> Statement {
-    let (set, from, same) = (set.join(", "), from_stage(target), target.same_key("s", "t"));
-    let open = if target.writing == Writing::History { format!("s.{VALID_TO} IS NULL AND ") } else { String::new() };
-    let begin = format!("UPDATE {} s SET {set} {from}{same} AND {open}", target.quoted);
+    let (set, from, same) = (set.join(", "), from_stage(target), same_row(target));
+    let begin = format!("UPDATE {} s SET {set} {from}{same} AND ", target.quoted);
     of_stage(target, REPLACE, begin, String::new())
 }
 
