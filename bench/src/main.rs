@@ -1,6 +1,7 @@
-//! Benchmarks: `bench functions`, `bench load` and `bench pipeline`, or all. The first two run the functions that `make package` builds,
-//! or those in the folder that comes last; the third the program that `make release` builds.
+//! Benchmarks: `bench functions`, `bench load`, `bench pipeline` and `bench changed`, or all. The first two run the functions that
+//! `make package` builds, or those in the folder that comes last; the others the program that `make release` builds.
 
+mod changed;
 mod functions;
 mod load;
 mod pipeline;
@@ -18,11 +19,13 @@ async fn main() -> anyhow::Result<()> {
         Some("functions") => functions::measure_all(workspace).await,
         Some("load") => load::measure_all(&programs).await,
         Some("pipeline") => pipeline::measure_all(workspace).await,
+        Some("changed") => changed::measure_all(workspace).await,
         None => {
             functions::measure_all(workspace).await?;
             load::measure_all(&programs).await?;
-            pipeline::measure_all(workspace).await
+            pipeline::measure_all(workspace).await?;
+            changed::measure_all(workspace).await
         }
-        Some(other) => bail!("there is no benchmark {other}: functions, load, pipeline"),
+        Some(other) => bail!("there is no benchmark {other}: functions, load, pipeline, changed"),
     }
 }

@@ -14,7 +14,7 @@ use blackwater_tests::World;
 const DEALS: u32 = 100_000;
 const SCALES: [u32; 2] = [1, 10];
 /// Times that each thing is done, of which the median counts. What takes minutes is done once.
-const TIMES: usize = 3;
+pub(crate) const TIMES: usize = 3;
 
 /// As an operator would have it, but for autovacuum, which would come at another moment each time.
 const SETTINGS: &[(&str, &str)] = &[
@@ -56,7 +56,7 @@ const STAR: [&str; 11] = [
 ];
 
 /// What is measured, and what each time took.
-type Took = BTreeMap<&'static str, Vec<Duration>>;
+pub(crate) type Took = BTreeMap<&'static str, Vec<Duration>>;
 
 /// The lines of the table, in their order: what is measured, and its words.
 const LINES: [(&str, &str); 13] = [
@@ -76,12 +76,11 @@ const LINES: [(&str, &str); 13] = [
 ];
 
 pub(crate) async fn measure_all(workspace: &Path) -> anyhow::Result<()> {
-    let program = workspace.join("target/release/blackwater");
-    ensure!(program.exists(), "there is no {}: `make release`", program.display());
-    let python = workspace.join("target/tools/bench/bin/python");
+    let program = release(workspace)?;
     let mut results = Vec::new();
     for scale in SCALES {
-        let bench = Bench::of(scale, &program, &python, workspace).await?;
+        let bench = Bench::of(DEALS * scale, &program, workspace).await?;
+        println!("scale {scale}: {} source rows", bench.rows);
         let took = bench.measure().await?;
         results.push((scale, bench.rows, took));
     }
@@ -94,31 +93,35 @@ pub(crate) async fn measure_all(workspace: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The program that `make release` builds.
+pub(crate) fn release(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let program = workspace.join("target/release/blackwater");
+    ensure!(program.exists(), "there is no {}: `make release`", program.display());
+    Ok(program)
+}
+
 /// A source, and what works on it.
-struct Bench<'a> {
-    world: World,
+pub(crate) struct Bench<'a> {
+    pub(crate) world: World,
     program: &'a Path,
-    python: &'a Path,
     workspace: &'a Path,
-    scale: u32,
     /// The rows of the source.
     rows: i64,
 }
 
 impl<'a> Bench<'a> {
-    async fn of(scale: u32, program: &'a Path, python: &'a Path, workspace: &'a Path) -> anyhow::Result<Self> {
+    pub(crate) async fn of(deals: u32, program: &'a Path, workspace: &'a Path) -> anyhow::Result<Self> {
         let world = World::with_settings(SETTINGS, "", &[], &[]).await;
         totesys::create(&world.source).await?;
         totesys::write_pack(&world.pack())?;
-        totesys::make_deals(&world.source, DEALS * scale).await?;
+        totesys::make_deals(&world.source, deals).await?;
         world.source.batch_execute("VACUUM ANALYZE").await?;
         let counts: Vec<_> = SOURCE.iter().map(|table| format!("(SELECT count(*) FROM {table})")).collect();
         let rows = world.source.query_one(&format!("SELECT {}", counts.join(" + ")), &[]).await?.get(0);
-        Ok(Self { world, program, python, workspace, scale, rows })
+        Ok(Self { world, program, workspace, rows })
     }
 
     async fn measure(&self) -> anyhow::Result<Took> {
-        println!("scale {}: {} source rows", self.scale, self.rows);
         let mut took = Took::new();
         for time in 0..TIMES {
             let mut note = |what: &'static str, time: Duration| {
@@ -135,12 +138,7 @@ impl<'a> Bench<'a> {
             // It ends with another code if a row differs from the source.
             note("verify", self.blackwater(&["verify"])?);
             note("nothing", self.blackwater(&["run"])?);
-            let tenth = format!(
-                "UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id IN (
-                     SELECT sales_order_id FROM sales_order ORDER BY sales_order_id OFFSET {} LIMIT 1000)",
-                1000 * time
-            );
-            self.world.source.batch_execute(&tenth).await?;
+            self.change_orders(time).await?;
             note("changes", self.blackwater(&["run"])?);
             let gone =
                 "DELETE FROM payment WHERE payment_id IN (SELECT payment_id FROM payment ORDER BY 1 DESC LIMIT 10)";
@@ -158,6 +156,16 @@ impl<'a> Bench<'a> {
         Ok(took)
     }
 
+    /// Changes a thousand orders, other ones for each number.
+    pub(crate) async fn change_orders(&self, number: usize) -> anyhow::Result<()> {
+        let change = format!(
+            "UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id IN (
+                 SELECT sales_order_id FROM sales_order ORDER BY sales_order_id OFFSET {} LIMIT 1000)",
+            1000 * number
+        );
+        Ok(self.world.source.batch_execute(&change).await?)
+    }
+
     /// Empties the warehouse and the buckets, and lets nothing of what was before count for what comes.
     async fn clear(&self) -> anyhow::Result<()> {
         let clear = "DROP SCHEMA IF EXISTS blackwater, raw CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public; CHECKPOINT";
@@ -168,7 +176,7 @@ impl<'a> Bench<'a> {
         Ok(std::fs::create_dir_all(self.world.buckets())?)
     }
 
-    fn blackwater(&self, arguments: &[&str]) -> anyhow::Result<Duration> {
+    pub(crate) fn blackwater(&self, arguments: &[&str]) -> anyhow::Result<Duration> {
         timed(Command::new(self.program).arg("--config").arg(self.world.configuration()).args(arguments))
     }
 
@@ -223,7 +231,7 @@ impl<'a> Bench<'a> {
         std::fs::write(&file, replication)?;
         let url = |database| self.world.server.url(database).replace("postgres@", "postgres:none@");
         let took = timed(
-            Command::new(self.python)
+            Command::new(self.python())
                 .arg(self.workspace.join("bench/python/sling_copy.py"))
                 .arg(&file)
                 .env("SOURCE", url("source"))
@@ -241,13 +249,17 @@ impl<'a> Bench<'a> {
             url.split('?').next().unwrap_or_default().to_owned()
         };
         let took = timed(
-            Command::new(self.python)
+            Command::new(self.python())
                 .arg(self.workspace.join("bench/python/dlt_copy.py"))
                 .args([url("source"), url("warehouse"), self.world.buckets().join("dlt").display().to_string()])
                 .args(SOURCE)
                 .env("RUNTIME__DLTHUB_TELEMETRY", "false"),
         )?;
         self.is_whole("raw").await.map(|()| took)
+    }
+
+    fn python(&self) -> PathBuf {
+        self.workspace.join("target/tools/bench/bin/python")
     }
 
     /// Whether a copy has as many rows as the source.
@@ -270,7 +282,7 @@ fn timed(command: &mut Command) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-fn median(took: &Took, what: &str) -> Option<f64> {
+pub(crate) fn median(took: &Took, what: &str) -> Option<f64> {
     let mut times = took.get(what)?.clone();
     times.sort();
     Some(times[times.len() / 2].as_secs_f64())
