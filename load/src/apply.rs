@@ -56,12 +56,13 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let names: Vec<_> = tables.keys().map(String::as_str).collect();
     let mut stars = catalogue::read(&transaction, batch.schema, &names).await?;
     let are_keys_down = bulk::add_references(&transaction, batch.schema, &mut stars).await?;
-    let whole = targets(&warehouse, tables, &stars)?;
+    let of = (head.batch, batch.schema);
+    let whole = targets(of, tables, &stars)?;
     let order: Vec<_> = groups(&whole).into_iter().flatten().map(|target| target.name).collect();
     let partly = ledger::partly(transaction.client(), batch.schema, head.batch).await?;
     let part = Part::of(tables, &order, &partly, batch.deadline.left().is_some());
     let (targets, rows) = match &part {
-        Some(part) => (targets(&warehouse, &part.tables, &stars)?, part.rows.clone()),
+        Some(part) => (targets(of, &part.tables, &stars)?, part.rows.clone()),
         None => (whole, staging::ALL),
     };
     // Where foreign keys are taken down nobody else may write to their tables, from now on.
@@ -97,8 +98,9 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     bulk::keep_writers_out(&warehouse).await?;
     let mut changes = Changes::of(batch, newest, partly);
     warehouse.run(doing(), references::TABLES).await?;
+    let with_entries = quarantine::with_entries(&warehouse, &targets).await?;
     for group in groups(&targets) {
-        write_group(&warehouse, &group, &mut changes).await?;
+        write_group(&warehouse, &group, &with_entries, &mut changes).await?;
     }
     let all = changes.all();
     if all.inserted + all.quarantined >= MANY {
@@ -138,19 +140,18 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     Ok(Applied::Done(BatchReport { batch: head.batch, tables: table_reports(changes.counts), notices }))
 }
 
-/// Writes what is staged for a group of tables, sets aside what they refuse, and marks what is gone.
+/// Writes what is staged for a group of tables, sets aside what they refuse, and marks what is gone. `with_entries` are the star
+/// tables of which something was in quarantine or filtered before the batch.
 pub(crate) async fn write_group(
     warehouse: &Warehouse<'_>,
     group: &[&Target<'_>],
+    with_entries: &BTreeSet<String>,
     changes: &mut Changes,
 ) -> Result<(), Error> {
-    let mut had_entries = Vec::new();
-    for target in group {
-        had_entries.push(quarantine::has_entries(warehouse, target).await?);
-    }
+    let had_entries = |target: &Target<'_>| with_entries.contains(target.name);
     let has_rows = group.iter().any(|target| !target.table.objects.is_empty());
     let mut written = vec![Written::default(); group.len()];
-    if has_rows || had_entries.contains(&true) {
+    if has_rows || group.iter().any(|target| had_entries(target)) {
         staging::make_for_rows(warehouse, group).await?;
         let is_woken = references::wake(warehouse, group, changes.waking()).await?;
         if has_rows || is_woken {
@@ -170,11 +171,11 @@ pub(crate) async fn write_group(
             };
         }
     }
-    for ((target, written), had_entries) in group.iter().zip(written).zip(had_entries) {
+    for (target, written) in group.iter().zip(written) {
         if !target.table.misfits.is_empty() {
             set_aside::misfits(warehouse, target).await?;
         }
-        let pruned = quarantine::prune(warehouse, target, had_entries).await?;
+        let pruned = quarantine::prune(warehouse, target, had_entries(target)).await?;
         let deleted = deletion::delete(warehouse, target).await?;
         changes.add(target, written, deleted, pruned);
     }
@@ -183,12 +184,12 @@ pub(crate) async fn write_group(
 
 /// The star tables with their models.
 pub(crate) fn targets<'a>(
-    warehouse: &Warehouse<'a>,
+    (batch, schema): (u64, &'a str),
     tables: &'a BTreeMap<String, StarTable>,
     stars: &'a BTreeMap<String, Star>,
 ) -> Result<Vec<Target<'a>>, Error> {
     let target = |(number, (name, table)): (i16, (&'a String, &'a StarTable))| {
-        Target::new(number, (warehouse.schema, name), table, stars.get(name), warehouse.batch)
+        Target::new(number, (schema, name), table, stars.get(name), batch)
     };
     (1..).zip(tables).map(target).collect()
 }

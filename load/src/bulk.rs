@@ -15,14 +15,14 @@ use blackwater_shared::postgres::{self, Doing, ident, literal, qualified};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, Type};
 
 use crate::apply::{self, Batch};
 use crate::catalogue::{self, Reference, Star, Writing};
 use crate::error::Error;
 use crate::reject::rows::may_be_a_rows_fault;
 use crate::target::Target;
-use crate::warehouse::Warehouse;
+use crate::warehouse::{Parameters, Warehouse};
 use crate::{ledger, part};
 
 /// A batch is large from so many rows of a star table on …
@@ -67,7 +67,7 @@ pub(crate) async fn take_down(client: &mut Object, batch: &Batch<'_>) -> Result<
     }
     let names: Vec<_> = batch.manifest.tables.keys().map(String::as_str).collect();
     let stars = catalogue::read(&transaction, batch.schema, &names).await?;
-    let targets = apply::targets(&warehouse, &batch.manifest.tables, &stars)?;
+    let targets = apply::targets((head.batch, batch.schema), &batch.manifest.tables, &stars)?;
     let mut foreseen = BTreeMap::new();
     for group in apply::groups(&targets) {
         for target in &group {
@@ -96,10 +96,17 @@ pub(crate) async fn take_down(client: &mut Object, batch: &Batch<'_>) -> Result<
         let note = "INSERT INTO blackwater.taken_down (star_schema, star_table, name, other, definition, comment, was_valid, reference)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                     ON CONFLICT (star_schema, star_table, name) DO UPDATE SET is_down = true";
-        let reference = Json(reference);
-        warehouse
-            .execute(doing(), note, &[&batch.schema, table, name, other, definition, comment, was_valid, &reference])
-            .await?;
+        let parameters: Parameters<'_> = &[
+            (&batch.schema, Type::TEXT),
+            (table, Type::TEXT),
+            (name, Type::TEXT),
+            (other, Type::TEXT),
+            (definition, Type::TEXT),
+            (comment, Type::TEXT),
+            (was_valid, Type::BOOL),
+            (&Json(reference), Type::JSONB),
+        ];
+        warehouse.execute(doing(), note, parameters).await?;
         let drop = format!("ALTER TABLE {} DROP CONSTRAINT {}", qualified(batch.schema, table), ident(name));
         warehouse.run(format!("take down the foreign key {name} of {table}"), &drop).await?;
     }
@@ -149,10 +156,13 @@ fn foreseen_keys<'t>(
 async fn lock(warehouse: &Warehouse<'_>, keys: impl Iterator<Item = &Key>) -> Result<bool, Error> {
     let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT", tables(warehouse.schema, keys));
     for attempt in 1..=TRIES {
-        warehouse.savepoint("locks").await?;
+        warehouse.savepoint("locks");
         match warehouse.transaction.batch_execute(&lock).await {
-            Ok(()) => return warehouse.release("locks").await.map(|()| true),
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => warehouse.undo("locks").await?,
+            Ok(()) => {
+                warehouse.release("locks");
+                return Ok(true);
+            }
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => warehouse.undo("locks"),
             Err(error) => return Err(error).doing("lock the tables that foreign keys are about")?,
         }
         if attempt < TRIES {
@@ -171,7 +181,8 @@ pub(crate) async fn add_references(
 ) -> Result<bool, Error> {
     let sql =
         "SELECT star_table, reference FROM blackwater.taken_down WHERE star_schema = $1 AND is_down ORDER BY name";
-    let rows = transaction.query(sql, &[&schema]).await.doing("read which foreign keys are taken down")?;
+    let rows = transaction.query_typed(sql, &[(&schema, Type::TEXT)]).await;
+    let rows = rows.doing("read which foreign keys are taken down")?;
     for row in &rows {
         let Some(star) = stars.get_mut(row.get::<_, &str>(0)) else { continue };
         let Json(reference): Json<Reference> = row.get(1);
@@ -205,7 +216,8 @@ pub(crate) async fn keep_writers_out(warehouse: &Warehouse<'_>) -> Result<(), Er
 async fn down(transaction: &Transaction<'_>, schema: &str, is_down: bool) -> Result<Vec<Key>, Error> {
     let sql = "SELECT star_table, name, other, definition, comment, was_valid FROM blackwater.taken_down
                WHERE star_schema = $1 AND is_down = $2 ORDER BY star_table, name";
-    let rows = transaction.query(sql, &[&schema, &is_down]).await.doing("read which foreign keys are taken down")?;
+    let parameters: Parameters<'_> = &[(&schema, Type::TEXT), (&is_down, Type::BOOL)];
+    let rows = transaction.query_typed(sql, parameters).await.doing("read which foreign keys are taken down")?;
     let key = |row: &tokio_postgres::Row| Key {
         table: row.get(0),
         name: row.get(1),
@@ -233,7 +245,8 @@ pub(crate) async fn put_back_valid(warehouse: &Warehouse<'_>, target: &Target<'_
         warehouse.run(warehouse.doing("put back the foreign keys of", target), &add(warehouse.schema, key, "")).await?;
     }
     let done = "DELETE FROM blackwater.taken_down WHERE star_schema = $1 AND star_table = $2";
-    warehouse.execute("note that foreign keys are back", done, &[&warehouse.schema, &target.name]).await.map(drop)
+    let parameters: Parameters<'_> = &[(&warehouse.schema, Type::TEXT), (&target.name, Type::TEXT)];
+    warehouse.execute("note that foreign keys are back", done, parameters).await.map(drop)
 }
 
 /// The statements that add a foreign key.
@@ -283,7 +296,7 @@ pub(crate) async fn put_back(transaction: &Transaction<'_>, schema: &str) -> Res
         }
     }
     let sql = "UPDATE blackwater.taken_down SET is_down = false WHERE star_schema = $1 AND is_down";
-    transaction.execute(sql, &[&schema]).await.doing("note that foreign keys are back")?;
+    transaction.execute_typed(sql, &[(&schema, Type::TEXT)]).await.doing("note that foreign keys are back")?;
     Ok(())
 }
 
@@ -305,14 +318,14 @@ pub(crate) async fn validate(client: &mut Object, schema: &str, deadline: Deadli
         }
         if was_valid {
             let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", qualified(schema, &table), ident(&name));
-            warehouse.savepoint("validate").await?;
+            warehouse.savepoint("validate");
             match transaction.batch_execute(&validate).await {
-                Ok(()) => warehouse.release("validate").await?,
+                Ok(()) => warehouse.release("validate"),
                 Err(error) if error.as_db_error().is_none() => {
                     return Err(error).doing(format!("look at the rows of {table} for {name}"))?;
                 }
                 Err(error) => {
-                    warehouse.undo("validate").await?;
+                    warehouse.undo("validate");
                     let why = postgres::explain(&error);
                     match error.code() {
                         // The other load took it down again, or schema.sql dropped it.
@@ -330,7 +343,8 @@ pub(crate) async fn validate(client: &mut Object, schema: &str, deadline: Deadli
             }
         }
         let done = "DELETE FROM blackwater.taken_down WHERE star_schema = $1 AND star_table = $2 AND name = $3 AND NOT is_down";
-        warehouse.execute(doing, done, &[&schema, &table, &name]).await?;
+        let parameters: Parameters<'_> = &[(&schema, Type::TEXT), (&table, Type::TEXT), (&name, Type::TEXT)];
+        warehouse.execute(doing, done, parameters).await?;
         transaction.commit().await.doing(doing)?;
     }
     Ok(notices)
@@ -339,7 +353,8 @@ pub(crate) async fn validate(client: &mut Object, schema: &str, deadline: Deadli
 /// The foreign keys that are taken down, or not valid again, as `table.key`.
 pub(crate) async fn taken_down(client: &Client, schema: &str) -> Result<Vec<String>, Error> {
     let sql = "SELECT star_table || '.' || name FROM blackwater.taken_down WHERE star_schema = $1 ORDER BY 1";
-    let rows = client.query(sql, &[&schema]).await.doing("read which foreign keys are taken down")?;
+    let rows =
+        client.query_typed(sql, &[(&schema, Type::TEXT)]).await.doing("read which foreign keys are taken down")?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

@@ -22,7 +22,7 @@ use crate::reject::{checks, references};
 use crate::staging::{self, ALL};
 use crate::target::Target;
 use crate::warehouse::Warehouse;
-use crate::{Load, apply, write};
+use crate::{Load, apply, quarantine, write};
 
 /// How long star tables that are there may be locked: nobody reads them meanwhile.
 const LOCKED: Duration = Duration::from_secs(1);
@@ -153,8 +153,9 @@ impl Load {
             }
         }
         let stars = catalogue::read(warehouse.transaction, &self.schema, &names).await?;
-        let mut targets = apply::targets(warehouse, models, &stars)?;
+        let mut targets = apply::targets((warehouse.batch, &self.schema), models, &stars)?;
         targets.iter_mut().for_each(|target| target.rewrites = true);
+        let with_entries = quarantine::with_entries(warehouse, &targets).await?;
         for group in apply::groups(&targets) {
             let mut found = Vec::new();
             try_group(warehouse, findings, async || {
@@ -162,7 +163,7 @@ impl Load {
                 for target in &group {
                     staging::stage(warehouse, &fetch, target, ALL).await?;
                 }
-                apply::write_group(warehouse, &group, &mut Changes::default()).await?;
+                apply::write_group(warehouse, &group, &with_entries, &mut Changes::default()).await?;
                 for target in &group {
                     found.extend(refused(warehouse, target).await?);
                 }
@@ -234,13 +235,17 @@ async fn try_group(
     findings: &mut Vec<Finding>,
     work: impl AsyncFnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    warehouse.savepoint("try").await?;
+    warehouse.savepoint("try");
     match work().await {
-        Ok(()) => return warehouse.release("try").await,
+        Ok(()) => {
+            warehouse.release("try");
+            return Ok(());
+        }
         Err(error) if error.is_transient() || is_late(&error) => findings.push(not_all(&error)),
         Err(error) => findings.push(Finding::error(About::Warehouse, error)),
     }
-    warehouse.undo("try").await
+    warehouse.undo("try");
+    Ok(())
 }
 
 /// That the check ended early, so that others need not wait.

@@ -63,12 +63,12 @@ async fn mark(
         return Ok(Deleted::default());
     }
     let statement = write::delete(target, warehouse.at);
-    warehouse.use_own_names().await?;
+    warehouse.use_own_names();
     let rejected = match rows::write_all(warehouse, target, &statement, Range::all(planned), true).await? {
         None => Vec::new(),
         Some(_) => rows::write_in_pieces(warehouse, target, &statement, planned, &BTreeSet::new()).await?.rejected,
     };
-    warehouse.use_builtin_names().await?;
+    warehouse.use_builtin_names();
     let refused = rejected.first().map(|first| (rejected.len(), first.brief.clone()));
     Ok(Deleted { rows: planned - rejected.len() as u64, refused, filtered: 0 })
 }

@@ -9,7 +9,7 @@ use blackwater_shared::postgres::Doing;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Client;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use crate::Counts;
@@ -153,7 +153,7 @@ impl Newest {
 /// had.
 pub(crate) async fn try_lock(client: &Client, star_schema: &str) -> Result<bool, Error> {
     let sql = "SELECT pg_try_advisory_xact_lock(hashtextextended('blackwater ' || $1, 0))";
-    let row = client.query_one(sql, &[&star_schema]).await;
+    let row = client.query_typed_one(sql, &[(&star_schema, Type::TEXT)]).await;
     Ok(row.doing(format!("ask for the lock of schema {star_schema}"))?.get(0))
 }
 
@@ -189,7 +189,7 @@ pub(crate) async fn make(transaction: &Transaction<'_>) -> Result<(), Error> {
 
 /// Refuses a ledger of another format.
 pub(crate) async fn check_format(client: &Client) -> Result<(), Error> {
-    let row = client.query_one("SELECT version FROM blackwater.format", &[]).await;
+    let row = client.query_typed_one("SELECT version FROM blackwater.format", &[]).await;
     match row.doing("read the ledger's format")?.get(0) {
         FORMAT => Ok(()),
         found => Err(Error::Format { found }),
@@ -203,7 +203,7 @@ const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n 
 
 /// Whether there is a ledger.
 pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
-    Ok(client.query_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
+    Ok(client.query_typed_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
 }
 
 const NEWEST: &str =
@@ -213,7 +213,7 @@ const NEWEST: &str =
 
 /// The newest batch applied.
 pub(crate) async fn newest(client: &Client, star_schema: &str) -> Result<Option<Newest>, Error> {
-    let row = client.query_opt(NEWEST, &[&star_schema]).await.doing("read the ledger")?;
+    let row = client.query_typed_opt(NEWEST, &[(&star_schema, Type::TEXT)]).await.doing("read the ledger")?;
     Ok(row.map(|row| Newest {
         batch: row.get::<_, i64>(0) as u64,
         log: row.get(1),
@@ -302,7 +302,7 @@ pub(crate) struct Partly {
 /// How far a batch is.
 pub(crate) async fn partly(client: &Client, star_schema: &str, batch: u64) -> Result<Partly, Error> {
     let sql = "SELECT transformed, tries, done, counts, forgotten FROM blackwater.partly WHERE star_schema = $1 AND batch = $2";
-    let row = client.query_opt(sql, &[&star_schema, &(batch as i64)]).await;
+    let row = client.query_typed_opt(sql, &[(&star_schema, Type::TEXT), (&(batch as i64), Type::INT8)]).await;
     let row = row.doing(format!("ask how far batch {batch} is"))?;
     Ok(row.map_or_else(Partly::default, |row| Partly {
         transformed: row.get(0),
@@ -357,7 +357,8 @@ pub(crate) async fn note_part(
 /// The hash of the `schema.sql` that was applied.
 pub(crate) async fn schema_file(client: &Client, star_schema: &str) -> Result<Option<String>, Error> {
     let sql = "SELECT hash FROM blackwater.schema_file WHERE star_schema = $1";
-    let row = client.query_opt(sql, &[&star_schema]).await.doing("ask which schema.sql is applied")?;
+    let row =
+        client.query_typed_opt(sql, &[(&star_schema, Type::TEXT)]).await.doing("ask which schema.sql is applied")?;
     Ok(row.map(|row| row.get(0)))
 }
 

@@ -7,8 +7,9 @@ use blackwater_shared::deadline::Deadline;
 use blackwater_shared::postgres::{self, Doing, ident};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
+use futures_util::FutureExt;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::Error;
 use crate::target::Target;
@@ -16,8 +17,8 @@ use crate::target::Target;
 /// So many new rows change how a table is best read.
 pub(crate) const MANY: u64 = 1000;
 
-/// The parameters of a statement.
-pub(crate) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+/// The parameters of a statement, with their types: Postgres need not be asked for these, which saves a round trip.
+pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// An open transaction of the warehouse, and the batch that it applies.
 pub(crate) struct Warehouse<'a> {
@@ -45,60 +46,58 @@ impl<'a> Warehouse<'a> {
     ) -> Result<Self, Error> {
         let writing = writing_path(transaction, schema).await?;
         let warehouse = Self { transaction, schema, batch, at, deadline, left: AtomicU64::new(0), writing };
-        warehouse.limit_statements().await?;
+        warehouse.limit_statements();
         Ok(warehouse)
     }
 
-    /// Has the server end the next statement before the deadline. That is set anew only when a tenth of the time has passed, which saves
-    /// round trips.
-    async fn limit_statements(&self) -> Result<(), Error> {
-        let Some(left) = self.deadline.left() else { return Ok(()) };
+    /// Sends statements that do not fail, and does not wait for their end: Postgres runs what is sent in its order. If the
+    /// connection is lost, the next statement says so.
+    fn send(&self, sql: &str) {
+        // A statement is sent when it is first polled (<https://docs.rs/tokio-postgres/latest/tokio_postgres/#pipelining>).
+        let _ = self.transaction.batch_execute(sql).now_or_never();
+    }
+
+    /// Has the server end the next statement before the deadline. That is set anew only when a tenth of the time has passed.
+    fn limit_statements(&self) {
+        let Some(left) = self.deadline.left() else { return };
         let left = left.as_millis() as u64;
         let before = self.left.load(Relaxed);
         if before == 0 || left < before / 10 * 9 {
-            let sql = format!("SET LOCAL statement_timeout = {}", (left / 10 * 9).max(1));
-            self.transaction.batch_execute(&sql).await.doing("limit the time of a statement")?;
+            self.send(&format!("SET LOCAL statement_timeout = {}", (left / 10 * 9).max(1)));
             self.left.store(left.max(1), Relaxed);
         }
-        Ok(())
     }
 
     /// Sets a savepoint.
-    pub(crate) async fn savepoint(&self, name: &str) -> Result<(), Error> {
-        self.run("set a savepoint", &format!("SAVEPOINT {name}")).await
+    pub(crate) fn savepoint(&self, name: &str) {
+        self.send(&format!("SAVEPOINT {name}"));
     }
 
     /// Keeps what was done since a savepoint.
-    pub(crate) async fn release(&self, name: &str) -> Result<(), Error> {
-        self.run("release a savepoint", &format!("RELEASE {name}")).await
+    pub(crate) fn release(&self, name: &str) {
+        self.send(&format!("RELEASE {name}"));
     }
 
     /// Undoes what was done since a savepoint, also where a statement failed. The time of statements is as it was then, too.
-    pub(crate) async fn undo(&self, name: &str) -> Result<(), Error> {
+    pub(crate) fn undo(&self, name: &str) {
         self.left.store(0, Relaxed);
-        let undone = self.transaction.batch_execute(&format!("ROLLBACK TO {name}; RELEASE {name}")).await;
-        Ok(undone.doing("go back to a savepoint")?)
+        self.send(&format!("ROLLBACK TO {name}; RELEASE {name}"));
     }
 
     /// Names in the next statements are those of Postgres alone: nothing in the star schema can take their place.
-    pub(crate) async fn use_builtin_names(&self) -> Result<(), Error> {
-        self.set_path("pg_catalog, pg_temp").await
+    pub(crate) fn use_builtin_names(&self) {
+        self.send("SET LOCAL search_path = pg_catalog, pg_temp");
     }
 
     /// The next statements write to star tables: their triggers, defaults and constraints find what they find in psql. Such a
     /// statement names no function, and no operator but by its schema.
-    pub(crate) async fn use_own_names(&self) -> Result<(), Error> {
-        self.set_path(&self.writing).await
-    }
-
-    async fn set_path(&self, path: &str) -> Result<(), Error> {
-        let set = self.transaction.batch_execute(&format!("SET LOCAL search_path = {path}")).await;
-        Ok(set.doing("set the search path")?)
+    pub(crate) fn use_own_names(&self) {
+        self.send(&format!("SET LOCAL search_path = {}", self.writing));
     }
 
     /// Runs statements.
     pub(crate) async fn run(&self, doing: impl Into<String>, sql: &str) -> Result<(), Error> {
-        self.limit_statements().await?;
+        self.limit_statements();
         Ok(self.transaction.batch_execute(sql).await.doing(doing)?)
     }
 
@@ -109,8 +108,8 @@ impl<'a> Warehouse<'a> {
         sql: &str,
         parameters: Parameters<'_>,
     ) -> Result<u64, Error> {
-        self.limit_statements().await?;
-        Ok(self.transaction.execute(sql, parameters).await.doing(doing)?)
+        self.limit_statements();
+        Ok(self.transaction.execute_typed(sql, parameters).await.doing(doing)?)
     }
 
     /// The rows of a query.
@@ -120,8 +119,8 @@ impl<'a> Warehouse<'a> {
         sql: &str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, Error> {
-        self.limit_statements().await?;
-        Ok(self.transaction.query(sql, parameters).await.doing(doing)?)
+        self.limit_statements();
+        Ok(self.transaction.query_typed(sql, parameters).await.doing(doing)?)
     }
 
     /// What is being done to a star table, for messages.
@@ -131,12 +130,16 @@ impl<'a> Warehouse<'a> {
 
     /// Does `work`; undoes it if a row may be at fault: `None`.
     pub(crate) async fn attempt<T>(&self, work: impl AsyncFnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
-        self.savepoint("attempt").await?;
+        self.savepoint("attempt");
         match work().await {
-            Err(error) if error.may_be_a_rows_fault() => self.undo("attempt").await.map(|()| None),
+            Err(error) if error.may_be_a_rows_fault() => {
+                self.undo("attempt");
+                Ok(None)
+            }
             done => {
                 let done = done?;
-                self.release("attempt").await.map(|()| Some(done))
+                self.release("attempt");
+                Ok(Some(done))
             }
         }
     }
@@ -145,7 +148,7 @@ impl<'a> Warehouse<'a> {
 /// The search path of statements that write to star tables: the star schema, then what the role has.
 pub(crate) async fn writing_path(transaction: &Transaction<'_>, schema: &str) -> Result<String, postgres::Error> {
     let own = "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'";
-    let path: String = transaction.query_one(own, &[]).await.doing("ask for the role's search path")?.get(0);
+    let path: String = transaction.query_typed_one(own, &[]).await.doing("ask for the role's search path")?.get(0);
     let own = Some(path.trim()).filter(|path| !path.is_empty() && *path != "\"\"");
     Ok([Some(ident(schema).as_str()), own, Some("pg_temp")].into_iter().flatten().collect::<Vec<_>>().join(", "))
 }

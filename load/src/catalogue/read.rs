@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
+use tokio_postgres::types::Type;
 
 use super::{Check, Column, Filled, Index, PgType, Reference, Star};
 use crate::error::Error;
+use crate::warehouse::Parameters;
 
 /// Reads the catalogue of the tables; what is missing there is missing in the answer.
 pub(crate) async fn read(
@@ -15,15 +17,16 @@ pub(crate) async fn read(
     schema: &str,
     tables: &[&str],
 ) -> Result<BTreeMap<String, Star>, Error> {
-    let rows = async |query: &str| {
-        let rows = transaction.query(query, &[&schema, &tables]).await;
-        rows.doing("read the warehouse's catalogue")
-    };
+    let parameters: Parameters<'_> = &[(&schema, Type::TEXT), (&tables, Type::TEXT_ARRAY)];
+    let rows = |query| transaction.query_typed(query, parameters);
+    let (tables, columns, indexes, checks, references, referenced) =
+        tokio::try_join!(rows(TABLES), rows(COLUMNS), rows(INDEXES), rows(CHECKS), rows(REFERENCES), rows(REFERENCED))
+            .doing("read the warehouse's catalogue")?;
     let mut stars: BTreeMap<String, Star> = BTreeMap::new();
-    for row in rows(TABLES).await? {
+    for row in tables {
         stars.insert(row.get("table"), Star { is_writable: row.get("writable"), ..Star::default() });
     }
-    for row in rows(COLUMNS).await? {
+    for row in columns {
         let Some(star) = stars.get_mut(row.get::<_, &str>("table")) else { continue };
         let collation: Option<String> = row.get("collation");
         star.columns.push(Column {
@@ -43,7 +46,7 @@ pub(crate) async fn read(
             equality: row.get("equality"),
         });
     }
-    for row in rows(INDEXES).await? {
+    for row in indexes {
         let Some(star) = stars.get_mut(row.get::<_, &str>("table")) else { continue };
         star.indexes.push(Index {
             name: row.get("name"),
@@ -57,7 +60,7 @@ pub(crate) async fn read(
             is_generated: row.get("generated"),
         });
     }
-    for row in rows(CHECKS).await? {
+    for row in checks {
         let Some(star) = stars.get_mut(row.get::<_, &str>("table")) else { continue };
         star.checks.push(Check {
             name: row.get("name"),
@@ -66,7 +69,7 @@ pub(crate) async fn read(
             is_builtin: row.get("builtin"),
         });
     }
-    for row in rows(REFERENCES).await? {
+    for row in references {
         let Some(star) = stars.get_mut(row.get::<_, &str>("table")) else { continue };
         star.references.push(Reference {
             constraint: row.get("name"),
@@ -78,7 +81,7 @@ pub(crate) async fn read(
             is_deferrable: row.get("deferrable"),
         });
     }
-    for row in rows(REFERENCED).await? {
+    for row in referenced {
         let Some(star) = stars.get_mut(row.get::<_, &str>("table")) else { continue };
         star.referenced.insert(row.get("column"));
     }

@@ -3,20 +3,21 @@
 
 pub(crate) mod set_aside;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::postgres::{Doing, literal};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 pub(crate) use set_aside::Rejected;
 
 use crate::error::Error;
 use crate::staging::{self, Content};
 use crate::target::{POS, Target};
-use crate::warehouse::Warehouse;
+use crate::warehouse::{Parameters, Warehouse};
 
 /// A row that is set aside.
 #[derive(Clone, Debug, Serialize)]
@@ -75,15 +76,15 @@ pub(crate) async fn discard(client: &Client, star_schema: &str, table: &str, key
     Ok(discarded.doing(format!("discard a row of {table} from quarantine"))?)
 }
 
-/// Whether something of a star table is in quarantine, or known as filtered out.
-pub(crate) async fn has_entries(warehouse: &Warehouse<'_>, target: &Target<'_>) -> Result<bool, Error> {
-    let sql = format!(
-        "SELECT EXISTS (SELECT FROM blackwater.quarantine q WHERE {}) OR EXISTS (SELECT FROM blackwater.filtered q WHERE {})",
-        target.of_table("q"),
-        target.of_table("q")
-    );
-    let rows = warehouse.query(warehouse.doing("read the quarantine of", target), &sql, &[]).await?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
+/// Those of the star tables of which something is in quarantine, or known as filtered out.
+pub(crate) async fn with_entries(warehouse: &Warehouse<'_>, targets: &[Target<'_>]) -> Result<BTreeSet<String>, Error> {
+    let sql = "SELECT t.name FROM unnest($2) AS t (name)
+               WHERE EXISTS (SELECT FROM blackwater.quarantine q WHERE q.star_schema = $1 AND q.star_table = t.name)
+                  OR EXISTS (SELECT FROM blackwater.filtered q WHERE q.star_schema = $1 AND q.star_table = t.name)";
+    let names: Vec<_> = targets.iter().map(|target| target.name).collect();
+    let parameters: Parameters<'_> = &[(&warehouse.schema, Type::TEXT), (&names, Type::TEXT_ARRAY)];
+    let rows = warehouse.query("look for rows in quarantine", sql, parameters).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Ends what is no longer so for the keys of the batch's rows, once they are written or set aside: the number of rows that
@@ -101,6 +102,9 @@ pub(crate) async fn prune(
 ) -> Result<(u64, u64), Error> {
     let doing = || warehouse.doing("prune the quarantine of", target);
     let (batch, mut unfiltered) = (warehouse.batch, 0);
+    if !had_entries && target.table.is_empty() {
+        return Ok((0, 0));
+    }
     if had_entries {
         warehouse.execute(doing(), &sql::delete_written(target), &[]).await?;
         warehouse.execute(doing(), &sql::discard_again(target, batch), &[]).await?;

@@ -2,13 +2,13 @@
 
 use blackwater_shared::postgres::{ident, literal};
 use serde_json::Value;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, Type};
 
 use crate::catalogue::Column;
 use crate::error::Error;
 use crate::staging::{self, Content, REASON};
 use crate::target::{POS, Target};
-use crate::warehouse::Warehouse;
+use crate::warehouse::{Parameters, Warehouse};
 
 /// A staged row that the star table refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,9 @@ pub(crate) async fn rejected(
     let references: Vec<Option<Json<Value>>> = rejected.iter().map(taken).collect();
     let bad = "SELECT * FROM unnest($1::bigint[], $2::text[], $3::jsonb[]) AS bad (pos, why, reference)";
     let doing = warehouse.doing("set aside rows of", target);
-    warehouse.execute(doing, &sql(target, Content::Rows, bad, false), &[&pos, &reasons, &references]).await
+    let parameters: Parameters<'_> =
+        &[(&pos, Type::INT8_ARRAY), (&reasons, Type::TEXT_ARRAY), (&references, Type::JSONB_ARRAY)];
+    warehouse.execute(doing, &sql(target, Content::Rows, bad, false), parameters).await
 }
 
 /// Moves the rows of which `pg_temp.need` knows that a row is missing to which they refer.

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use blackwater_shared::postgres::{Doing, literal};
+use futures_util::future::try_join3;
 use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::checks::{is_null, is_refused_by};
 use crate::catalogue::Star;
@@ -50,6 +52,11 @@ impl Range {
     /// What of the statement's rows is there at all.
     pub(crate) fn all(rows: u64) -> Self {
         Self { low: i64::MIN, high: i64::MAX, rows: rows as i64 }
+    }
+
+    /// The range as the first two parameters of a statement.
+    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 2] {
+        [(&self.low, Type::INT8), (&self.high, Type::INT8)]
     }
 
     const NONE: Self = Self { low: 1, high: 0, rows: 0 };
@@ -152,13 +159,18 @@ pub(crate) async fn write_all(
     let doing = warehouse.doing("write the rows of", target);
     let transaction = warehouse.transaction;
     undone_if_refused(warehouse, doing, async || {
-        if let Some(close) = statement.close("$1", "$2") {
-            transaction.execute(&close, &[&range.low, &range.high]).await?;
-        }
-        let written = transaction.execute(&statement.sql("$1", "$2"), &[&range.low, &range.high]).await?;
-        if check {
-            transaction.batch_execute(CHECK_CONSTRAINTS).await?;
-        }
+        let (close, write) = (statement.close("$1", "$2"), statement.sql("$1", "$2"));
+        let parameters = range.parameters();
+        let close = async {
+            match &close {
+                Some(close) => transaction.execute_typed(close, &parameters).await,
+                None => Ok(0),
+            }
+        };
+        let write = transaction.execute_typed(&write, &parameters);
+        let check = async { if check { transaction.batch_execute(CHECK_CONSTRAINTS).await } else { Ok(()) } };
+        // One after the other, each sent before the one before is done.
+        let (_, written, ()) = try_join3(close, write, check).await?;
         Ok((written as i64 != range.rows).then(Refusal::left_out))
     })
     .await
@@ -210,7 +222,7 @@ async fn undone_if_refused(
     doing: String,
     work: impl AsyncFnOnce() -> Result<Option<Refusal>, tokio_postgres::Error>,
 ) -> Result<Option<Refusal>, Error> {
-    warehouse.savepoint("piece").await?;
+    warehouse.savepoint("piece");
     let refusal = match work().await {
         Ok(refusal) => refusal,
         Err(error) => match Refusal::of(&error) {
@@ -219,9 +231,9 @@ async fn undone_if_refused(
         },
     };
     if refusal.is_none() {
-        warehouse.release("piece").await?;
+        warehouse.release("piece");
     } else {
-        warehouse.undo("piece").await?;
+        warehouse.undo("piece");
     }
     Ok(refusal)
 }
@@ -287,13 +299,13 @@ pub(crate) async fn write_in_pieces(
 
 /// Whether the table takes the first row of none of these ranges. It is left as it is.
 async fn takes_none(warehouse: &Warehouse<'_>, target: &Target<'_>, ranges: &[Range]) -> Result<bool, Error> {
-    warehouse.savepoint("sample").await?;
+    warehouse.savepoint("sample");
     let mut takes_none = true;
     for range in ranges {
         let first = Range { low: range.low, high: range.low, rows: 1 };
         takes_none &= !one_by_one(warehouse, target, first).await?.is_empty();
     }
-    warehouse.undo("sample").await?;
+    warehouse.undo("sample");
     Ok(takes_none)
 }
 
@@ -304,7 +316,7 @@ async fn one_by_one(
     range: Range,
 ) -> Result<Vec<(i64, Refusal)>, Error> {
     let doing = warehouse.doing("try the rows of", target);
-    let rows = warehouse.query(doing, "SELECT * FROM pg_temp.try_each($1, $2)", &[&range.low, &range.high]).await?;
+    let rows = warehouse.query(doing, "SELECT * FROM pg_temp.try_each($1, $2)", &range.parameters()).await?;
     let refused: Vec<_> = rows.iter().map(|row| (row.get("pos"), Refusal::of_row(row))).collect();
     match refused.iter().find(|(_, refusal)| !may_be_a_rows_fault(&refusal.state)) {
         Some((_, refusal)) => Err(refusal.at_fault(warehouse, target)),
@@ -327,7 +339,8 @@ async fn split(
         statement.which("$1", "$2")
     );
     let doing = warehouse.doing("try the rows of", target);
-    let rows = warehouse.query(doing, &sql, &[&range.low, &range.high, &pieces]).await?;
+    let [low, high] = range.parameters();
+    let rows = warehouse.query(doing, &sql, &[low, high, (&pieces, Type::INT4)]).await?;
     Ok(rows.iter().map(|row| Range { low: row.get(0), high: row.get(1), rows: row.get(2) }).collect())
 }
 

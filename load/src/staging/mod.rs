@@ -19,6 +19,7 @@ use blackwater_shared::store::Object;
 use bytes::Bytes;
 use futures_util::{SinkExt, pin_mut};
 use tokio::sync::mpsc;
+use tokio_postgres::types::Type;
 
 pub(crate) use self::parquet::{Sent, csv, open, rows};
 pub(crate) use self::sql::{Content, REASON, bytes, keys, name};
@@ -155,14 +156,14 @@ pub(crate) async fn take_entries(
     let doing = || warehouse.doing("take rows out of quarantine for", target);
     let names: Vec<_> = target.columns.iter().map(|column| column.name.as_str()).collect();
     let take = sql::take_entries(target, Content::Rows, have_lines);
-    let taken = warehouse.attempt(async || warehouse.execute(doing(), &take, &[&names]).await).await?;
+    let taken = warehouse.attempt(async || warehouse.execute(doing(), &take, &[(&names, Type::TEXT_ARRAY)]).await).await?;
     if let Some(taken) = taken {
         return Ok(taken);
     }
     // A column may have got a type since that a row, as it was, does not fit.
     warehouse.run(doing(), &sql::create(target, Content::Bytes)).await?;
     let take = sql::take_entries(target, Content::Bytes, have_lines);
-    let taken = warehouse.execute(doing(), &take, &[&names]).await?;
+    let taken = warehouse.execute(doing(), &take, &[(&names, Type::TEXT_ARRAY)]).await?;
     from_bytes(warehouse, target).await?;
     Ok(taken)
 }

@@ -5,6 +5,7 @@ mod sql;
 use std::collections::BTreeSet;
 
 use blackwater_shared::progress::progress;
+use tokio_postgres::types::Type;
 
 pub(crate) use sql::{Statement, delete, plan_deletions};
 
@@ -57,9 +58,9 @@ pub(crate) async fn insert_new(warehouse: &Warehouse<'_>, group: &[&Target<'_>])
     progress(&format!("writing {}", target.name), 0, 0);
     let insert = sql::insert_all(target, warehouse.at);
     let write = async || {
-        warehouse.use_own_names().await?;
+        warehouse.use_own_names();
         let is_written = rows::write_unplanned(warehouse, target, &insert, rows).await?;
-        warehouse.use_builtin_names().await?;
+        warehouse.use_builtin_names();
         if is_written && are_keys_down {
             bulk::put_back_valid(warehouse, target).await?;
         }
@@ -81,7 +82,7 @@ pub(crate) async fn write(
     let mut exchanges = EXCHANGES;
     loop {
         let mut planned = plan(warehouse, group, was_woken).await?;
-        warehouse.use_own_names().await?;
+        warehouse.use_own_names();
         let mut refused = write_group(warehouse, group, &planned, &inner, Way::Plain).await?;
         let may_exchange =
             |(target, planned): (&&Target<'_>, &Written)| planned.changed > 0 && sql::vacate(target).is_some();
@@ -101,7 +102,7 @@ pub(crate) async fn write(
         {
             refused = None;
         }
-        warehouse.use_builtin_names().await?;
+        warehouse.use_builtin_names();
         if let Some(refusal) = refused
             && !write_what_fits(warehouse, group, &mut planned, (&inner, was_woken, way), &refusal).await?
         {
@@ -120,8 +121,8 @@ async fn write_what_fits(
     (inner, was_woken, way): (&BTreeSet<&str>, bool, Way),
     refusal: &Refusal,
 ) -> Result<bool, Error> {
-    warehouse.savepoint("search").await?;
-    warehouse.use_own_names().await?;
+    warehouse.savepoint("search");
+    warehouse.use_own_names();
     let (mut found, mut presumed): (Vec<Vec<Rejected>>, Vec<Vec<Rejected>>) = (Vec::new(), Vec::new());
     // A refused row lacks what it had; and rows may exchange values, once those are gone that are refused for another reason.
     let (mut is_emptied, mut may_exchange) = (false, false);
@@ -154,12 +155,12 @@ async fn write_what_fits(
     let all_written = presumed.iter().all(Vec::is_empty)
         && !follows_another
         && (inner.is_empty() || rows::check_constraints(warehouse).await?.is_none());
-    warehouse.use_builtin_names().await?;
+    warehouse.use_builtin_names();
     if all_written && !is_emptied && !may_exchange && keep_what_fits(warehouse, group, planned, &found, inner).await? {
-        warehouse.release("search").await?;
+        warehouse.release("search");
         return Ok(true);
     }
-    warehouse.undo("search").await?;
+    warehouse.undo("search");
     if found.iter().all(Vec::is_empty) && presumed.iter().any(|rows| !rows.is_empty()) {
         // What they refer to is not written before them, in whatever order.
         found = presumed;
@@ -199,7 +200,8 @@ async fn keep_what_fits(
     for ((target, rejected), written) in group.iter().zip(found).zip(&mut written) {
         let sql = sql::count_rejected(target, warehouse.batch);
         let pos: Vec<_> = rejected.iter().map(|row| row.pos).collect();
-        let rows = warehouse.query(warehouse.doing("count the rows of", target), &sql, &[&pos]).await?;
+        let rows =
+            warehouse.query(warehouse.doing("count the rows of", target), &sql, &[(&pos, Type::INT8_ARRAY)]).await?;
         let count = |column: usize| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
         written.new -= count(0);
         written.changed -= count(1);
@@ -255,7 +257,7 @@ async fn write_group(
     inner: &BTreeSet<&str>,
     way: Way,
 ) -> Result<Option<Refusal>, Error> {
-    warehouse.savepoint("whole").await?;
+    warehouse.savepoint("whole");
     let mut refused = None;
     for (target, planned) in group.iter().zip(planned) {
         progress(&format!("writing {}", target.name), 0, 0);
@@ -278,9 +280,9 @@ async fn write_group(
         refused = rows::check_constraints(warehouse).await?;
     }
     if refused.is_none() {
-        warehouse.release("whole").await?;
+        warehouse.release("whole");
     } else {
-        warehouse.undo("whole").await?;
+        warehouse.undo("whole");
     }
     Ok(refused)
 }
@@ -300,11 +302,12 @@ fn statements(target: &Target<'_>, planned: Written) -> Vec<(Statement, u64)> {
 /// If a table would take no row at all.
 pub(crate) async fn try_statements(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
     let one_of_each = Written { new: 1, changed: 1, ..Written::default() };
-    warehouse.use_own_names().await?;
+    warehouse.use_own_names();
     for target in group {
         for (statement, _) in statements(target, one_of_each) {
             rows::try_statement(warehouse, target, &statement, true).await?;
         }
     }
-    warehouse.use_builtin_names().await
+    warehouse.use_builtin_names();
+    Ok(())
 }
