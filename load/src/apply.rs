@@ -10,6 +10,7 @@ use blackwater_shared::postgres::Doing;
 use blackwater_shared::{foreign_keys, temporary};
 use deadpool_postgres::Object;
 
+use crate::ahead::{self, Ahead};
 use crate::catalogue::{self, Star};
 use crate::deletion::{self, Deleted};
 use crate::error::Error;
@@ -32,6 +33,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) schema: &'a str,
     pub(crate) schema_hash: &'a str,
     pub(crate) deadline: Deadline,
+    /// Whether its large tables are staged ahead.
+    pub(crate) is_ahead: bool,
 }
 
 /// How it ended.
@@ -47,7 +50,7 @@ pub(crate) enum Applied {
 }
 
 /// Applies a batch, all of it or nothing; or the next part of it.
-pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Applied, Error> {
+pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>, ahead: &mut Ahead) -> Result<Applied, Error> {
     let head = &batch.manifest.head;
     let doing = || format!("apply batch {}", head.batch);
     let transaction = client.transaction().await.doing(doing())?;
@@ -75,8 +78,12 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
     let fetch = async |object: &_| Ok(batch.log.store().download(object, &path).await.map(|()| path.clone())?);
+    let is_ahead = |target: &Target<'_>| batch.is_ahead && part.is_none() && ahead::is_large(target.table);
     for target in &targets {
-        staging::stage(&warehouse, &fetch, target, rows.clone()).await?;
+        if !is_ahead(target) {
+            staging::stage_rows(&warehouse, &fetch, target, &rows).await?;
+        }
+        staging::stage_keys(&warehouse, &fetch, target).await?;
     }
 
     if !ledger::try_lock(transaction.client(), batch.schema).await? {
@@ -100,6 +107,11 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
     warehouse.run(doing(), references::TABLES).await?;
     let with_entries = quarantine::with_entries(&warehouse, &targets).await?;
     for group in groups(&targets) {
+        for target in group.iter().filter(|target| is_ahead(target)) {
+            if !ahead.bring(&warehouse, target, head.run).await? {
+                staging::stage_rows(&warehouse, &fetch, target, &rows).await?;
+            }
+        }
         write_group(&warehouse, &group, &with_entries, &mut changes).await?;
     }
     let all = changes.all();
@@ -133,6 +145,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>) -> Result<Appl
         known: compared.known,
     };
     ledger::add(&transaction, batch.schema, &line).await?;
+    ahead::drop_used(&warehouse, &targets).await?;
     transaction.commit().await.doing(doing())?;
     let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
     tracing::info!(batch = head.batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");

@@ -161,7 +161,8 @@ impl Load {
             try_group(warehouse, findings, async || {
                 let fetch = async |object: &Object| Ok(PathBuf::from(&object.key));
                 for target in &group {
-                    staging::stage(warehouse, &fetch, target, ALL).await?;
+                    staging::stage_rows(warehouse, &fetch, target, &ALL).await?;
+                    staging::stage_keys(warehouse, &fetch, target).await?;
                 }
                 apply::write_group(warehouse, &group, &with_entries, &mut Changes::default()).await?;
                 for target in &group {

@@ -79,6 +79,13 @@ const TABLES: &str = "
     );
     COMMENT ON TABLE blackwater.taken_down IS
         'The foreign keys that a large batch took down: how they are put back, and which of those that are back are still NOT VALID';
+    CREATE TABLE blackwater.staged (
+        id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        star_schema text   NOT NULL,
+        batch       bigint NOT NULL
+    );
+    COMMENT ON TABLE blackwater.staged IS
+        'The tables staged_<id> of this schema: rows of large batches, which the batch''s transaction drops';
     CREATE SEQUENCE blackwater.entry;
     CREATE TABLE blackwater.quarantine (
         id          bigint  PRIMARY KEY DEFAULT nextval('blackwater.entry'),

@@ -3,6 +3,7 @@
 //! A batch and its line in the ledger are one transaction under a lock, so repeated, early and
 //! simultaneous runs all end in the same state. A batch that a function has no time for is applied in parts.
 
+mod ahead;
 mod apply;
 mod bulk;
 mod catalogue;
@@ -34,6 +35,7 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 
+use ahead::Ahead;
 use apply::Applied;
 pub use error::Error;
 use ledger::Newest;
@@ -147,7 +149,7 @@ impl Load {
             more: &[],
         };
         Ok(Self {
-            warehouse: config.warehouse.address.pool(2, session)?,
+            warehouse: config.warehouse.address.pool(3, session)?,
             schema: config.warehouse.schema.clone(),
             readers: config.warehouse.readers.clone(),
             keep_foreign_keys: config.warehouse.keep_foreign_keys,
@@ -194,7 +196,11 @@ impl Load {
 
     async fn bounded(&self, schema_applied: bool, deadline: Deadline, last: u64) -> Result<Report, Error> {
         let mut report = Report::default();
-        let attempt = async || self.attempt(schema_applied, (deadline, last), &mut report).await;
+        let attempt = async || {
+            let work =
+                async |ahead: &mut Ahead| self.attempt(schema_applied, (deadline, last), ahead, &mut report).await;
+            ahead::beside(self, deadline, work).await
+        };
         let done = postgres::retry(attempt, Error::is_transient).await;
         done.map_err(|error| match error {
             Error::Postgres(postgres::Error { doing, .. }) if error.is_late(deadline) => Error::Late { doing },
@@ -207,6 +213,7 @@ impl Load {
         &self,
         schema_applied: bool,
         (deadline, last): (Deadline, u64),
+        ahead: &mut Ahead,
         report: &mut Report,
     ) -> Result<(), Error> {
         self.log.store().check().await?;
@@ -235,10 +242,11 @@ impl Load {
                 break;
             }
             let schema = &self.schema;
-            let batch =
-                apply::Batch { manifest: &manifest, log: &self.log, schema, schema_hash: &schema_hash, deadline };
+            let is_ahead = ahead.has(&manifest).await;
+            let (log, schema_hash) = (&self.log, &schema_hash);
+            let batch = apply::Batch { manifest: &manifest, log, schema, schema_hash, deadline, is_ahead };
             let are_down = !self.keep_foreign_keys && bulk::take_down(&mut client, &batch).await?;
-            let applied = apply::apply(&mut client, &batch).await;
+            let applied = apply::apply(&mut client, &batch, ahead).await;
             let is_written = matches!(applied, Ok(Applied::Done(_) | Applied::Partly));
             // The next run would, too, but nobody knows when that is.
             if (applied.is_err() || are_down && !is_written)
@@ -271,6 +279,7 @@ impl Load {
             self.write_hint(newest.as_ref()).await?;
         }
         if let Some(newest) = newest {
+            ahead::sweep(&mut client, &self.schema, newest.batch).await?;
             report.quarantine = quarantine::by_table(&client, &self.schema).await?.values().sum();
             report.schema_waits = ledger::schema_file(&client, &self.schema).await?.as_ref() != Some(&schema_hash);
             report.wanted = newest.wanted;

@@ -1,6 +1,7 @@
 //! A star table and its model together: how a batch writes to it, and the SQL that names its columns and keys.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{ident, literal, qualified};
@@ -33,6 +34,8 @@ pub(crate) struct Target<'a> {
     pub(crate) table: &'a StarTable,
     /// Whether rows that are as they were are written again: in a check.
     pub(crate) rewrites: bool,
+    /// The table in which another session has staged its rows ([`crate::ahead`]).
+    pub(crate) stage: OnceLock<i64>,
 }
 
 impl<'a> Target<'a> {
@@ -62,7 +65,8 @@ impl<'a> Target<'a> {
         let foreign = table.driving.iter().flat_map(|driving| &driving.key).filter(|key| key.kind.contains('.'));
         let foreign = foreign.map(|key| key.name.clone()).collect();
         let quoted = qualified(schema, name);
-        Ok(Self { number, name, schema, quoted, star, writing, columns, key, foreign, table, rewrites: false })
+        let (rewrites, stage) = (false, OnceLock::new());
+        Ok(Self { number, name, schema, quoted, star, writing, columns, key, foreign, table, rewrites, stage })
     }
 
     /// How many of the rows that are written count as new, and how many as changed: each version of a history is new.

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod ahead;
 mod bulk;
 mod check;
 mod check_runs_it;

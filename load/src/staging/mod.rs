@@ -9,7 +9,7 @@ mod parquet;
 mod sql;
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ::parquet::errors::ParquetError;
 use arrow_array::RecordBatchReader as _;
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::types::Type;
 
 pub(crate) use self::parquet::{Sent, csv, open, rows};
-pub(crate) use self::sql::{Content, REASON, bytes, keys, name};
+pub(crate) use self::sql::{Content, REASON, bytes, columns_of_rows, keys, name};
 use crate::error::Error;
 use crate::quarantine::set_aside;
 use crate::target::Target;
@@ -31,49 +31,96 @@ use crate::warehouse::{MANY, Warehouse};
 /// All rows of a star table.
 pub(crate) const ALL: Range<u64> = 0..u64::MAX;
 
-/// Stages what the batch has for a star table, of its rows those at the places `rows`. `fetch` makes a file of an object, until it is
-/// asked for the next.
-pub(crate) async fn stage(
+/// Stages the rows of a star table that are at the places `places`. `fetch` makes a file of an object, until it is asked for the
+/// next.
+pub(crate) async fn stage_rows(
     warehouse: &Warehouse<'_>,
     fetch: &impl AsyncFn(&Object) -> Result<PathBuf, Error>,
     target: &Target<'_>,
-    rows: Range<u64>,
+    places: &Range<u64>,
+) -> Result<(), Error> {
+    stage(warehouse, fetch, target, (Content::Rows, &target.table.objects, places), async |file| {
+        if copy_typed(warehouse, target, &file, places).await? {
+            return Ok(true);
+        }
+        // As bytes, so that Postgres can be asked for each value.
+        warehouse.run(warehouse.doing("stage rows of", target), &sql::create(target, Content::Bytes)).await?;
+        copy(warehouse, target, Content::Bytes, &file, (Some(places), Format::Csv)).await?;
+        from_bytes(warehouse, target).await.map(|()| true)
+    })
+    .await?;
+    analyze(warehouse, target, (Content::Rows, &target.table.objects)).await
+}
+
+/// Stages all rows of a star table, unless one holds what is no value of its column's type: whether none does.
+pub(crate) async fn stage_if_all_fit(
+    warehouse: &Warehouse<'_>,
+    fetch: &impl AsyncFn(&Object) -> Result<PathBuf, Error>,
+    target: &Target<'_>,
+) -> Result<bool, Error> {
+    let copy = async |file| copy_typed(warehouse, target, &file, &ALL).await;
+    stage(warehouse, fetch, target, (Content::Rows, &target.table.objects, &ALL), copy).await
+}
+
+/// Stages the keys that a batch has for a star table.
+pub(crate) async fn stage_keys(
+    warehouse: &Warehouse<'_>,
+    fetch: &impl AsyncFn(&Object) -> Result<PathBuf, Error>,
+    target: &Target<'_>,
 ) -> Result<(), Error> {
     let table = target.table;
-    let keys = table.keys.as_deref().unwrap_or_default();
-    for (content, objects) in [
-        (Content::Rows, table.objects.as_slice()),
-        (Content::Misfits, &table.misfits),
-        (Content::Filtered, &table.filtered),
-        (Content::Keys, keys),
-    ] {
-        if objects.is_empty() && !(content == Content::Keys && table.keys.is_some()) {
-            continue;
-        }
-        warehouse.run(warehouse.doing("make a staging table for", target), &sql::create(target, content)).await?;
-        let all = objects.iter().map(|object| object.rows).sum();
-        let mut done = 0;
-        for object in objects {
-            progress(&format!("staging {}", target.name), done, all);
-            let places = done..done + object.rows;
-            done = places.end;
-            if content == Content::Rows && (rows.end <= places.start || places.end <= rows.start) {
-                continue;
-            }
-            let path = fetch(object).await?;
-            let file = ParquetFile { path: &path, key: &object.key, first: places.start };
-            match content {
-                Content::Rows => copy_rows(warehouse, target, &file, &rows).await?,
-                // A key that does not fit is the fault of the table.
-                _ => copy(warehouse, target, content, &file, (None, Format::Csv)).await?,
-            }
-        }
-        if all >= MANY {
-            let sql = format!("ANALYZE {}", sql::name(target, content));
-            warehouse.run(warehouse.doing("count the staged rows of", target), &sql).await?;
-        }
+    let keys = table.keys.as_ref().map(|keys| (Content::Keys, keys));
+    for (content, objects) in
+        [(Content::Misfits, &table.misfits), (Content::Filtered, &table.filtered)].into_iter().chain(keys)
+    {
+        // A key that does not fit is the fault of the table.
+        let copy = async |file| copy(warehouse, target, content, &file, (None, Format::Csv)).await.map(|()| true);
+        stage(warehouse, fetch, target, (content, objects, &ALL), copy).await?;
+        analyze(warehouse, target, (content, objects)).await?;
     }
     Ok(())
+}
+
+/// Makes a staging table, and copies the objects there that have rows at the places `wanted`, one after the other, until one is
+/// refused: whether none is.
+async fn stage(
+    warehouse: &Warehouse<'_>,
+    fetch: &impl AsyncFn(&Object) -> Result<PathBuf, Error>,
+    target: &Target<'_>,
+    (content, objects, wanted): (Content, &[Object], &Range<u64>),
+    copy: impl AsyncFn(ParquetFile) -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    if objects.is_empty() && content != Content::Keys {
+        return Ok(true);
+    }
+    warehouse.run(warehouse.doing("make a staging table for", target), &sql::create(target, content)).await?;
+    let all = objects.iter().map(|object| object.rows).sum();
+    let mut done = 0;
+    for object in objects {
+        progress(&format!("staging {}", target.name), done, all);
+        let places = done..done + object.rows;
+        done = places.end;
+        if wanted.end <= places.start || places.end <= wanted.start {
+            continue;
+        }
+        if !copy(ParquetFile { path: fetch(object).await?, key: object.key.clone(), places }).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Has the planner look at a staging table that has many rows.
+async fn analyze(
+    warehouse: &Warehouse<'_>,
+    target: &Target<'_>,
+    (content, objects): (Content, &[Object]),
+) -> Result<(), Error> {
+    if objects.iter().map(|object| object.rows).sum::<u64>() < MANY {
+        return Ok(());
+    }
+    let sql = format!("ANALYZE {}", sql::name(target, content));
+    warehouse.run(warehouse.doing("count the staged rows of", target), &sql).await
 }
 
 /// Makes the staging tables for rows that a group of tables has not got yet.
@@ -85,33 +132,30 @@ pub(crate) async fn make_for_rows(warehouse: &Warehouse<'_>, group: &[&Target<'_
     Ok(())
 }
 
-/// A Parquet file, the key of its object, and the place of its first row among those of the star table.
-struct ParquetFile<'a> {
-    path: &'a Path,
-    key: &'a str,
-    first: u64,
+/// A Parquet file, the key of its object, and the places of its rows among those of the star table.
+struct ParquetFile {
+    path: PathBuf,
+    key: String,
+    places: Range<u64>,
 }
 
-/// Copies rows. What Postgres does not take for a value of its type goes to quarantine.
-async fn copy_rows(
+/// Copies rows, unless Postgres does not take something for a value of its type: whether it takes all.
+async fn copy_typed(
     warehouse: &Warehouse<'_>,
     target: &Target<'_>,
-    file: &ParquetFile<'_>,
-    rows: &Range<u64>,
-) -> Result<(), Error> {
+    file: &ParquetFile,
+    places: &Range<u64>,
+) -> Result<bool, Error> {
     let columns: Vec<_> = target.columns.iter().map(|column| column.staged()).collect();
-    let schema = open(file.path).map_err(|error| file.unreadable(warehouse, &error))?.schema();
+    let schema = open(&file.path).map_err(|error| file.unreadable(warehouse, &error))?.schema();
     let binary = binary::encodings(&schema, columns.iter()).map(Format::Binary);
     for format in binary.into_iter().chain([Format::Csv]) {
-        let copy = async || copy(warehouse, target, Content::Rows, file, (Some(rows), format.clone())).await;
+        let copy = async || copy(warehouse, target, Content::Rows, file, (Some(places), format.clone())).await;
         if warehouse.attempt(copy).await?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
     }
-    // As bytes, so that Postgres can be asked for each value.
-    warehouse.run(warehouse.doing("stage rows of", target), &sql::create(target, Content::Bytes)).await?;
-    copy(warehouse, target, Content::Bytes, file, (Some(rows), Format::Csv)).await?;
-    from_bytes(warehouse, target).await
+    Ok(false)
 }
 
 /// In which format of COPY rows are sent.
@@ -156,7 +200,8 @@ pub(crate) async fn take_entries(
     let doing = || warehouse.doing("take rows out of quarantine for", target);
     let names: Vec<_> = target.columns.iter().map(|column| column.name.as_str()).collect();
     let take = sql::take_entries(target, Content::Rows, have_lines);
-    let taken = warehouse.attempt(async || warehouse.execute(doing(), &take, &[(&names, Type::TEXT_ARRAY)]).await).await?;
+    let taken =
+        warehouse.attempt(async || warehouse.execute(doing(), &take, &[(&names, Type::TEXT_ARRAY)]).await).await?;
     if let Some(taken) = taken {
         return Ok(taken);
     }
@@ -168,9 +213,9 @@ pub(crate) async fn take_entries(
     Ok(taken)
 }
 
-impl ParquetFile<'_> {
+impl ParquetFile {
     fn unreadable(&self, warehouse: &Warehouse<'_>, error: &ParquetError) -> Error {
-        Error::Parquet { batch: warehouse.batch, object: self.key.to_owned(), why: error.to_string() }
+        Error::Parquet { batch: warehouse.batch, object: self.key.clone(), why: error.to_string() }
     }
 }
 
@@ -179,17 +224,17 @@ async fn copy(
     warehouse: &Warehouse<'_>,
     target: &Target<'_>,
     content: Content,
-    file: &ParquetFile<'_>,
+    file: &ParquetFile,
     (rows, format): (Option<&Range<u64>>, Format),
 ) -> Result<(), Error> {
     let doing = || warehouse.doing("stage rows of", target);
-    let pieces = open(file.path).map_err(|error| file.unreadable(warehouse, &error))?;
+    let pieces = open(&file.path).map_err(|error| file.unreadable(warehouse, &error))?;
     let name = if matches!(format, Format::Csv) { "csv" } else { "binary" };
     let sent = if content == Content::Bytes { Sent::AsBytes } else { Sent::AsText };
     let sink = warehouse.transaction.copy_in(&sql::copy(target, content, name)).await.doing(doing())?;
     pin_mut!(sink);
     let (sender, mut receiver) = mpsc::channel::<Bytes>(2);
-    let (batch, place, rows) = (warehouse.batch, file.first, rows.cloned());
+    let (batch, place, rows) = (warehouse.batch, file.places.start, rows.cloned());
     let reader = tokio::task::spawn_blocking(move || {
         let mut place = place;
         if let Format::Binary(_) = format

@@ -2,6 +2,7 @@
 
 use blackwater_shared::postgres::{ident, literal};
 
+use crate::ahead;
 use crate::catalogue::{Column, Writing};
 use crate::target::{POS, Target};
 
@@ -29,7 +30,10 @@ pub(crate) enum Content {
 /// The staging table of a star table, in SQL.
 pub(crate) fn name(target: &Target<'_>, content: Content) -> String {
     let what = match content {
-        Content::Rows => "rows",
+        Content::Rows => match target.stage.get() {
+            Some(id) => return ahead::table(*id),
+            None => "rows",
+        },
         Content::Bytes => "bytes",
         Content::Misfits => "misfits",
         Content::Filtered => "filtered",
@@ -57,11 +61,24 @@ fn columns(target: &Target<'_>, content: Content) -> Vec<(String, String)> {
     }
 }
 
+/// The columns that a staging table is made with.
+fn definitions(target: &Target<'_>, content: Content) -> String {
+    let columns = columns(target, content).into_iter().map(|(name, kind)| format!("{name} {kind}"));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// The columns that a staging table of rows is made with.
+pub(crate) fn columns_of_rows(target: &Target<'_>) -> String {
+    definitions(target, Content::Rows)
+}
+
 /// Makes a staging table.
 pub(crate) fn create(target: &Target<'_>, content: Content) -> String {
-    let columns: Vec<_> = columns(target, content).into_iter().map(|(name, kind)| format!("{name} {kind}")).collect();
-    let name = name(target, content);
-    format!("CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({}) ON COMMIT DROP", columns.join(", "))
+    let (name, columns) = (name(target, content), definitions(target, content));
+    match target.stage.get() {
+        Some(_) if content == Content::Rows => format!("CREATE UNLOGGED TABLE IF NOT EXISTS {name} ({columns})"),
+        _ => format!("CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DROP"),
+    }
 }
 
 /// Copies into a staging table, in a format of COPY.
