@@ -4,13 +4,12 @@
 //! What it stages is in unlogged tables of schema `blackwater`, which `blackwater.staged` lists. The batch's transaction drops those
 //! that it used. What a run leaves that was killed, or came too late, is dropped when its batch is applied.
 
-use std::pin::pin;
-
 use blackwater_shared::deadline::Deadline;
 use blackwater_shared::manifest::{StarTable, Transformed};
 use blackwater_shared::postgres::{self, Doing};
 use blackwater_shared::temporary;
 use deadpool_postgres::Object;
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use tokio::sync::mpsc;
 use tokio_postgres::types::Type;
@@ -46,8 +45,9 @@ pub(crate) async fn beside<T>(load: &Load, deadline: Deadline, work: impl AsyncF
     let (asked, requests) = mpsc::channel(1);
     let (sender, coming) = mpsc::channel(1);
     let mut ahead = Ahead { asked, next: None, coming, is_asked: false };
-    let work = pin!(work(&mut ahead));
-    let stage = pin!(stage(load, deadline, requests, sender));
+    // On the heap: the compiler gives up on futures that are nested so deep.
+    let work = work(&mut ahead).boxed_local();
+    let stage = stage(load, deadline, requests, sender).boxed_local();
     match select(work, stage).await {
         Either::Left((done, _)) => done,
         Either::Right(((), work)) => work.await,

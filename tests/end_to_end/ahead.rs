@@ -117,7 +117,9 @@ async fn a_large_table_with_a_row_that_does_not_fit_goes_to_quarantine_without_i
 async fn a_load_that_may_have_no_second_session_stages_for_itself() {
     let world = world().await;
     make_batch(&world, 1).await;
-    world.in_star("CREATE ROLE few LOGIN CONNECTION LIMIT 1 IN ROLE postgres; ALTER ROLE few SET role = postgres").await;
+    world
+        .in_star("CREATE ROLE few LOGIN CONNECTION LIMIT 1 IN ROLE postgres; ALTER ROLE few SET role = postgres")
+        .await;
     let warehouse = world.server.url("warehouse").replace("postgres@", "few@");
     world.configure(&world.server.url("source"), &warehouse, "directory = \"buckets\"");
     let loaded = world.blackwater(&["-vv", "load"]).await;
