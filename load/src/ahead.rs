@@ -40,14 +40,18 @@ pub(crate) struct Ahead {
     is_asked: bool,
 }
 
-/// Does `work`, and stages beside it what that asks for.
-pub(crate) async fn beside<T>(load: &Load, deadline: Deadline, work: impl AsyncFnOnce(&mut Ahead) -> T) -> T {
+/// Does `work`, and stages beside it what that asks for, and of the batches that follow those up to `last`.
+pub(crate) async fn beside<T>(
+    load: &Load,
+    (deadline, last): (Deadline, u64),
+    work: impl AsyncFnOnce(&mut Ahead) -> T,
+) -> T {
     let (asked, requests) = mpsc::channel(1);
     let (sender, coming) = mpsc::channel(1);
     let mut ahead = Ahead { asked, next: None, coming, is_asked: false };
     // On the heap: the compiler gives up on futures that are nested so deep.
     let work = work(&mut ahead).boxed_local();
-    let stage = stage(load, deadline, requests, sender).boxed_local();
+    let stage = stage(load, (deadline, last), requests, sender).boxed_local();
     match select(work, stage).await {
         Either::Left((done, _)) => done,
         Either::Right(((), work)) => work.await,
@@ -114,12 +118,12 @@ impl Ahead {
 /// Stages what is asked for.
 async fn stage(
     load: &Load,
-    deadline: Deadline,
+    until: (Deadline, u64),
     mut requests: mpsc::Receiver<Transformed>,
     sender: mpsc::Sender<Option<Staged>>,
 ) {
     while let Some(manifest) = requests.recv().await {
-        if let Err(error) = stage_batches(load, deadline, manifest, &sender).await {
+        if let Err(error) = stage_batches(load, until, manifest, &sender).await {
             // The session that writes stages for itself, and says what is wrong.
             tracing::debug!("not staged ahead: {error}");
         }
@@ -132,7 +136,7 @@ async fn stage(
 /// Stages the large tables of a batch and of those that follow it, until there is none.
 async fn stage_batches(
     load: &Load,
-    deadline: Deadline,
+    (deadline, last): (Deadline, u64),
     mut manifest: Transformed,
     sender: &mpsc::Sender<Option<Staged>>,
 ) -> Result<(), Error> {
@@ -178,6 +182,9 @@ async fn stage_batches(
             if sender.send(Some(staged)).await.is_err() {
                 return Ok(());
             }
+        }
+        if head.batch >= last {
+            return Ok(());
         }
         let Some(next) = load.log.read(head.batch + 1).await? else { return Ok(()) };
         manifest = next;

@@ -199,7 +199,7 @@ impl Load {
         let attempt = async || {
             let work =
                 async |ahead: &mut Ahead| self.attempt(schema_applied, (deadline, last), ahead, &mut report).await;
-            ahead::beside(self, deadline, work).await
+            ahead::beside(self, (deadline, last), work).await
         };
         let done = postgres::retry(attempt, Error::is_transient).await;
         done.map_err(|error| match error {
