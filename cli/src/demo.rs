@@ -1,11 +1,11 @@
 //! The demo: a source, two buckets and a warehouse of its own on this machine, gone when it ends.
 
 use anyhow::Context;
+use blackwater_base::progress::progress;
+use blackwater_base::secrets;
 use blackwater_local::postgres::Postgres;
 use blackwater_local::totesys;
 use blackwater_shared::config::Config;
-use blackwater_shared::progress::progress;
-use blackwater_shared::secrets;
 use tokio_postgres::{Client, NoTls};
 
 use crate::{open, print, text};

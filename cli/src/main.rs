@@ -12,13 +12,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use blackwater_base::progress::TARGET;
+use blackwater_base::{in_parts, secrets, store};
 use blackwater_extract::Request;
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_pipeline::Pipeline;
 use blackwater_shared::config::{self, Config};
 use blackwater_shared::finding::Level;
-use blackwater_shared::progress::TARGET;
-use blackwater_shared::{in_parts, secrets, store};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Serialize;

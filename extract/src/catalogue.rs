@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blackwater_base::store::sha256;
 use blackwater_shared::manifest::{self, Column, Heap, mark};
 use blackwater_shared::model::{Model, On, Select};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Doing;
 use blackwater_shared::scalar::Type;
-use blackwater_shared::store::sha256;
 use deadpool_postgres::Transaction;
 
 use crate::error::Error;

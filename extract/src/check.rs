@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::{Extracted, Table};

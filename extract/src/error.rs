@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use blackwater_shared::{log, postgres, store};
+use blackwater_base::store;
+use blackwater_shared::{log, postgres};
 
 /// Why a run of extract failed. Nothing is lost by it: the next run reads what this one did not.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
 use blackwater_shared::postgres::{self, Doing, Kind};
 use deadpool_postgres::{Object, Transaction};
 

@@ -1,10 +1,11 @@
 //! Reading one table in the shared snapshot: a look that counts, and a COPY streamed to the
 //! ingestion bucket.
 
+use blackwater_base::progress::progress;
+use blackwater_base::store::Store;
 use blackwater_shared::manifest;
+use blackwater_shared::manifest::{Object, data_key};
 use blackwater_shared::postgres::{Doing, csv_field, idents};
-use blackwater_shared::progress::progress;
-use blackwater_shared::store::{Object, Store, data_key};
 use deadpool_postgres::Transaction;
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::Row;
@@ -154,12 +155,12 @@ impl Source<'_> {
             if current.bytes() >= to.object_bytes
                 && let Some(full) = upload.take()
             {
-                objects.push(full.finish(rows).await?);
+                objects.push(Object::of(full.finish().await?, rows));
                 rows = 0;
             }
         }
         if let Some(last) = upload {
-            objects.push(last.finish(rows).await?);
+            objects.push(Object::of(last.finish().await?, rows));
         }
         Ok(objects)
     }

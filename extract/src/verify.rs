@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
 use blackwater_shared::manifest::{Extracted, Table};
 use blackwater_shared::model::{CHANGED, Model, column};
 use blackwater_shared::postgres::Doing;

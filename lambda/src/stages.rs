@@ -1,18 +1,16 @@
 //! What is particular to each stage as a function.
 
+use blackwater_base::deadline::Deadline;
+use blackwater_base::store::Store;
 use blackwater_extract::{Extract, Outcome, Request};
+use blackwater_function::Metric;
 use blackwater_load::Load;
 use blackwater_shared::config::Config;
-use blackwater_shared::deadline::Deadline;
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{self, Kind};
-use blackwater_shared::store::Store;
 use blackwater_transform::Transform;
 use serde::Serialize;
 use serde_json::Value;
-
-/// A metric: its name, CloudWatch's unit, the value. Each costs 0.30 USD a month.
-type Metric = (&'static str, &'static str, u64);
 
 /// A stage as a function.
 #[allow(async_fn_in_trait)]

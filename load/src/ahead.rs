@@ -4,10 +4,10 @@
 //! What it stages is in unlogged tables of schema `blackwater`, which `blackwater.staged` lists. The batch's transaction drops those
 //! that it used. What a run leaves that was killed, or came too late, is dropped when its batch is applied.
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
+use blackwater_base::temporary;
 use blackwater_shared::manifest::{StarTable, Transformed};
 use blackwater_shared::postgres::{self, Doing};
-use blackwater_shared::temporary;
 use deadpool_postgres::Object;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -143,7 +143,7 @@ async fn stage_batches(
     let mut client = load.warehouse.connect().await?;
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
-    let fetch = async |object: &_| Ok(load.log.store().download(object, &path).await.map(|()| path.clone())?);
+    let fetch = async |object: &_| Ok(load.log.download(object, &path).await.map(|()| path.clone())?);
     while manifest.tables.values().any(is_large) {
         let (head, tables) = (&manifest.head, &manifest.tables);
         let doing = || format!("stage batch {}", head.batch);

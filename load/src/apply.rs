@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
+use blackwater_base::temporary;
+use blackwater_shared::foreign_keys;
 use blackwater_shared::log::Log;
 use blackwater_shared::manifest::{StarTable, Transformed};
 use blackwater_shared::postgres::Doing;
-use blackwater_shared::{foreign_keys, temporary};
 use deadpool_postgres::Object;
 
 use crate::ahead::{self, Ahead};
@@ -77,7 +78,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>, ahead: &mut Ah
     }
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
-    let fetch = async |object: &_| Ok(batch.log.store().download(object, &path).await.map(|()| path.clone())?);
+    let fetch = async |object: &_| Ok(batch.log.download(object, &path).await.map(|()| path.clone())?);
     let is_ahead = |target: &Target<'_>| batch.is_ahead && part.is_none() && ahead::is_large(target.table);
     for target in &targets {
         if !is_ahead(target) {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
 use blackwater_shared::postgres::{self, Doing, ident, literal, qualified};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Client;

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
 use blackwater_shared::finding::{About, Finding, Level};
 use blackwater_shared::log::Ends;
+use blackwater_shared::manifest::Object;
 use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{self, Doing, Kind, ident};
-use blackwater_shared::store::Object;
 use chrono::Utc;
 use deadpool_postgres::Transaction;
 

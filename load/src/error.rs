@@ -1,6 +1,7 @@
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
+use blackwater_base::{store, temporary};
+use blackwater_shared::log;
 use blackwater_shared::postgres::{self, Kind};
-use blackwater_shared::{log, store, temporary};
 
 /// Why a run of load failed. Nothing is lost: the next run goes on with the same batch.
 #[derive(Debug, thiserror::Error)]

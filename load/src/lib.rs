@@ -24,13 +24,13 @@ mod write;
 
 use std::time::Duration;
 
+use blackwater_base::deadline::{Deadline, Pace};
+use blackwater_base::store::Store;
 use blackwater_shared::config::Config;
-use blackwater_shared::deadline::{Deadline, Pace};
 use blackwater_shared::log::{self, Applied as Hint, Log};
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{self, Database, Doing, Session, qualified};
-use blackwater_shared::store::Store;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};

@@ -69,7 +69,7 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
-    use blackwater_shared::store::Object;
+    use blackwater_shared::manifest::Object;
 
     use super::*;
 

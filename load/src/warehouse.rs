@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
 use blackwater_shared::postgres::{self, Doing, ident};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use blackwater_base::store::{Client, Store};
+use blackwater_base::temporary;
 use blackwater_extract::{Extract, Pieces, Request, TableSize};
 use blackwater_load::{Entry, Load, Verdict};
 use blackwater_shared::config::Config;
@@ -11,8 +13,7 @@ use blackwater_shared::log::Log;
 use blackwater_shared::manifest::{Extracted, Manifest, Transformed};
 use blackwater_shared::model::Model;
 use blackwater_shared::pack::{self, Pack};
-use blackwater_shared::store::{Client, Store};
-use blackwater_shared::{log, postgres, temporary};
+use blackwater_shared::{log, postgres};
 use blackwater_transform::Transform;
 use chrono::{DateTime, Utc};
 use serde::Serialize;

@@ -1,16 +1,13 @@
-//! The configuration: `blackwater.toml`, overridden by variables `BLACKWATER_…`; first as
-//! written, then checked. What is not a setting is an error, also among the variables.
+//! The configuration: `blackwater.toml`, overridden by variables `BLACKWATER_…`; first as written, then checked.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
+use blackwater_base::settings::{self, Place, bytes, duration, flag, list, number};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde::de::{self, Deserializer};
 
-use crate::postgres::{self, Address};
-use crate::secrets::Login;
+use crate::postgres::{self, Address, Login};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "blackwater.toml";
@@ -20,34 +17,9 @@ const VARIABLE: &str = "BLACKWATER_";
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be read.
-    #[error("cannot read {}: {why}\nName another configuration with --config", .file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// The system's reason.
-        why: std::io::Error,
-    },
-    /// The file is no TOML. The line itself is not printed: it may hold a password.
-    #[error("{}, line {line}: {why}", .file.display())]
-    Syntax {
-        /// The file.
-        file: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The parser's words.
-        why: String,
-    },
-    /// A setting is unknown, missing, or has a value that it cannot have.
-    #[error("{place}: {setting}: {why}")]
-    Setting {
-        /// The file, or what stands for it.
-        place: String,
-        /// The setting, as `section.name`.
-        setting: String,
-        /// What is wrong and what to write.
-        why: String,
-    },
+    /// The file cannot be used, or one of its settings.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
     /// An address of a database cannot be used.
     #[error("{place}: {why}")]
     Address {
@@ -185,49 +157,6 @@ struct WrittenS3 {
     directory: Option<PathBuf>,
 }
 
-/// A list, or its items between commas as a variable has them.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum List {
-        Items(Vec<String>),
-        Text(String),
-    }
-    Ok(match List::deserialize(deserializer)? {
-        List::Items(items) => items,
-        List::Text(text) => {
-            text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
-        }
-    })
-}
-
-/// A number, or its digits as a variable has them.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    or_text(deserializer, "is not a number").map(Some)
-}
-
-/// Yes or no, or the word as a variable has it.
-fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    or_text(deserializer, "is neither true nor false")
-}
-
-/// A value, or its text as a variable has it; `refusal` says of another text what it is not.
-fn or_text<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr>(
-    deserializer: D,
-    refusal: &str,
-) -> Result<T, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written<T> {
-        Value(T),
-        Text(String),
-    }
-    match Written::deserialize(deserializer)? {
-        Written::Value(value) => Ok(value),
-        Written::Text(text) => text.parse().map_err(|_| de::Error::custom(format!("{text} {refusal}"))),
-    }
-}
-
 impl Config {
     /// Reads `file`, or `blackwater.toml` in the working directory if it is there, and puts the
     /// variables `BLACKWATER_…` over it (`BLACKWATER_SOURCE__URL` over `source.url`). `fetch` gives the
@@ -240,52 +169,18 @@ impl Config {
         variables: impl Iterator<Item = (String, String)>,
         fetch: impl AsyncFn(&str) -> Result<SecretString, String>,
     ) -> Result<Self, Error> {
-        let path = file.unwrap_or(Path::new(FILE));
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => Some(text),
-            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(why) => return Err(Error::Read { file: path.into(), why }),
-        };
-        let mut table: toml::Table = match &text {
-            Some(text) => text.parse().map_err(|error: toml::de::Error| Error::Syntax {
-                file: path.into(),
-                line: text[..error.span().map_or(0, |span| span.start)].lines().count().max(1),
-                why: error.message().to_owned(),
-            })?,
-            None => toml::Table::new(),
-        };
-        let mut place = match text {
-            Some(_) => path.display().to_string(),
-            None => format!("no {FILE} here"),
-        };
-        let mut overridden = false;
-        for (variable, value) in variables {
-            if let Some(setting) = variable.strip_prefix(VARIABLE) {
-                put(&mut table, &setting.to_lowercase(), value);
-                overridden = true;
-            }
-        }
-        if overridden {
-            place.push_str(&format!(", with the variables {VARIABLE}…"));
-        }
-        let written: Written = serde_path_to_error::deserialize(table).map_err(|error| {
-            let setting = match error.path().to_string() {
-                whole if whole == "." => "a setting is missing".into(),
-                setting => setting,
-            };
-            Error::Setting { place: place.clone(), setting, why: without_value(error.inner().message()) }
-        })?;
+        let (written, place) = settings::read::<Written>(file, FILE, VARIABLE, variables)?;
         let logins = [
             login(&place, "source.secret", written.source.secret.as_deref(), &fetch).await?,
             login(&place, "warehouse.secret", written.warehouse.secret.as_deref(), &fetch).await?,
         ];
-        check(written, &logins, &place, path.parent().unwrap_or(Path::new("")))
+        check(written, &logins, &place)
     }
 }
 
 /// The login that a secret holds, if there is one.
 async fn login(
-    place: &str,
+    place: &Place,
     setting: &str,
     secret: Option<&str>,
     fetch: impl AsyncFn(&str) -> Result<SecretString, String>,
@@ -293,45 +188,11 @@ async fn login(
     let Some(secret) = secret else { return Ok(None) };
     let text = fetch(secret).await;
     let login = text.and_then(|text| Login::read(text.expose_secret()));
-    login.map(Some).map_err(|why| Error::Setting {
-        place: place.into(),
-        setting: setting.into(),
-        why: format!("cannot use the secret {secret}: {why}"),
-    })
+    Ok(login.map(Some).map_err(|why| place.wrong(setting, format!("cannot use the secret {secret}: {why}")))?)
 }
 
-/// What serde says, less the value that it quotes, which may be an address with a password.
-fn without_value(message: &str) -> String {
-    let quotes = message.starts_with("invalid type") || message.starts_with("invalid value");
-    match message.rsplit_once(", expected ") {
-        Some((_, expected)) if quotes => {
-            let expected = if expected.starts_with("struct") { "a section with settings of its own" } else { expected };
-            format!("it has the wrong type: expected {expected}")
-        }
-        _ => message.to_owned(),
-    }
-}
-
-/// Puts `value` at `source__url` into the table `source` under `url`.
-fn put(table: &mut toml::Table, setting: &str, value: String) {
-    match setting.split_once("__") {
-        None => {
-            table.insert(setting.into(), value.into());
-        }
-        Some((section, rest)) => {
-            let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
-            if !section.is_table() {
-                *section = toml::Table::new().into();
-            }
-            if let Some(section) = section.as_table_mut() {
-                put(section, rest, value);
-            }
-        }
-    }
-}
-
-fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Path) -> Result<Config, Error> {
-    let wrong = |setting: &str, why: String| Error::Setting { place: place.into(), setting: setting.into(), why };
+fn check(written: Written, logins: &[Option<Login>; 2], place: &Place) -> Result<Config, Error> {
+    let wrong = |setting: &str, why: String| Error::from(place.wrong(setting, why));
     let name_is_plain =
         |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if !name_is_plain(&written.name) {
@@ -377,7 +238,7 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
         .ok_or_else(|| wrong("limits.batch_bytes", "write 1MB or more, in MB or GB".into()))?;
     let s3 = match (written.s3.endpoint, written.s3.directory) {
         (Some(_), Some(_)) => return Err(wrong("s3", "endpoint and directory exclude each other".into())),
-        (None, Some(directory)) => S3::Directory(folder.join(directory)),
+        (None, Some(directory)) => S3::Directory(place.folder.join(directory)),
         (endpoint, None) => S3::Endpoint(endpoint),
     };
     let address = |setting: &'static str, url: Option<&SecretString>, login: Option<&Login>| {
@@ -386,11 +247,11 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
             (Some(url), None) => Address::parse(setting, url),
             (None, None) => return Err(wrong(setting, "write the database's address, or name a secret".into())),
         };
-        address.map_err(|why| Error::Address { place: place.into(), why })
+        address.map_err(|why| Error::Address { place: place.text.clone(), why })
     };
     Ok(Config {
         name: written.name,
-        model: folder.join(written.model),
+        model: place.folder.join(written.model),
         source: Source {
             address: address("source.url", written.source.url.as_ref(), logins[0].as_ref())?,
             schema: written.source.schema.unwrap_or_else(|| "public".into()),
@@ -408,28 +269,6 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &str, folder: &Pa
         limits: Limits { memory, batch_bytes, connections },
         s3,
     })
-}
-
-/// `256MB` as a number of bytes (binary: 1 MB is 2^20 bytes).
-fn bytes(text: &str) -> Option<u64> {
-    let (digits, shift) = match text.strip_suffix("GB") {
-        Some(digits) => (digits, 30),
-        None => (text.strip_suffix("MB")?, 20),
-    };
-    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-/// `5m` as a time. The server counts its milliseconds with 31 bits.
-fn duration(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    let seconds = digits.parse::<u64>().ok()?.checked_mul(unit)?;
-    (1..=500 * 3600).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
 #[cfg(test)]

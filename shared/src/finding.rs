@@ -51,7 +51,7 @@ impl Finding {
     }
 
     fn new(level: Level, about: About, text: &str) -> Self {
-        let (what, remedy) = crate::in_parts(text);
+        let (what, remedy) = blackwater_base::in_parts(text);
         Self { level, about, what, remedy }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::store::sha256;
+use blackwater_base::store::sha256;
 
 /// Why a fixed table cannot be read.
 #[derive(Debug, thiserror::Error)]

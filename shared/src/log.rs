@@ -1,11 +1,13 @@
 //! A log: the manifests `<prefix><12 digits>.json` of a bucket. A manifest is the commit of its
 //! batch; it is written once, if its number is free, and never changed.
 
+use std::path::Path;
+
+use blackwater_base::store::{self, Store};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::manifest::{Extracted, FORMAT, Manifest};
-use crate::store::{self, Store};
+use crate::manifest::{Extracted, FORMAT, Manifest, Object};
 
 /// Why a log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,14 @@ impl Log {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Brings a data object to a file, and makes sure that it is the one that its manifest lists.
+    ///
+    /// # Errors
+    /// If it is gone or has other bytes, or cannot be read.
+    pub async fn download(&self, object: &Object, file: &Path) -> Result<(), store::Error> {
+        self.store.download(&object.key, &object.sha256, file).await
     }
 
     /// Makes sure that the log, which ends at `newest`, has what the warehouse has: the batches up to `applied`.

@@ -2,14 +2,54 @@
 
 use std::collections::BTreeMap;
 
+use blackwater_base::store::{Uploaded, sha256};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::store::Object;
-
 /// The format that this program writes and reads. Later ones read the one before, too.
 pub const FORMAT: u32 = 1;
+
+/// A data object, as a manifest lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// The key in the manifest's bucket.
+    pub key: String,
+    /// The rows in it.
+    pub rows: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+impl Object {
+    /// An object that was written, with so many rows.
+    #[must_use]
+    pub fn of(Uploaded { key, bytes, sha256 }: Uploaded, rows: u64) -> Self {
+        Self { key, rows, bytes, sha256 }
+    }
+}
+
+/// The key of a data object: under the number and the run that it is written for, so that no two
+/// runs ever write the same one. What is not a letter, digit, `_` or `-` is written as `=XX`; of a name that is
+/// too long for a file that way there is a beginning, and a hash.
+#[must_use]
+pub fn data_key(batch: u64, run: uuid::Uuid, table: &str, part: usize, extension: &str) -> String {
+    let mut name = String::new();
+    for byte in table.bytes() {
+        match byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+            true => name.push(byte.into()),
+            false => name.push_str(&format!("={byte:02X}")),
+        }
+    }
+    if name.len() > 63 {
+        name.truncate(46);
+        name.push('=');
+        name.push_str(&sha256(table.as_bytes())[..16]);
+    }
+    format!("data/{batch:012}/{run}/{name}.{part:04}.{extension}")
+}
 
 /// What every manifest begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use blackwater_base::store::sha256;
+
 use crate::fixed::{self, FixedTable};
 use crate::model::{self, Model};
-use crate::store::sha256;
 
 /// The warehouse's DDL in a pack.
 const SCHEMA: &str = "schema.sql";

@@ -1,4 +1,5 @@
-use blackwater_shared::{log, store, temporary};
+use blackwater_base::{store, temporary};
+use blackwater_shared::log;
 
 /// Why a run of transform failed. The batch stays in the ingestion log and is tried again.
 #[derive(Debug, thiserror::Error)]

@@ -11,18 +11,20 @@ mod star;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use blackwater_shared::deadline::{Deadline, Pace};
+use blackwater_base::deadline::{Deadline, Pace};
+use blackwater_base::progress::progress;
+use blackwater_base::store::Store;
+use blackwater_base::temporary;
+use blackwater_shared::PROGRAM;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::{self, Applied, Commit, Log};
 use blackwater_shared::manifest::{
     Column, Driving, Extracted, FORMAT, Head, ModelState, StarTable, Table, Transformed, mark,
 };
+use blackwater_shared::manifest::{Object, data_key};
 use blackwater_shared::model::{Model, Select, Typed};
 use blackwater_shared::pack::Pack;
-use blackwater_shared::progress::progress;
 use blackwater_shared::scalar::Type;
-use blackwater_shared::store::{Object, Store, data_key};
-use blackwater_shared::{PROGRAM, temporary};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
@@ -249,7 +251,7 @@ impl Transform {
         let folder = temporary::folder()?;
         for object in &table.objects {
             let csv = folder.path().join("piece.csv");
-            self.ingestion.store().download(object, &csv).await?;
+            self.ingestion.download(object, &csv).await?;
             let found = star::find_row(&csv, &header, &columns, &wanted);
             if let Some(values) = found.map_err(|fault| named(batch, name, &object.key, None, fault))? {
                 return Ok(Some(columns.into_iter().zip(values).collect()));
@@ -429,7 +431,7 @@ impl Transform {
             let mut files = Vec::new();
             for (part, object) in read[&name].objects.iter().enumerate() {
                 let file = folder.join(format!("lookup.{number}.{part}.csv"));
-                self.ingestion.store().download(object, &file).await?;
+                self.ingestion.download(object, &file).await?;
                 files.push(file);
             }
             lookups.add(name.clone(), files, header(&name), wanted);
@@ -449,7 +451,7 @@ impl Transform {
                 progress(&what, done, all);
                 done += object.rows;
                 let csv = folder.join("piece.csv");
-                self.ingestion.store().download(object, &csv).await?;
+                self.ingestion.download(object, &csv).await?;
                 let (header, columns) = (header.clone(), columns.clone());
                 // polars blocks: https://docs.rs/tokio/latest/tokio/task/fn.spawn_blocking.html
                 let made = tokio::task::spawn_blocking(move || {
@@ -486,7 +488,7 @@ impl Transform {
         let mut file = StarFile::new(folder.join("keys.parquet"));
         for object in &table.keys {
             let csv = folder.join("keys.csv");
-            self.ingestion.store().download(object, &csv).await?;
+            self.ingestion.download(object, &csv).await?;
             let written = star::keys(&csv, key).and_then(|keys| file.write(keys));
             written.map_err(|fault| named(batch, &model.name, &object.key, None, fault))?;
         }
@@ -514,7 +516,7 @@ impl Transform {
         let mut chunk = vec![0; 1 << 20];
         loop {
             match file.read(&mut chunk).await.map_err(&failed)? {
-                0 => return Ok(upload.finish(rows).await?),
+                0 => return Ok(Object::of(upload.finish().await?, rows)),
                 n => upload.write(&chunk[..n]).await?,
             }
         }

@@ -8,11 +8,11 @@ pub(crate) mod view;
 
 use std::collections::BTreeMap;
 
-use blackwater_shared::deadline::Deadline;
+use blackwater_base::deadline::Deadline;
+use blackwater_base::store::sha256;
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{self, Doing, ident, idents, qualified};
-use blackwater_shared::store::sha256;
 use deadpool_postgres::{Object, Transaction};
 use statements::{Statement, Step};
 use tokio_postgres::Client;

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 
 use ::parquet::errors::ParquetError;
 use arrow_array::RecordBatchReader as _;
+use blackwater_base::progress::progress;
+use blackwater_shared::manifest::Object;
 use blackwater_shared::postgres::Doing;
-use blackwater_shared::progress::progress;
-use blackwater_shared::store::Object;
 use bytes::Bytes;
 use futures_util::{SinkExt, pin_mut};
 use tokio::sync::mpsc;

@@ -11,9 +11,9 @@ mod source;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use blackwater_base::progress::progress;
 use blackwater_shared::manifest::StarTable;
 use blackwater_shared::postgres::{Doing, ident, idents, literal};
-use blackwater_shared::progress::progress;
 use deadpool_postgres::Transaction;
 use serde::Serialize;
 use tokio_postgres::IsolationLevel;

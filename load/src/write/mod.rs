@@ -4,7 +4,7 @@ mod sql;
 
 use std::collections::BTreeSet;
 
-use blackwater_shared::progress::progress;
+use blackwater_base::progress::progress;
 use tokio_postgres::types::Type;
 
 pub(crate) use sql::{Statement, delete, plan_deletions};

@@ -8,9 +8,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::{Host, SslMode};
 
+use super::Login;
 use super::error::{Error, Kind, explain};
 use super::tls::Mode;
-use crate::secrets::Login;
 
 /// A database's address: where it is, who logs in, and how far its certificate is verified.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::in_parts;
+use blackwater_base::in_parts;
 
 /// How long to wait before each new try.
 const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];

@@ -9,7 +9,6 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
@@ -56,19 +55,6 @@ pub enum Error {
         /// What differs.
         why: String,
     },
-}
-
-/// A data object, as a manifest lists it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Object {
-    /// The key in the manifest's bucket.
-    pub key: String,
-    /// The rows in it.
-    pub rows: u64,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// The SHA-256 of its bytes, in hexadecimal.
-    pub sha256: String,
 }
 
 /// A client for all buckets: of AWS with the machine's own credentials and region, or of the
@@ -188,7 +174,7 @@ impl Store {
         Ok((!created?, removed.err().map(|error| self.failed("remove", &key, &error))))
     }
 
-    /// Writes an object whatever is there: a hint, or a data object, whose key nothing else has.
+    /// Writes an object whatever is there: a hint, or an object whose key nothing else has.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -223,26 +209,25 @@ impl Store {
         Ok(keys)
     }
 
-    /// Brings a data object to a file, and makes sure that it is the one that the manifest lists.
+    /// Brings an object to a file, and makes sure that it is the one that has this SHA-256, in hexadecimal.
     ///
     /// # Errors
     /// [`Error::Changed`] if it is gone or has other bytes.
-    pub async fn download(&self, object: &Object, file: &Path) -> Result<(), Error> {
+    pub async fn download(&self, key: &str, sha256: &str, file: &Path) -> Result<(), Error> {
         let mut tries = 0;
         loop {
-            match self.try_download(object, file).await {
+            match self.try_download(key, sha256, file).await {
                 Err(Error::Request { .. }) if tries < RETRIES => tries += 1,
                 done => return done,
             }
         }
     }
 
-    async fn try_download(&self, object: &Object, file: &Path) -> Result<(), Error> {
-        let changed =
-            |why: &str| Error::Changed { bucket: self.bucket.clone(), key: object.key.clone(), why: why.into() };
-        let failed = |why| self.request("read", &object.key, why);
+    async fn try_download(&self, key: &str, sha256: &str, file: &Path) -> Result<(), Error> {
+        let changed = |why: &str| Error::Changed { bucket: self.bucket.clone(), key: key.into(), why: why.into() };
+        let failed = |why| self.request("read", key, why);
         let local = |error: std::io::Error| failed(format!("{}: {error}", file.display()));
-        let mut body = self.open(&object.key).await?.ok_or_else(|| changed("it is not there"))?;
+        let mut body = self.open(key).await?.ok_or_else(|| changed("it is not there"))?;
         let mut out = tokio::fs::File::create(file).await.map_err(local)?;
         let mut hash = Sha256::new();
         while let Some(chunk) = body.next().await {
@@ -251,13 +236,13 @@ impl Store {
             out.write_all(&chunk).await.map_err(local)?;
         }
         out.flush().await.map_err(local)?;
-        match hex(&hash.finalize()) == object.sha256 {
+        match hex(&hash.finalize()) == sha256 {
             true => Ok(()),
             false => Err(changed("its checksum differs")),
         }
     }
 
-    /// Begins to write a data object of any size, under a key that nothing else has.
+    /// Begins to write an object of any size, under a key that nothing else has.
     #[must_use]
     pub fn upload(&self, key: String) -> Upload {
         Upload { store: self.clone(), key, waiting: BytesMut::new(), multipart: None, bytes: 0, hash: Sha256::new() }
@@ -308,6 +293,17 @@ pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     format!("{error}: {cause}")
 }
 
+/// An object that was written.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
 /// An object under way. What is small goes in one request, the rest in parts.
 #[derive(Debug)]
 pub struct Upload {
@@ -351,7 +347,7 @@ impl Upload {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub async fn finish(mut self, rows: u64) -> Result<Object, Error> {
+    pub async fn finish(mut self) -> Result<Uploaded, Error> {
         let rest = self.waiting.split().freeze();
         if self.multipart.is_none() {
             self.store.put(&self.key, rest).await?;
@@ -370,7 +366,7 @@ impl Upload {
                     .map_err(|error| self.store.failed("complete", &self.key, &error))?;
             }
         }
-        Ok(Object { key: self.key, rows, bytes: self.bytes, sha256: hex(&self.hash.finalize()) })
+        Ok(Uploaded { key: self.key, bytes: self.bytes, sha256: hex(&self.hash.finalize()) })
     }
 
     async fn send_part(&mut self, part: Bytes) -> Result<(), Error> {
@@ -406,24 +402,4 @@ pub fn hex(bytes: &[u8]) -> String {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-/// The key of a data object: under the number and the run that it is written for, so that no two
-/// runs ever write the same one. What is not a letter, digit, `_` or `-` is written as `=XX`; of a name that is
-/// too long for a file that way there is a beginning, and a hash.
-#[must_use]
-pub fn data_key(batch: u64, run: uuid::Uuid, table: &str, part: usize, extension: &str) -> String {
-    let mut name = String::new();
-    for byte in table.bytes() {
-        match byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
-            true => name.push(byte.into()),
-            false => name.push_str(&format!("={byte:02X}")),
-        }
-    }
-    if name.len() > 63 {
-        name.truncate(46);
-        name.push('=');
-        name.push_str(&sha256(table.as_bytes())[..16]);
-    }
-    format!("data/{batch:012}/{run}/{name}.{part:04}.{extension}")
 }

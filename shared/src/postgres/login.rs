@@ -1,13 +1,8 @@
-//! Logins from AWS Secrets Manager.
+//! Logins as secrets hold them.
 
-use aws_config::BehaviorVersion;
-use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-
-use crate::store::innermost;
 
 /// A login as RDS and the rotation functions write it. A secret that RDS manages has the name and the password alone.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html>
@@ -47,18 +42,4 @@ impl Login {
         serde_json::from_str(text)
             .map_err(|_| "its value is not JSON with username and password, as RDS writes it".to_owned())
     }
-}
-
-/// The newest value of a secret, by its name or ARN.
-///
-/// # Errors
-/// Why it cannot be had.
-pub async fn fetch(secret: &str) -> Result<SecretString, String> {
-    let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
-    let answer = Client::new(&config).get_secret_value().secret_id(secret).send().await;
-    let answer = answer.map_err(|error| match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{message} ({code})"),
-        _ => innermost(&error),
-    })?;
-    answer.secret_string.map(SecretString::from).ok_or_else(|| "it has no text".to_owned())
 }

@@ -1,0 +1,214 @@
+//! Settings: a file of TOML, overridden by variables. What is not a setting is an error, also among the variables.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Deserializer};
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}: {why}\nName another configuration with --config", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The system's reason.
+        why: std::io::Error,
+    },
+    /// The file is no TOML. The line itself is not printed: it may hold a password.
+    #[error("{}, line {line}: {why}", .file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The parser's words.
+        why: String,
+    },
+    /// A setting is unknown, missing, or has a value that it cannot have.
+    #[error("{place}: {setting}: {why}")]
+    Setting {
+        /// The file, or what stands for it.
+        place: String,
+        /// The setting, as `section.name`.
+        setting: String,
+        /// What is wrong and what to write.
+        why: String,
+    },
+}
+
+/// Where settings come from.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The file and the variables, for messages.
+    pub text: String,
+    /// The folder of the file, to which paths are relative.
+    pub folder: PathBuf,
+}
+
+impl Place {
+    /// That a setting has a value that it cannot have.
+    #[must_use]
+    pub fn wrong(&self, setting: &str, why: String) -> Error {
+        Error::Setting { place: self.text.clone(), setting: setting.into(), why }
+    }
+}
+
+/// Reads `file`, or the file `default` in the working directory if it is there, and puts the variables that begin with `prefix` over
+/// it: with the prefix `APP_`, `APP_SOURCE__URL` over `source.url`.
+///
+/// # Errors
+/// Each names the file and the setting.
+pub fn read<T: DeserializeOwned>(
+    file: Option<&Path>,
+    default: &str,
+    prefix: &str,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<(T, Place), Error> {
+    let path = file.unwrap_or(Path::new(default));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(why) => return Err(Error::Read { file: path.into(), why }),
+    };
+    let mut table: toml::Table = match &text {
+        Some(text) => text.parse().map_err(|error: toml::de::Error| Error::Syntax {
+            file: path.into(),
+            line: text[..error.span().map_or(0, |span| span.start)].lines().count().max(1),
+            why: error.message().to_owned(),
+        })?,
+        None => toml::Table::new(),
+    };
+    let mut place = match text {
+        Some(_) => path.display().to_string(),
+        None => format!("no {default} here"),
+    };
+    let mut overridden = false;
+    for (variable, value) in variables {
+        if let Some(setting) = variable.strip_prefix(prefix) {
+            put(&mut table, &setting.to_lowercase(), value);
+            overridden = true;
+        }
+    }
+    if overridden {
+        place.push_str(&format!(", with the variables {prefix}…"));
+    }
+    let place = Place { text: place, folder: path.parent().unwrap_or(Path::new("")).into() };
+    let written = serde_path_to_error::deserialize(table).map_err(|error| {
+        let setting = match error.path().to_string() {
+            whole if whole == "." => "a setting is missing".into(),
+            setting => setting,
+        };
+        place.wrong(&setting, without_value(error.inner().message()))
+    })?;
+    Ok((written, place))
+}
+
+/// What serde says, less the value that it quotes, which may be an address with a password.
+fn without_value(message: &str) -> String {
+    let quotes = message.starts_with("invalid type") || message.starts_with("invalid value");
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if quotes => {
+            let expected = if expected.starts_with("struct") { "a section with settings of its own" } else { expected };
+            format!("it has the wrong type: expected {expected}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Puts `value` at `source__url` into the table `source` under `url`.
+fn put(table: &mut toml::Table, setting: &str, value: String) {
+    match setting.split_once("__") {
+        None => {
+            table.insert(setting.into(), value.into());
+        }
+        Some((section, rest)) => {
+            let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+            if !section.is_table() {
+                *section = toml::Table::new().into();
+            }
+            if let Some(section) = section.as_table_mut() {
+                put(section, rest, value);
+            }
+        }
+    }
+}
+
+/// A list, or its items between commas as a variable has them.
+///
+/// # Errors
+/// If it is none.
+pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum List {
+        Items(Vec<String>),
+        Text(String),
+    }
+    Ok(match List::deserialize(deserializer)? {
+        List::Items(items) => items,
+        List::Text(text) => {
+            text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+        }
+    })
+}
+
+/// A number, or its digits as a variable has them.
+///
+/// # Errors
+/// If it is none.
+pub fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    or_text(deserializer, "is not a number").map(Some)
+}
+
+/// Yes or no, or the word as a variable has it.
+///
+/// # Errors
+/// If it is none.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    or_text(deserializer, "is neither true nor false")
+}
+
+/// A value, or its text as a variable has it; `refusal` says of another text what it is not.
+fn or_text<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr>(
+    deserializer: D,
+    refusal: &str,
+) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written<T> {
+        Value(T),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Value(value) => Ok(value),
+        Written::Text(text) => text.parse().map_err(|_| de::Error::custom(format!("{text} {refusal}"))),
+    }
+}
+
+/// `256MB` as a number of bytes (binary: 1 MB is 2^20 bytes).
+#[must_use]
+pub fn bytes(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.strip_suffix("GB") {
+        Some(digits) => (digits, 30),
+        None => (text.strip_suffix("MB")?, 20),
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// `5m` as a time. The server counts its milliseconds with 31 bits.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    (1..=500 * 3600).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
