@@ -1,8 +1,8 @@
 //! Staging ahead: a second session stages the large star tables of a batch, and then those of the next one, while the first writes
 //! what is staged. The session that writes is the slower one, so one that stages is enough.
 //!
-//! What it stages is in unlogged tables of schema `blackwater`, which `blackwater.staged` lists. The batch's transaction drops those
-//! that it used. What a run leaves that was killed, or came too late, is dropped when its batch is applied.
+//! What it stages is in unlogged tables of schema `blackwater`, which `blackwater.staged` lists. They are dropped when their batch is
+//! in; and what a run leaves that was killed or failed, when the next one begins.
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::temporary;
@@ -36,8 +36,7 @@ pub(crate) struct Ahead {
     /// The next table, if it has come; `None` after the last one of those asked for.
     next: Option<Staged>,
     coming: mpsc::Receiver<Option<Staged>>,
-    /// Whether more may come.
-    is_asked: bool,
+    may_come: bool,
 }
 
 /// Does `work`, and stages beside it what that asks for, and of the batches that follow those up to `last`.
@@ -48,11 +47,16 @@ pub(crate) async fn beside<T>(
 ) -> T {
     let (asked, requests) = mpsc::channel(1);
     let (sender, coming) = mpsc::channel(1);
-    let mut ahead = Ahead { asked, next: None, coming, is_asked: false };
+    let mut ahead = Ahead { asked, next: None, coming, may_come: false };
     // On the heap: the compiler gives up on futures that are nested so deep.
     let work = work(&mut ahead).boxed_local();
-    let stage = stage(load, (deadline, last), requests, sender).boxed_local();
-    match select(work, stage).await {
+    let stage = async {
+        if let Err(error) = stage(load, (deadline, last), requests, sender).await {
+            // The session that writes stages for itself, and says what is wrong.
+            tracing::debug!("not staged ahead: {error}");
+        }
+    };
+    match select(work, stage.boxed_local()).await {
         Either::Left((done, _)) => done,
         Either::Right(((), work)) => work.await,
     }
@@ -64,10 +68,10 @@ struct Staged {
     /// The run of transform that made the batch.
     transformed: Uuid,
     star_table: String,
-    /// Its number in `blackwater.staged`.
-    id: i64,
     /// The columns that it has, in SQL.
     columns: String,
+    /// Its number in `blackwater.staged`; `None` if a row does not fit.
+    id: Option<i64>,
 }
 
 impl Ahead {
@@ -79,7 +83,7 @@ impl Ahead {
         }
         self.skip_to(manifest.head.batch).await;
         if self.next.is_none() {
-            self.is_asked = self.asked.send(manifest.clone()).await.is_ok();
+            self.may_come = self.asked.send(manifest.clone()).await.is_ok();
             self.skip_to(manifest.head.batch).await;
         }
         self.next.as_ref().is_some_and(|staged| staged.batch == manifest.head.batch)
@@ -87,9 +91,9 @@ impl Ahead {
 
     /// Waits for the next table of a batch, or a later one.
     async fn skip_to(&mut self, batch: u64) {
-        while self.is_asked && self.next.as_ref().is_none_or(|staged| staged.batch < batch) {
+        while self.may_come && self.next.as_ref().is_none_or(|staged| staged.batch < batch) {
             self.next = self.coming.recv().await.flatten();
-            self.is_asked = self.next.is_some();
+            self.may_come = self.next.is_some();
         }
     }
 
@@ -107,89 +111,97 @@ impl Ahead {
                 && staged.star_table == target.name
                 && staged.columns == staging::columns_of_rows(target)
         };
-        let Some(staged) = self.next.take_if(is_it) else { return Ok(false) };
-        // A server that crashed meanwhile has emptied it.
-        let one = format!("SELECT FROM {} LIMIT 1", table(staged.id));
-        let rows = warehouse.query(warehouse.doing("look for the staged rows of", target), &one, &[]).await?;
-        Ok(!rows.is_empty() && target.stage.set(staged.id).is_ok())
+        let Some(id) = self.next.take_if(is_it).and_then(|staged| staged.id) else { return Ok(false) };
+        // Another load may have dropped it. What is read cannot be dropped before the end of the batch.
+        let one = format!("SELECT FROM {} LIMIT 1", table(id));
+        let read = async || warehouse.query(warehouse.doing("read the staged rows of", target), &one, &[]).await;
+        let rows = warehouse.attempt(read).await?;
+        Ok(rows.is_some_and(|rows| !rows.is_empty()) && target.stage.set(id).is_ok())
     }
 }
 
 /// Stages what is asked for.
 async fn stage(
     load: &Load,
-    until: (Deadline, u64),
+    (deadline, last): (Deadline, u64),
     mut requests: mpsc::Receiver<Transformed>,
     sender: mpsc::Sender<Option<Staged>>,
-) {
+) -> Result<(), Error> {
     while let Some(manifest) = requests.recv().await {
-        if let Err(error) = stage_batches(load, until, manifest, &sender).await {
-            // The session that writes stages for itself, and says what is wrong.
-            tracing::debug!("not staged ahead: {error}");
+        let mut client = load.warehouse.connect().await?;
+        let mut next = Some(manifest);
+        while let Some(manifest) = next
+            && stage_batch(load, &mut client, deadline, &manifest, &sender).await?
+            && manifest.head.batch < last
+        {
+            next = load.log.read(manifest.head.batch + 1).await?;
         }
         if sender.send(None).await.is_err() {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
-/// Stages the large tables of a batch and of those that follow it, until there is none.
-async fn stage_batches(
+/// Stages the large tables of a batch: `false` if it has none, or nobody wants them.
+async fn stage_batch(
     load: &Load,
-    (deadline, last): (Deadline, u64),
-    mut manifest: Transformed,
+    client: &mut Object,
+    deadline: Deadline,
+    manifest: &Transformed,
     sender: &mpsc::Sender<Option<Staged>>,
-) -> Result<(), Error> {
-    let mut client = load.warehouse.connect().await?;
+) -> Result<bool, Error> {
+    let (head, tables) = (&manifest.head, &manifest.tables);
+    if !tables.values().any(is_large) {
+        return Ok(false);
+    }
+    let doing = || format!("stage batch {}", head.batch);
+    let transaction = client.transaction().await.doing(doing())?;
+    // It limits the time of statements.
+    Warehouse::begin(&transaction, &load.schema, (head.batch, head.at), deadline).await?;
+    let partly = ledger::partly(transaction.client(), &load.schema, head.batch).await?;
+    if part::is_cut(&partly, deadline.left().is_some()) {
+        return Ok(false);
+    }
+    let names: Vec<_> = tables.keys().map(String::as_str).collect();
+    let mut stars = catalogue::read(&transaction, &load.schema, &names).await?;
+    bulk::add_references(&transaction, &load.schema, &mut stars).await?;
+    transaction.rollback().await.doing(doing())?;
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
     let fetch = async |object: &_| Ok(load.log.download(object, &path).await.map(|()| path.clone())?);
-    while manifest.tables.values().any(is_large) {
-        let (head, tables) = (&manifest.head, &manifest.tables);
-        let doing = || format!("stage batch {}", head.batch);
+    let targets = apply::targets((head.batch, &load.schema), tables, &stars)?;
+    for target in apply::groups(&targets).into_iter().flatten().filter(|target| is_large(target.table)) {
         let transaction = client.transaction().await.doing(doing())?;
-        let partly = ledger::partly(transaction.client(), &load.schema, head.batch).await?;
-        if part::is_cut(&partly, deadline.left().is_some()) {
-            return Ok(());
-        }
-        let names: Vec<_> = tables.keys().map(String::as_str).collect();
-        let mut stars = catalogue::read(&transaction, &load.schema, &names).await?;
-        bulk::add_references(&transaction, &load.schema, &mut stars).await?;
-        transaction.rollback().await.doing(doing())?;
-        let of = (head.batch, load.schema.as_str());
-        let targets = apply::targets(of, tables, &stars)?;
-        for target in apply::groups(&targets).into_iter().flatten().filter(|target| is_large(target.table)) {
+        let warehouse = Warehouse::begin(&transaction, &load.schema, (head.batch, head.at), deadline).await?;
+        let note = "INSERT INTO blackwater.staged (star_schema, batch) VALUES ($1, $2) RETURNING id";
+        let parameters: Parameters<'_> = &[(&load.schema, Type::TEXT), (&(head.batch as i64), Type::INT8)];
+        let noted = warehouse.query(warehouse.doing("stage rows of", target), note, parameters).await?;
+        let id = noted.first().map_or(0, |row| row.get(0));
+        let _ = target.stage.set(id);
+        let all_fit = staging::stage_if_all_fit(&warehouse, &fetch, target).await?;
+        if all_fit {
+            transaction.commit().await.doing(doing())?;
+            // After the commit it notes in the rows that they are there, too, which the first to read them would have to do.
             let transaction = client.transaction().await.doing(doing())?;
             let warehouse = Warehouse::begin(&transaction, &load.schema, (head.batch, head.at), deadline).await?;
-            let note = "INSERT INTO blackwater.staged (star_schema, batch) VALUES ($1, $2) RETURNING id";
-            let parameters: Parameters<'_> = &[(&load.schema, Type::TEXT), (&(head.batch as i64), Type::INT8)];
-            let noted = warehouse.query(warehouse.doing("stage rows of", target), note, parameters).await?;
-            let Some(id) = noted.first().map(|row| row.get(0)) else { return Ok(()) };
-            let _ = target.stage.set(id);
-            if !staging::stage_if_all_fit(&warehouse, &fetch, target).await? {
-                continue;
-            }
+            warehouse
+                .run(warehouse.doing("count the staged rows of", target), &format!("ANALYZE {}", table(id)))
+                .await?;
             transaction.commit().await.doing(doing())?;
-            // After the commit it notes in each row that it is there, too, which the first to read it would have to do.
-            client.batch_execute(&format!("ANALYZE {}", table(id))).await.doing(doing())?;
-            let staged = Staged {
-                batch: head.batch,
-                transformed: head.run,
-                star_table: target.name.to_owned(),
-                id,
-                columns: staging::columns_of_rows(target),
-            };
-            if sender.send(Some(staged)).await.is_err() {
-                return Ok(());
-            }
         }
-        if head.batch >= last {
-            return Ok(());
+        let staged = Staged {
+            batch: head.batch,
+            transformed: head.run,
+            star_table: target.name.to_owned(),
+            columns: staging::columns_of_rows(target),
+            id: all_fit.then_some(id),
+        };
+        if sender.send(Some(staged)).await.is_err() {
+            return Ok(false);
         }
-        let Some(next) = load.log.read(head.batch + 1).await? else { return Ok(()) };
-        manifest = next;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A table that is staged ahead, in SQL.
@@ -197,42 +209,27 @@ pub(crate) fn table(id: i64) -> String {
     format!("blackwater.staged_{id}")
 }
 
-/// Drops the tables that were staged ahead for these targets.
-pub(crate) async fn drop_used(warehouse: &Warehouse<'_>, targets: &[Target<'_>]) -> Result<(), Error> {
-    let used: Vec<i64> = targets.iter().filter_map(|target| target.stage.get().copied()).collect();
-    match used.is_empty() {
-        true => Ok(()),
-        false => warehouse.run("drop the staging tables", &drop_tables(&used)).await,
-    }
-}
-
-/// Drops what was staged for batches that are applied. It waits for nobody: what is still in use is dropped by another run.
-pub(crate) async fn sweep(client: &mut Object, star_schema: &str, applied: u64) -> Result<(), Error> {
-    let doing = "drop what an earlier run staged";
-    let left = "SELECT id FROM blackwater.staged WHERE star_schema = $1 AND batch <= $2";
-    let parameters: Parameters<'_> = &[(&star_schema, Type::TEXT), (&(applied as i64), Type::INT8)];
-    let left = client.query_typed(left, parameters).await.doing(doing)?;
-    let left: Vec<i64> = left.iter().map(|row| row.get(0)).collect();
-    if left.is_empty() {
-        return Ok(());
-    }
-    let transaction = client.transaction().await.doing(doing)?;
-    let drop = format!("SET LOCAL lock_timeout = '1s'; {}", drop_tables(&left));
-    match transaction.batch_execute(&drop).await {
-        Ok(()) => Ok(transaction.commit().await.doing(doing)?),
-        Err(error) => {
-            tracing::debug!("{doing}: {}", postgres::explain(&error));
-            Ok(())
+/// Drops what was staged for batches up to `last`. What somebody reads is dropped by another run.
+pub(crate) async fn sweep(client: &mut Object, star_schema: &str, last: u64) -> Result<(), Error> {
+    let doing = "drop what was staged";
+    let staged = "SELECT id FROM blackwater.staged WHERE star_schema = $1 AND batch <= $2 ORDER BY id";
+    let parameters: Parameters<'_> = &[(&star_schema, Type::TEXT), (&(last as i64), Type::INT8)];
+    let staged = client.query_typed(staged, parameters).await.doing(doing)?;
+    for id in staged.iter().map(|row| row.get(0)) {
+        let transaction = client.transaction().await.doing(doing)?;
+        // Another load uses what it has staged.
+        if !ledger::try_lock(transaction.client(), star_schema).await? {
+            break;
+        }
+        // Longer than Postgres waits until it stops an autovacuum that is in the way.
+        let drop = format!(
+            "SET LOCAL lock_timeout = '2s'; DROP TABLE IF EXISTS {}; DELETE FROM blackwater.staged WHERE id = {id}",
+            table(id)
+        );
+        match transaction.batch_execute(&drop).await {
+            Ok(()) => transaction.commit().await.doing(doing)?,
+            Err(error) => tracing::warn!("{} stays for now: {}", table(id), postgres::explain(&error)),
         }
     }
-}
-
-fn drop_tables(ids: &[i64]) -> String {
-    let tables: Vec<_> = ids.iter().map(|id| table(*id)).collect();
-    let ids: Vec<_> = ids.iter().map(i64::to_string).collect();
-    format!(
-        "DROP TABLE IF EXISTS {}; DELETE FROM blackwater.staged WHERE id IN ({})",
-        tables.join(", "),
-        ids.join(", ")
-    )
+    Ok(())
 }

@@ -79,6 +79,11 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>, ahead: &mut Ah
     let folder = temporary::folder()?;
     let path = folder.path().join("rows.parquet");
     let fetch = async |object: &_| Ok(batch.log.download(object, &path).await.map(|()| path.clone())?);
+    if batch.is_ahead {
+        // While it waits for the session that stages.
+        let keep = "SET LOCAL idle_in_transaction_session_timeout = 0";
+        warehouse.run("wait for staged rows", keep).await?;
+    }
     let is_ahead = |target: &Target<'_>| batch.is_ahead && part.is_none() && ahead::is_large(target.table);
     for target in &targets {
         if !is_ahead(target) {
@@ -106,11 +111,13 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>, ahead: &mut Ah
     bulk::keep_writers_out(&warehouse).await?;
     let mut changes = Changes::of(batch, newest, partly);
     warehouse.run(doing(), references::TABLES).await?;
-    let with_entries = quarantine::with_entries(&warehouse, &targets).await?;
+    let mut with_entries = quarantine::with_entries(&warehouse, &targets).await?;
     for group in groups(&targets) {
         for target in group.iter().filter(|target| is_ahead(target)) {
             if !ahead.bring(&warehouse, target, head.run).await? {
                 staging::stage_rows(&warehouse, &fetch, target, &rows).await?;
+                // What is no value of its column's type is there now.
+                with_entries.insert(target.name.to_owned());
             }
         }
         write_group(&warehouse, &group, &with_entries, &mut changes).await?;
@@ -146,7 +153,6 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>, ahead: &mut Ah
         known: compared.known,
     };
     ledger::add(&transaction, batch.schema, &line).await?;
-    ahead::drop_used(&warehouse, &targets).await?;
     transaction.commit().await.doing(doing())?;
     let Counts { inserted, updated, unchanged, deleted, released, quarantined } = all;
     tracing::info!(batch = head.batch, inserted, updated, unchanged, deleted, released, quarantined, "applied");

@@ -155,7 +155,6 @@ impl Load {
         let stars = catalogue::read(warehouse.transaction, &self.schema, &names).await?;
         let mut targets = apply::targets((warehouse.batch, &self.schema), models, &stars)?;
         targets.iter_mut().for_each(|target| target.rewrites = true);
-        let with_entries = quarantine::with_entries(warehouse, &targets).await?;
         for group in apply::groups(&targets) {
             let mut found = Vec::new();
             try_group(warehouse, findings, async || {
@@ -164,6 +163,7 @@ impl Load {
                     staging::stage_rows(warehouse, &fetch, target, &ALL).await?;
                     staging::stage_keys(warehouse, &fetch, target).await?;
                 }
+                let with_entries = quarantine::with_entries(warehouse, &targets).await?;
                 apply::write_group(warehouse, &group, &with_entries, &mut Changes::default()).await?;
                 for target in &group {
                     found.extend(refused(warehouse, target).await?);

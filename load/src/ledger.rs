@@ -210,7 +210,8 @@ const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n 
 
 /// Whether there is a ledger.
 pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
-    Ok(client.query_typed_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
+    // It is prepared, which shows whether a pooler gives the session's transactions to several sessions of the server.
+    Ok(client.query_one(EXISTS, &[]).await.doing("look for the ledger")?.get(0))
 }
 
 const NEWEST: &str =

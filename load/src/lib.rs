@@ -225,6 +225,7 @@ impl Load {
         report.applied = newest.as_ref().map_or(0, |newest| newest.batch);
         if ledger::exists(&client).await? {
             bulk::recover(&mut client, &self.schema, deadline).await?;
+            ahead::sweep(&mut client, &self.schema, i64::MAX as u64).await?;
         }
         let schema_hash = self.schema(Deadline::NONE).hash();
         let mut pace = Pace::towards(deadline);
@@ -265,6 +266,9 @@ impl Load {
                     if let Some(batch) = report.batches.last_mut() {
                         batch.notices.extend(notices);
                     }
+                    if is_ahead {
+                        ahead::sweep(&mut client, &self.schema, manifest.head.batch).await?;
+                    }
                 }
                 Applied::Partly | Applied::Overtaken => {}
                 Applied::Yielded => {
@@ -279,7 +283,6 @@ impl Load {
             self.write_hint(newest.as_ref()).await?;
         }
         if let Some(newest) = newest {
-            ahead::sweep(&mut client, &self.schema, newest.batch).await?;
             report.quarantine = quarantine::by_table(&client, &self.schema).await?.values().sum();
             report.schema_waits = ledger::schema_file(&client, &self.schema).await?.as_ref() != Some(&schema_hash);
             report.wanted = newest.wanted;

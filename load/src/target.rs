@@ -34,7 +34,8 @@ pub(crate) struct Target<'a> {
     pub(crate) table: &'a StarTable,
     /// Whether rows that are as they were are written again: in a check.
     pub(crate) rewrites: bool,
-    /// The table in which another session has staged its rows ([`crate::ahead`]).
+    /// The table in which another session has staged its rows ([`crate::ahead`]). It is set before any statement names the staging
+    /// table.
     pub(crate) stage: OnceLock<i64>,
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use blackwater_base::deadline::Deadline;
-use blackwater_shared::postgres::{self, Doing, ident};
+use blackwater_shared::postgres::{self, Doing, ident, literal};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
 use futures_util::FutureExt;
@@ -50,8 +50,9 @@ impl<'a> Warehouse<'a> {
         Ok(warehouse)
     }
 
-    /// Sends statements that do not fail, and does not wait for their end: Postgres runs what is sent in its order. If the
-    /// connection is lost, the next statement says so.
+    /// Sends statements that do not fail, and does not wait for their end: Postgres runs what is sent in its order. If one fails all
+    /// the same, or the connection is lost, the next statement fails. So a COMMIT must not be the next: it would undo all and say
+    /// nothing.
     fn send(&self, sql: &str) {
         // A statement is sent when it is first polled (<https://docs.rs/tokio-postgres/latest/tokio_postgres/#pipelining>).
         let _ = self.transaction.batch_execute(sql).now_or_never();
@@ -68,8 +69,9 @@ impl<'a> Warehouse<'a> {
         }
     }
 
-    /// Sets a savepoint.
+    /// Sets a savepoint, and limits the time of the statements after it.
     pub(crate) fn savepoint(&self, name: &str) {
+        self.limit_statements();
         self.send(&format!("SAVEPOINT {name}"));
     }
 
@@ -92,7 +94,8 @@ impl<'a> Warehouse<'a> {
     /// The next statements write to star tables: their triggers, defaults and constraints find what they find in psql. Such a
     /// statement names no function, and no operator but by its schema.
     pub(crate) fn use_own_names(&self) {
-        self.send(&format!("SET LOCAL search_path = {}", self.writing));
+        // Of a connection's option it may be what SET does not take.
+        self.send(&format!("SELECT pg_catalog.set_config('search_path', {}, true)", literal(&self.writing)));
     }
 
     /// Runs statements.
@@ -112,7 +115,8 @@ impl<'a> Warehouse<'a> {
         Ok(self.transaction.execute_typed(sql, parameters).await.doing(doing)?)
     }
 
-    /// The rows of a query.
+    /// The rows of a query. Its columns must be of types that Postgres comes with: the client asks for others in the middle of the
+    /// answer, and waits for ever if that is long.
     pub(crate) async fn query(
         &self,
         doing: impl Into<String>,

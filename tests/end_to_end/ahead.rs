@@ -76,21 +76,19 @@ async fn the_next_batch_is_staged_while_this_one_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_crash_of_the_server_empties_is_staged_again() {
+async fn what_another_load_has_dropped_is_staged_again() {
     let world = world().await;
     make_batch(&world, 1).await;
     let (load, other) = load_that_waits(&world, 2, 2).await;
-    // As it is with an unlogged table.
-    let tables = world.listed("SELECT format('blackwater.staged_%s', id) FROM blackwater.staged").await;
-    for table in tables.split(' ') {
-        world.in_star(&format!("TRUNCATE {table}")).await;
-    }
+    let tables = world.listed("SELECT format('blackwater.staged_%s', id) FROM blackwater.staged ORDER BY id").await;
+    let (first, second) = tables.split_once(' ').unwrap();
+    world.in_star(&format!("DROP TABLE {first}; TRUNCATE {second}")).await;
     other.batch_execute("COMMIT").await.unwrap();
     assert_eq!(ended(&world, load).await["applied"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_load_has_staged_is_dropped_with_its_batch() {
+async fn what_a_killed_load_has_staged_is_dropped_by_the_next_before_schema_sql() {
     let world = world().await;
     make_batch(&world, 1).await;
     let (mut load, other) = load_that_waits(&world, 2, 2).await;
@@ -98,16 +96,38 @@ async fn what_a_killed_load_has_staged_is_dropped_with_its_batch() {
     other.batch_execute("COMMIT").await.unwrap();
     world.wait_until("SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'blackwater load'").await;
     assert_eq!(world.in_warehouse("SELECT count(*) FROM blackwater.staged").await, Some("2".into()));
+    // It would be refused while a staging table has a column of the type.
+    let change =
+        "DROP VIEW IF EXISTS current_fact_t; ALTER TABLE dim_t ALTER m TYPE text; ALTER TABLE fact_t ALTER m TYPE text;
+                  DROP TYPE IF EXISTS mood";
+    world.write_schema(&format!("{SCHEMA}; {change}"));
+    world.blackwater(&["transform"]).await.report();
     assert_eq!(ended(&world, world.spawn(&["load"])).await["applied"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_table_with_a_row_that_does_not_fit_goes_to_quarantine_without_it() {
+async fn a_batch_that_fails_again_and_again_leaves_no_more_than_one_run_has_staged() {
+    let world = world().await;
+    make_batch(&world, 1).await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+                  CREATE TRIGGER refuse BEFORE INSERT ON fact_t FOR EACH ROW EXECUTE FUNCTION refuse()";
+    world.in_star(refuse).await;
+    for _ in 0..3 {
+        world.blackwater(&["load"]).await.says(1, &["the table takes no row"]);
+        assert_eq!(world.in_warehouse("SELECT count(*) <= 2 FROM blackwater.staged").await, Some("t".into()));
+    }
+    world.in_star("DROP TRIGGER refuse ON fact_t").await;
+    assert_eq!(ended(&world, world.spawn(&["load"])).await["applied"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_with_a_row_that_does_not_fit_is_staged_by_the_session_that_writes() {
     let world = world().await;
     world.change("INSERT INTO t VALUES (-1, 'v', 'bad')").await;
     make_batch(&world, 1).await;
+    make_batch(&world, 2).await;
     let report = world.blackwater(&["load"]).await.report();
-    assert_eq!((&report["applied"], &report["quarantine"]), (&json!(2), &json!(2)));
+    assert_eq!((&report["applied"], &report["quarantine"]), (&json!(3), &json!(2)));
     nothing_is_left(&world).await;
     world.change("UPDATE t SET m = 'good' WHERE id = -1").await;
     world.run_and_agree().await;

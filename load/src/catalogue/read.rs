@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
+use futures_util::future::join_all;
 use tokio_postgres::types::Type;
 
 use super::{Check, Column, Filled, Index, PgType, Reference, Star};
@@ -19,9 +20,13 @@ pub(crate) async fn read(
 ) -> Result<BTreeMap<String, Star>, Error> {
     let parameters: Parameters<'_> = &[(&schema, Type::TEXT), (&tables, Type::TEXT_ARRAY)];
     let rows = |query| transaction.query_typed(query, parameters);
-    let (tables, columns, indexes, checks, references, referenced) =
-        tokio::try_join!(rows(TABLES), rows(COLUMNS), rows(INDEXES), rows(CHECKS), rows(REFERENCES), rows(REFERENCED))
-            .doing("read the warehouse's catalogue")?;
+    let queries = [TABLES, COLUMNS, INDEXES, CHECKS, REFERENCES, REFERENCED];
+    // Sent one after the other, before the first is done. The first error says what is wrong; those that follow it do not.
+    let answers: Result<Vec<_>, _> = join_all(queries.map(rows)).await.into_iter().collect();
+    let answers = answers.doing("read the warehouse's catalogue")?;
+    let [tables, columns, indexes, checks, references, referenced] = answers.as_slice() else {
+        return Ok(BTreeMap::new());
+    };
     let mut stars: BTreeMap<String, Star> = BTreeMap::new();
     for row in tables {
         stars.insert(row.get("table"), Star { is_writable: row.get("writable"), ..Star::default() });

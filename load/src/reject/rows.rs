@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use blackwater_shared::postgres::{Doing, literal};
-use futures_util::future::try_join3;
+use futures_util::future::join3;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -170,7 +170,10 @@ pub(crate) async fn write_all(
         let write = transaction.execute_typed(&write, &parameters);
         let check = async { if check { transaction.batch_execute(CHECK_CONSTRAINTS).await } else { Ok(()) } };
         // One after the other, each sent before the one before is done.
-        let (_, written, ()) = try_join3(close, write, check).await?;
+        let (close, written, check) = join3(close, write, check).await;
+        close?;
+        let written = written?;
+        check?;
         Ok((written as i64 != range.rows).then(Refusal::left_out))
     })
     .await

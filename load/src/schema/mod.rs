@@ -12,7 +12,7 @@ use blackwater_base::deadline::Deadline;
 use blackwater_base::store::sha256;
 use blackwater_shared::manifest::Transformed;
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::{self, Doing, ident, idents, qualified};
+use blackwater_shared::postgres::{self, Doing, ident, idents, literal, qualified};
 use deadpool_postgres::{Object, Transaction};
 use statements::{Statement, Step};
 use tokio_postgres::Client;
@@ -133,7 +133,8 @@ impl Schema<'_> {
         let grants = view::drop_all(transaction, self.name, &self.tables()).await?;
         self.make_schema(transaction).await?;
         let path = writing_path(transaction, self.name).await?;
-        let set = transaction.batch_execute(&format!("SET LOCAL search_path = {path}")).await;
+        let set = format!("SELECT pg_catalog.set_config('search_path', {}, true)", literal(&path));
+        let set = transaction.batch_execute(&set).await;
         set.doing("set the search path")?;
         for statement in statements {
             self.limit(transaction.client(), "LOCAL").await?;

@@ -1,5 +1,5 @@
-//! Staging tables: temporary tables with a batch's rows and keys, filled before the lock is taken. Rows that come out of quarantine
-//! are added under it.
+//! Staging tables: temporary tables with a batch's rows and keys, filled before the lock is taken, or those that another session
+//! fills ([`crate::ahead`]). Rows that come out of quarantine are added under it.
 //!
 //! A staging table of rows has, before the columns that the model returns, the column [`POS`](crate::target::POS): the batch that
 //! brought the row, times 2^32, plus the row's place. So the order of the rows is that of the batches.
@@ -125,7 +125,7 @@ async fn analyze(
 
 /// Makes the staging tables for rows that a group of tables has not got yet.
 pub(crate) async fn make_for_rows(warehouse: &Warehouse<'_>, group: &[&Target<'_>]) -> Result<(), Error> {
-    for target in group {
+    for target in group.iter().filter(|target| target.stage.get().is_none()) {
         let make = sql::create(target, Content::Rows);
         warehouse.run(warehouse.doing("make a staging table for", target), &make).await?;
     }

@@ -76,7 +76,7 @@ pub(crate) fn columns_of_rows(target: &Target<'_>) -> String {
 pub(crate) fn create(target: &Target<'_>, content: Content) -> String {
     let (name, columns) = (name(target, content), definitions(target, content));
     match target.stage.get() {
-        Some(_) if content == Content::Rows => format!("CREATE UNLOGGED TABLE IF NOT EXISTS {name} ({columns})"),
+        Some(_) if content == Content::Rows => format!("CREATE UNLOGGED TABLE {name} ({columns})"),
         _ => format!("CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DROP"),
     }
 }

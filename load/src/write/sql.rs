@@ -94,7 +94,9 @@ impl Statement {
 /// A statement that reads the staged rows of a table, by their actions.
 fn of_stage(target: &Target<'_>, actions: &'static [Action], begin: String, end: String) -> Statement {
     let (stage, number) = (staging::name(target, Content::Rows), target.number);
-    let indexes = format!("; CREATE INDEX IF NOT EXISTS rows_{number}_pos ON {stage} ({POS})");
+    // An index is in the schema of its table, where another star schema's staging tables may be too.
+    let index = stage.rsplit('.').next().unwrap_or_default();
+    let indexes = format!("; CREATE INDEX IF NOT EXISTS {index}_pos ON {stage} ({POS})");
     Statement { number, actions, begin, end, indexes, is_of_stage: true, close: None }
 }
 
