@@ -37,7 +37,11 @@ CREATE TEMPORARY TABLE known ON COMMIT DROP AS
 SELECT (SELECT array_agg(staff_id ORDER BY staff_id) FROM staff) AS staff,
        (SELECT array_agg(counterparty_id ORDER BY counterparty_id) FROM counterparty) AS counterparty,
        (SELECT array_agg(address_id ORDER BY address_id) FROM address) AS address,
-       (SELECT array_agg(design_id ORDER BY design_id) FROM design) AS design;
+       (SELECT count(*) FROM design) AS designs;
+
+-- There are more designs than an array can hold and be read fast.
+CREATE TEMPORARY TABLE numbered ON COMMIT DROP AS
+SELECT row_number() OVER (ORDER BY design_id) AS number, design_id FROM design;
 
 CREATE TEMPORARY TABLE agreed ON COMMIT DROP AS
 SELECT d.id, d.at, d.is_sale, d.order_id, d.currency, d.units, d.price, d.quantity, d.item_price, d.pay_on,
@@ -46,8 +50,8 @@ SELECT d.id, d.at, d.is_sale, d.order_id, d.currency, d.units, d.price, d.quanti
        k.staff[1 + floor(d.staff * cardinality(k.staff))] AS staff,
        k.counterparty[1 + floor(d.counterparty * cardinality(k.counterparty))] AS counterparty,
        k.address[1 + floor(d.address * cardinality(k.address))] AS address,
-       k.design[1 + floor(d.design * cardinality(k.design))] AS design
-FROM deal d, known k;
+       n.design_id AS design
+FROM deal d CROSS JOIN known k JOIN numbered n ON n.number = 1 + floor(d.design * k.designs)::bigint;
 
 INSERT INTO sales_order (sales_order_id, created_at, last_updated, design_id, staff_id, counterparty_id, units_sold,
     unit_price, currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id)
