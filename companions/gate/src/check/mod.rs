@@ -1,0 +1,84 @@
+//! The check of files: each is read once, a piece at a time, so that memory does not grow with it.
+
+mod json;
+mod table;
+mod text;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use crate::report::File;
+use crate::rules::Rules;
+
+/// Bytes that are read at once, and of which the delimiter is found.
+const PIECE: usize = 64 << 10;
+
+/// Why a file of this size is refused, if it is.
+#[must_use]
+pub fn refused_size(rules: &Rules, bytes: u64) -> Option<String> {
+    if bytes < rules.limits.min_bytes {
+        Some(format!("Expected file to be at least {}", short(rules.limits.min_bytes)))
+    } else if bytes > rules.limits.max_bytes {
+        Some(format!("Expected file to be under {}", short(rules.limits.max_bytes)))
+    } else {
+        None
+    }
+}
+
+/// `1KB`, `150MB`: a kilobyte has 1,024 bytes or 1,000.
+fn short(bytes: u64) -> String {
+    let units = [("GB", 1 << 30, 1_000_000_000), ("MB", 1 << 20, 1_000_000), ("KB", 1 << 10, 1000)];
+    let unit = |(unit, binary, decimal): (&str, u64, u64)| {
+        let size = [binary, decimal].into_iter().find(|size| bytes >= *size && bytes.is_multiple_of(*size))?;
+        Some(format!("{}{unit}", bytes / size))
+    };
+    units.into_iter().find_map(unit).unwrap_or_else(|| format!("{bytes} bytes"))
+}
+
+/// Checks one file. `size` is its size in bytes, where that is known before it is read.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn check(rules: &Rules, key: &str, size: Option<u64>, mut from: impl Read) -> io::Result<File> {
+    if let Some(why) = size.and_then(|size| refused_size(rules, size)) {
+        return Ok(File::refused(key, &why));
+    }
+    let mut counted = Counted { from: (&mut from).take(rules.limits.max_bytes + 1), bytes: 0 };
+    let checked = match key.ends_with(".json") {
+        true => json::check(rules, key, &mut counted),
+        false => text::check(rules, key, &mut counted),
+    }?;
+    match refused_size(rules, counted.bytes) {
+        Some(why) if size.is_none() => Ok(File::refused(key, &why)),
+        _ => Ok(checked),
+    }
+}
+
+/// Adds what only all files of an upload show: whether a kind has all its files.
+pub fn check_set(rules: &Rules, files: &mut [File]) {
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for file in files.iter() {
+        *found.entry(file.ems.clone()).or_default() += 1;
+    }
+    for file in files {
+        let wanted = rules.kinds.iter().find(|kind| kind.name == file.ems).and_then(|kind| kind.files);
+        let found = found.get(&file.ems).copied().unwrap_or_default();
+        if let Some(wanted) = wanted.filter(|wanted| found < *wanted) {
+            file.refuse(&format!("Expected {wanted} files, found {found}"));
+        }
+    }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    from: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(to)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,201 @@
+//! The check of rows: as many fields as the header has, counted as they come.
+
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
+
+use crate::rules::{BlankRows, Kind, LongRows, Rules};
+
+/// So many records tell what the delimiter is.
+const SAMPLE: usize = 20;
+/// The most bytes of a header.
+const MOST_HEADER: usize = 1 << 20;
+
+/// The rows of a file, as far as they are read.
+pub(super) struct Table<'r> {
+    rules: &'r Rules,
+    reader: Reader,
+    /// The values and their ends: of the header all, of other rows nobody wants them.
+    values: Vec<u8>,
+    ends: Vec<usize>,
+    /// How much of both the record has that is under way.
+    filled: (usize, usize),
+    columns: Option<usize>,
+    kind: Option<&'r Kind>,
+    /// Records so far, and those of them that count.
+    number: u64,
+    rows: u64,
+    /// Whether a record is under way, and whether the last byte before it was a carriage return.
+    is_begun: bool,
+    is_after_return: bool,
+    fault: Option<String>,
+}
+
+/// What became of the rows.
+pub(super) struct Outcome<'r> {
+    pub(super) rows: u64,
+    pub(super) kind: Option<&'r Kind>,
+    pub(super) fault: Option<String>,
+}
+
+impl<'r> Table<'r> {
+    /// The rows of a file that begins with `head`, which is all of it if `is_whole`.
+    pub(super) fn new(rules: &'r Rules, key: &str, head: &[u8], is_whole: bool) -> Self {
+        let delimiter = delimiter(rules, key, head, is_whole);
+        Self {
+            rules,
+            reader: ReaderBuilder::new().delimiter(delimiter).build(),
+            values: vec![0; 4096],
+            ends: vec![0; 256],
+            filled: (0, 0),
+            columns: None,
+            kind: None,
+            number: 0,
+            rows: 0,
+            is_begun: false,
+            is_after_return: false,
+            fault: None,
+        }
+    }
+
+    /// Reads the next piece.
+    pub(super) fn read(&mut self, mut piece: &[u8]) {
+        while let Some((first, rest)) = piece.split_first() {
+            if self.fault.is_some() {
+                return;
+            }
+            if !self.is_begun {
+                let is_second_of_end = self.is_after_return && *first == b'\n';
+                self.is_after_return = false;
+                if is_second_of_end {
+                    piece = rest;
+                    continue;
+                }
+                if matches!(first, b'\r' | b'\n') {
+                    self.is_after_return = *first == b'\r';
+                    piece = rest;
+                    self.blank();
+                    continue;
+                }
+                self.is_begun = true;
+            }
+            let (_, read) = self.read_record(piece);
+            if !self.is_begun {
+                self.is_after_return = piece[..read].last() == Some(&b'\r');
+            }
+            piece = &piece[read..];
+        }
+    }
+
+    /// Ends the last row, if nothing has.
+    pub(super) fn end(mut self) -> Outcome<'r> {
+        while self.fault.is_none() && self.is_begun {
+            if let (ReadRecordResult::End, _) = self.read_record(&[]) {
+                break;
+            }
+        }
+        if self.columns.is_none() && self.fault.is_none() {
+            self.header(0);
+        }
+        Outcome { rows: self.rows, kind: self.kind, fault: self.fault }
+    }
+
+    /// Reads to the end of a record, or as far as there is room.
+    fn read_record(&mut self, piece: &[u8]) -> (ReadRecordResult, usize) {
+        let is_header = self.columns.is_none();
+        let from = if is_header { self.filled } else { (0, 0) };
+        let (result, read, values, ends) =
+            self.reader.read_record(piece, &mut self.values[from.0..], &mut self.ends[from.1..]);
+        self.filled = (self.filled.0 + values, self.filled.1 + ends);
+        match result {
+            ReadRecordResult::Record => {
+                let fields = self.filled.1;
+                self.record(fields);
+                self.filled = (0, 0);
+                self.is_begun = false;
+            }
+            ReadRecordResult::OutputFull if is_header && self.values.len() >= MOST_HEADER => {
+                self.fault = Some("The header is longer than 1MB. Is a quote not closed?".into());
+            }
+            ReadRecordResult::OutputFull if is_header => self.values.resize(self.values.len() * 2, 0),
+            ReadRecordResult::OutputEndsFull if is_header => self.ends.resize(self.ends.len() * 2, 0),
+            ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull | ReadRecordResult::InputEmpty => {}
+            ReadRecordResult::End => self.is_begun = false,
+        }
+        (result, read)
+    }
+
+    fn record(&mut self, fields: usize) {
+        self.number += 1;
+        let Some(columns) = self.columns else { return self.header(fields) };
+        self.rows += 1;
+        if fields < columns {
+            self.short(fields);
+        } else if fields > columns && self.rules.text.long_rows == LongRows::Error {
+            self.fault = Some(format!("Expected {columns} columns on row {} found {fields}", self.number));
+        }
+    }
+
+    /// A row without a character.
+    fn blank(&mut self) {
+        if self.columns.is_some() {
+            self.number += 1;
+            if self.rules.text.blank_rows == BlankRows::Error {
+                self.short(0);
+            }
+        }
+    }
+
+    fn short(&mut self, fields: usize) {
+        let (columns, number) = (self.columns.unwrap_or_default(), self.number);
+        self.rows = number;
+        self.fault = Some(format!("Incomplete file: Expected {columns} columns on row {number} found {fields}"));
+    }
+
+    fn header(&mut self, fields: usize) {
+        self.columns = Some(fields);
+        if fields < self.rules.text.min_columns {
+            self.fault = Some(format!("File has only {fields} columns. We might have failed to detect the delimiter"));
+            return;
+        }
+        self.rows = 1;
+        let mut begin = 0;
+        let names = self.ends[..fields].iter().map(|end| {
+            let name = String::from_utf8_lossy(&self.values[begin..*end]).into_owned();
+            begin = *end;
+            name
+        });
+        self.kind = self.rules.kind_of_header(&names.collect::<Vec<_>>());
+    }
+}
+
+/// What stands between the fields: of the candidates the one by which most of the first records have as many fields as the header, then
+/// the one that makes more columns, then the one of the file's extension.
+fn delimiter(rules: &Rules, key: &str, head: &[u8], is_whole: bool) -> u8 {
+    let by_name = if key.to_lowercase().ends_with(".tsv") { b'\t' } else { b',' };
+    let candidates = rules.text.delimiters.iter().map(|delimiter| *delimiter as u8);
+    let best = candidates.max_by_key(|delimiter| {
+        let counts = fields(head, *delimiter, is_whole);
+        let columns = counts.first().copied().unwrap_or_default();
+        let are_enough = columns >= rules.text.min_columns;
+        let agree = counts.iter().filter(|fields| **fields == columns).count();
+        (are_enough, if are_enough { agree } else { 0 }, if are_enough { columns } else { 0 }, *delimiter == by_name)
+    });
+    best.unwrap_or(by_name)
+}
+
+/// How many fields each of the first records has.
+fn fields(head: &[u8], delimiter: u8, is_whole: bool) -> Vec<usize> {
+    let mut reader = ReaderBuilder::new().delimiter(delimiter).build();
+    let (mut values, mut ends) = (vec![0; 4096], vec![0; 256]);
+    let (mut counts, mut count, mut head) = (Vec::new(), 0, head);
+    while counts.len() < SAMPLE && (!head.is_empty() || is_whole) {
+        let (result, read, _, more) = reader.read_record(head, &mut values, &mut ends);
+        head = &head[read..];
+        count += more;
+        match result {
+            ReadRecordResult::Record => counts.push(std::mem::take(&mut count)),
+            ReadRecordResult::End => break,
+            _ => {}
+        }
+    }
+    counts
+}

@@ -1,0 +1,5 @@
+//! Gate: checks uploaded files before they are let in.
+
+pub mod check;
+pub mod report;
+pub mod rules;

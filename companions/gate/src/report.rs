@@ -1,0 +1,47 @@
+//! What a check says of files.
+
+use serde::Serialize;
+
+/// What a check says of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct File {
+    /// Whether it may be let in.
+    pub csv_valid: bool,
+    /// Its records, with the header. Of a file that is cut, those up to the first short one.
+    pub csv_rows: u64,
+    /// Its encoding; empty if that was not looked at.
+    pub csv_encoding: String,
+    /// Its kind, by the rules; `unknown` if it is none of them.
+    pub ems: String,
+    /// Why it may not be let in, one reason a line.
+    pub errors: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// The kind of a file that is of none.
+pub const UNKNOWN: &str = "unknown";
+
+impl File {
+    /// One that is refused before it is read.
+    #[must_use]
+    pub fn refused(key: &str, why: &str) -> Self {
+        Self {
+            csv_valid: false,
+            csv_rows: 0,
+            csv_encoding: String::new(),
+            ems: UNKNOWN.into(),
+            errors: why.into(),
+            key: key.into(),
+        }
+    }
+
+    /// Adds a reason not to let it in.
+    pub fn refuse(&mut self, why: &str) {
+        self.csv_valid = false;
+        if !self.errors.is_empty() {
+            self.errors.push('\n');
+        }
+        self.errors.push_str(why);
+    }
+}
