@@ -1,5 +1,5 @@
 //! What every program here needs, and the companions too: settings, secrets, the object store, deadlines. Nothing of databases or
-//! models, so that it is built fast.
+//! models.
 
 pub mod deadline;
 pub mod progress;

@@ -11,7 +11,7 @@ use serde::de::{self, DeserializeOwned, Deserializer};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read {}: {why}\nName another configuration with --config", .file.display())]
+    #[error("cannot read {}: {why}\nName another file", .file.display())]
     Read {
         /// The file.
         file: PathBuf,
@@ -77,7 +77,7 @@ pub fn read<T: DeserializeOwned>(
     let mut table: toml::Table = match &text {
         Some(text) => text.parse().map_err(|error: toml::de::Error| Error::Syntax {
             file: path.into(),
-            line: text[..error.span().map_or(0, |span| span.start)].lines().count().max(1),
+            line: text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1,
             why: error.message().to_owned(),
         })?,
         None => toml::Table::new(),
@@ -160,8 +160,8 @@ pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
 ///
 /// # Errors
 /// If it is none.
-pub fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    or_text(deserializer, "is not a number").map(Some)
+pub fn number<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr>(deserializer: D) -> Result<T, D::Error> {
+    or_text(deserializer, "is not a number")
 }
 
 /// Yes or no, or the word as a variable has it.

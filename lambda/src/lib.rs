@@ -33,6 +33,7 @@ pub enum Failure<E: std::error::Error> {
 impl<E: std::error::Error> fmt::Debug for Failure<E> {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Config(config::Error::Settings(error)) => to.debug_tuple("Config").field(error).finish(),
             Self::Config(error) => to.debug_tuple("Config").field(error).finish(),
             Self::Pack(error) => to.debug_tuple("Pack").field(error).finish(),
             Self::Postgres(error) => to.debug_tuple("Postgres").field(error).finish(),

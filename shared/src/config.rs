@@ -141,13 +141,23 @@ struct WrittenBucket {
     bucket: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenLimits {
     memory: Option<String>,
     batch_bytes: Option<String>,
-    #[serde(default, deserialize_with = "number")]
-    connections: Option<usize>,
+    #[serde(default = "connections", deserialize_with = "number")]
+    connections: usize,
+}
+
+impl Default for WrittenLimits {
+    fn default() -> Self {
+        Self { memory: None, batch_bytes: None, connections: connections() }
+    }
+}
+
+fn connections() -> usize {
+    4
 }
 
 #[derive(Default, Deserialize)]
@@ -223,7 +233,7 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &Place) -> Result
         .collect::<Result<_, _>>()?;
     let statement_timeout = duration(written.source.statement_timeout.as_deref().unwrap_or("1h"))
         .ok_or_else(|| wrong("source.statement_timeout", "write 1s or more, up to 500h, as 30s, 5m or 1h".into()))?;
-    let connections = written.limits.connections.unwrap_or(4);
+    let connections = written.limits.connections;
     if !(2..=64).contains(&connections) {
         return Err(wrong(
             "limits.connections",
@@ -422,6 +432,6 @@ directory = "data"
     async fn a_file_that_is_named_must_be_there() {
         let loaded = Config::load(Some(Path::new("/nowhere/bw.toml")), std::iter::empty(), fetch).await;
         let error = loaded.unwrap_err().to_string();
-        assert!(error.contains("/nowhere/bw.toml") && error.contains("--config"), "{error}");
+        assert!(error.contains("/nowhere/bw.toml") && error.contains("Name another file"), "{error}");
     }
 }

@@ -195,7 +195,7 @@ async fn a_rotated_secret_is_fetched_again_when_the_login_fails() {
     let aws = Aws::start_as(&world, json!({}), &[("BLACKWATER_SOURCE__URL", &source)]).await;
     // The functions started before anybody had filled the secrets.
     let error = aws.schedule("extract").await.unwrap_err();
-    assert_eq!(error["errorType"], "Config.Settings.Setting", "{error}");
+    assert_eq!(error["errorType"], "Config.Setting", "{error}");
     let put = async |password: &str| {
         aws.command(json!(["secret", "source", { "username": "reader", "password": password }])).await;
     };
