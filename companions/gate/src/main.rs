@@ -33,7 +33,7 @@ enum Command {
     },
 }
 
-/// The report, in the order that its readers know.
+/// The report.
 #[derive(Serialize)]
 struct Report {
     file_set: Vec<report::File>,
@@ -58,7 +58,10 @@ fn main() -> ExitCode {
 
 /// Whether the files are let in.
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let rules = Rules::read(arguments.rules.as_deref(), std::env::vars())?;
+    let rules = Rules::read(
+        arguments.rules.as_deref(),
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    )?;
     let Command::Check { files } = &arguments.command;
     let mut checked: Vec<_> = files.iter().map(|file| check_file(&rules, file)).collect::<Result<_, _>>()?;
     check_set(&rules, &mut checked);

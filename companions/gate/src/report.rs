@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-/// What a check says of one file.
+/// What a check says of one file. Readers of the report know its members in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct File {
     /// Whether it may be let in.
     pub csv_valid: bool,
-    /// Its records, with the header. Of a file that is cut, those up to the first short one.
+    /// Its records, with the header. Of a file that is cut, the number of its first short row, counted as a spreadsheet does.
     pub csv_rows: u64,
     /// Its encoding; empty if that was not looked at.
     pub csv_encoding: String,

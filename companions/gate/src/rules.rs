@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use blackwater_base::settings::{self, Place};
+use blackwater_base::settings::{self, Place, number};
 use serde::Deserialize;
 
 /// The file that is read when none is named.
@@ -31,8 +31,10 @@ pub struct Rules {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// The fewest bytes.
+    #[serde(deserialize_with = "number")]
     pub min_bytes: u64,
     /// The most bytes.
+    #[serde(deserialize_with = "number")]
     pub max_bytes: u64,
 }
 
@@ -43,6 +45,7 @@ pub struct Text {
     /// What may stand between fields: characters of ASCII.
     pub delimiters: Vec<char>,
     /// The fewest columns.
+    #[serde(deserialize_with = "number")]
     pub min_columns: usize,
     /// What is done about rows without a character.
     pub blank_rows: BlankRows,
@@ -157,7 +160,7 @@ impl Rules {
 
     /// The kind of a header.
     pub(crate) fn kind_of_header(&self, columns: &[String]) -> Option<&Kind> {
-        let is = |column: &String, name: &String| column.trim().to_lowercase() == name.to_lowercase();
+        let is = |column: &String, name: &String| column.trim().to_lowercase() == name.trim().to_lowercase();
         self.kinds.iter().find(|kind| {
             kind.first_column.as_ref().is_some_and(|name| columns.first().is_some_and(|column| is(column, name)))
                 || kind.any_column.as_ref().is_some_and(|name| columns.iter().any(|column| is(column, name)))

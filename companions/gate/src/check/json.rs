@@ -1,12 +1,13 @@
-//! The check of a JSON document, of which no more is kept than the names of the first object's members.
+//! The check of a JSON document, of which no more is kept than which of the wanted members its first object has.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::PIECE;
+use super::text::{UTF_8_MARK, Watch};
 use crate::report::{File, UNKNOWN};
 use crate::rules::Rules;
 
@@ -15,14 +16,27 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
     file.csv_encoding = "utf-8".into();
     let counted: BTreeSet<&str> =
         rules.kinds.iter().filter_map(|kind| kind.json.as_ref()).map(|json| json.count.as_str()).collect();
-    let mut document = serde_json::Deserializer::from_reader(BufReader::with_capacity(PIECE, from));
-    let mut seen = Seen { counted: &counted, first: None, counts: vec![0; counted.len()] };
+    let wanted = rules.kinds.iter().filter_map(|kind| kind.json.as_ref()).flat_map(|json| &json.array_of);
+    let wanted: BTreeSet<&str> = wanted.map(String::as_str).collect();
+    let mut watched = Watched { from, watch: Watch::default() };
+    let mut reader = BufReader::with_capacity(PIECE, &mut watched);
+    if reader.fill_buf()?.starts_with(UTF_8_MARK) {
+        reader.consume(UTF_8_MARK.len());
+    }
+    let mut document = serde_json::Deserializer::from_reader(reader);
+    let mut seen = Seen { wanted: &wanted, counted: &counted, first: None, counts: vec![0; counted.len()] };
     let read = (&mut seen).deserialize(&mut document).and_then(|()| document.end());
     if let Err(error) = read {
         if error.is_io() {
             return Err(error.into());
         }
         file.refuse(&error.to_string());
+        return Ok(file);
+    }
+    // What is not looked at is not decoded either.
+    drop(document);
+    if !watched.watch.is_utf8() {
+        file.refuse("The file is not UTF-8");
         return Ok(file);
     }
     file.csv_valid = true;
@@ -41,11 +55,27 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
     Ok(file)
 }
 
+/// Watches what is read.
+struct Watched<'f, R> {
+    from: &'f mut R,
+    watch: Watch,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(to)?;
+        self.watch.see(&to[..read]);
+        Ok(read)
+    }
+}
+
 /// What is seen of a document.
 struct Seen<'a> {
+    /// The members that kinds want.
+    wanted: &'a BTreeSet<&'a str>,
     /// The members whose items are counted.
     counted: &'a BTreeSet<&'a str>,
-    /// The members of the first item, if the document is an array that begins with an object.
+    /// Those of them that the first item has, if the document is an array that begins with an object.
     first: Option<BTreeSet<String>>,
     /// The items of the members, over all objects.
     counts: Vec<u64>,
@@ -143,6 +173,7 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
                 }
             }
             if self.is_first
+                && self.seen.wanted.contains(name.as_str())
                 && let Some(first) = &mut self.seen.first
             {
                 first.insert(name);

@@ -4,7 +4,6 @@ mod json;
 mod table;
 mod text;
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use crate::report::File;
@@ -43,26 +42,26 @@ pub fn check(rules: &Rules, key: &str, size: Option<u64>, mut from: impl Read) -
     if let Some(why) = size.and_then(|size| refused_size(rules, size)) {
         return Ok(File::refused(key, &why));
     }
-    let mut counted = Counted { from: (&mut from).take(rules.limits.max_bytes + 1), bytes: 0 };
+    let most = rules.limits.max_bytes.saturating_add(1);
+    let mut counted = Counted { from: (&mut from).take(most), bytes: 0 };
     let checked = match key.ends_with(".json") {
         true => json::check(rules, key, &mut counted),
         false => text::check(rules, key, &mut counted),
     }?;
-    match refused_size(rules, counted.bytes) {
-        Some(why) if size.is_none() => Ok(File::refused(key, &why)),
-        _ => Ok(checked),
-    }
+    // A check may end before the file does.
+    io::copy(&mut counted, &mut io::sink())?;
+    let is_known = size.is_some_and(|size| size == counted.bytes);
+    Ok(match refused_size(rules, counted.bytes).filter(|_| !is_known) {
+        Some(why) => File::refused(key, &why),
+        None => checked,
+    })
 }
 
-/// Adds what only all files of an upload show: whether a kind has all its files.
+/// Adds what only all files of an upload show: whether there are as many as a kind needs.
 pub fn check_set(rules: &Rules, files: &mut [File]) {
-    let mut found: BTreeMap<String, usize> = BTreeMap::new();
-    for file in files.iter() {
-        *found.entry(file.ems.clone()).or_default() += 1;
-    }
+    let found = files.len();
     for file in files {
         let wanted = rules.kinds.iter().find(|kind| kind.name == file.ems).and_then(|kind| kind.files);
-        let found = found.get(&file.ems).copied().unwrap_or_default();
         if let Some(wanted) = wanted.filter(|wanted| found < *wanted) {
             file.refuse(&format!("Expected {wanted} files, found {found}"));
         }

@@ -6,8 +6,9 @@ use crate::rules::{BlankRows, Kind, LongRows, Rules};
 
 /// So many records tell what the delimiter is.
 const SAMPLE: usize = 20;
-/// The most bytes of a header.
+/// The most bytes of a header, and the most columns.
 const MOST_HEADER: usize = 1 << 20;
+const MOST_COLUMNS: usize = 1 << 16;
 
 /// The rows of a file, as far as they are read.
 pub(super) struct Table<'r> {
@@ -87,10 +88,13 @@ impl<'r> Table<'r> {
 
     /// Ends the last row, if nothing has.
     pub(super) fn end(mut self) -> Outcome<'r> {
-        while self.fault.is_none() && self.is_begun {
-            if let (ReadRecordResult::End, _) = self.read_record(&[]) {
-                break;
-            }
+        let mut rest: &[u8] = b"\n";
+        while self.fault.is_none() && self.is_begun && !rest.is_empty() {
+            let (_, read) = self.read_record(rest);
+            rest = &rest[read..];
+        }
+        if self.fault.is_none() && self.is_begun {
+            self.unclosed();
         }
         if self.columns.is_none() && self.fault.is_none() {
             self.header(0);
@@ -116,6 +120,9 @@ impl<'r> Table<'r> {
                 self.fault = Some("The header is longer than 1MB. Is a quote not closed?".into());
             }
             ReadRecordResult::OutputFull if is_header => self.values.resize(self.values.len() * 2, 0),
+            ReadRecordResult::OutputEndsFull if is_header && self.ends.len() >= MOST_COLUMNS => {
+                self.fault = Some(format!("The header has more than {MOST_COLUMNS} columns"));
+            }
             ReadRecordResult::OutputEndsFull if is_header => self.ends.resize(self.ends.len() * 2, 0),
             ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull | ReadRecordResult::InputEmpty => {}
             ReadRecordResult::End => self.is_begun = false,
@@ -130,18 +137,31 @@ impl<'r> Table<'r> {
         if fields < columns {
             self.short(fields);
         } else if fields > columns && self.rules.text.long_rows == LongRows::Error {
+            self.rows = self.number;
             self.fault = Some(format!("Expected {columns} columns on row {} found {fields}", self.number));
         }
     }
 
     /// A row without a character.
     fn blank(&mut self) {
-        if self.columns.is_some() {
-            self.number += 1;
-            if self.rules.text.blank_rows == BlankRows::Error {
-                self.short(0);
+        self.number += 1;
+        if self.rules.text.blank_rows == BlankRows::Error {
+            match self.columns {
+                Some(_) => self.short(0),
+                None => self.header(0),
             }
         }
+    }
+
+    /// The file ends in a quoted value.
+    fn unclosed(&mut self) {
+        self.number += 1;
+        let fields = self.filled.1 + 1;
+        if self.columns.is_some_and(|columns| fields < columns) {
+            return self.short(fields);
+        }
+        self.rows = self.number;
+        self.fault = Some(format!("A quote is not closed in row {}", self.number));
     }
 
     fn short(&mut self, fields: usize) {
@@ -167,8 +187,8 @@ impl<'r> Table<'r> {
     }
 }
 
-/// What stands between the fields: of the candidates the one by which most of the first records have as many fields as the header, then
-/// the one that makes more columns, then the one of the file's extension.
+/// What stands between the fields: the candidate by which most of the first records have as many fields as the header. If two do: the
+/// one that makes more columns, then the one of the file's extension.
 fn delimiter(rules: &Rules, key: &str, head: &[u8], is_whole: bool) -> u8 {
     let by_name = if key.to_lowercase().ends_with(".tsv") { b'\t' } else { b',' };
     let candidates = rules.text.delimiters.iter().map(|delimiter| *delimiter as u8);
@@ -196,6 +216,10 @@ fn fields(head: &[u8], delimiter: u8, is_whole: bool) -> Vec<usize> {
             ReadRecordResult::End => break,
             _ => {}
         }
+    }
+    // The header is longer than what is looked at.
+    if counts.is_empty() {
+        counts.push(count);
     }
     counts
 }

@@ -10,7 +10,7 @@ use crate::report::{File, UNKNOWN};
 use crate::rules::Rules;
 
 /// What tells UTF-8, UTF-16 little-endian and big-endian, at the beginning.
-const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF_16LE_MARK: &[u8] = b"\xff\xfe";
 const UTF_16BE_MARK: &[u8] = b"\xfe\xff";
 /// Bytes of which it is found whether they are UTF-16 without a mark.
@@ -41,7 +41,7 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
         table.read(&text);
     }
     text.clear();
-    let encoding = coding.end(&mut text);
+    let (encoding, is_whole) = coding.end(&mut text);
     table.read(&text);
     let result = table.end();
     let mut file = File {
@@ -54,6 +54,8 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
     };
     if let Some(why) = result.fault {
         file.refuse(&why);
+    } else if !is_whole {
+        file.refuse("The file is cut in the middle of a character, or is no UTF-16");
     }
     Ok(file)
 }
@@ -77,12 +79,12 @@ enum Coding {
     /// As they are: delimiters, quotes and the ends of lines are the same in UTF-8, windows-1252 and latin-1.
     Bytes(Watch),
     /// As UTF-16.
-    Utf16 { name: &'static str, decoder: Decoder },
+    Utf16 { name: &'static str, decoder: Decoder, has_errors: bool },
 }
 
 /// Which encodings the bytes so far may be of.
 #[derive(Default)]
-struct Watch {
+pub(super) struct Watch {
     is_not_utf8: bool,
     /// The beginning of a character whose end has not come.
     begun: Vec<u8>,
@@ -95,6 +97,7 @@ impl Coding {
         let utf16 = |name, encoding: &'static encoding_rs::Encoding| Self::Utf16 {
             name,
             decoder: encoding.new_decoder_without_bom_handling(),
+            has_errors: false,
         };
         if head.starts_with(UTF_8_MARK) {
             return (Self::Bytes(Watch::default()), UTF_8_MARK.len());
@@ -123,39 +126,50 @@ impl Coding {
                 watch.see(bytes);
                 to.extend_from_slice(bytes);
             }
-            Self::Utf16 { decoder, .. } => decode(decoder, bytes, false, to),
+            Self::Utf16 { decoder, has_errors, .. } => *has_errors |= decode(decoder, bytes, false, to),
         }
     }
 
-    /// Appends what is left, and says what the encoding is.
-    fn end(self, to: &mut Vec<u8>) -> &'static str {
+    /// Appends what is left, and says what the encoding is and whether all bytes fit it.
+    fn end(self, to: &mut Vec<u8>) -> (&'static str, bool) {
         match self {
-            Self::Bytes(watch) if !watch.is_not_utf8 && watch.begun.is_empty() => "utf-8",
-            Self::Bytes(watch) if !watch.is_not_windows_1252 => "windows-1252",
-            Self::Bytes(_) => "latin-1",
-            Self::Utf16 { name, mut decoder } => {
-                decode(&mut decoder, &[], true, to);
-                name
+            Self::Bytes(watch) if watch.is_utf8() => ("utf-8", true),
+            Self::Bytes(watch) if !watch.is_not_windows_1252 => ("windows-1252", true),
+            Self::Bytes(_) => ("latin-1", true),
+            Self::Utf16 { name, mut decoder, has_errors } => {
+                let is_cut = decode(&mut decoder, &[], true, to);
+                (name, !has_errors && !is_cut)
             }
         }
     }
 }
 
-fn decode(decoder: &mut Decoder, mut bytes: &[u8], is_last: bool, to: &mut Vec<u8>) {
+/// Appends what bytes are in UTF-8: whether some are no characters.
+fn decode(decoder: &mut Decoder, mut bytes: &[u8], is_last: bool, to: &mut Vec<u8>) -> bool {
+    let mut has_errors = false;
     loop {
         let filled = to.len();
         to.resize(filled + bytes.len() * 3 / 2 + 16, 0);
-        let (result, read, written, _) = decoder.decode_to_utf8(bytes, &mut to[filled..], is_last);
+        let (result, read, written, replaced) = decoder.decode_to_utf8(bytes, &mut to[filled..], is_last);
         to.truncate(filled + written);
         bytes = &bytes[read..];
+        has_errors |= replaced;
         if result == CoderResult::InputEmpty {
-            return;
+            return has_errors;
         }
     }
 }
 
 impl Watch {
-    fn see(&mut self, bytes: &[u8]) {
+    /// Whether all bytes so far are UTF-8.
+    pub(super) fn is_utf8(&self) -> bool {
+        !self.is_not_utf8 && self.begun.is_empty()
+    }
+
+    pub(super) fn see(&mut self, bytes: &[u8]) {
+        if self.begun.is_empty() && bytes.is_ascii() {
+            return;
+        }
         self.is_not_windows_1252 |= bytes.iter().any(|byte| NOT_IN_WINDOWS_1252.contains(byte));
         if self.is_not_utf8 {
             return;
@@ -195,7 +209,7 @@ mod tests {
         for (number, piece) in pieces.iter().enumerate() {
             coding.read(if number == 0 { &piece[mark..] } else { piece }, &mut to);
         }
-        coding.end(&mut to)
+        coding.end(&mut to).0
     }
 
     #[test]
