@@ -139,8 +139,7 @@ async fn it_tells_about_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_says_what_and_why_and_what_to_do() {
     let failed = Command::new(program()).args(["status", "--config", "/nowhere.toml"]).output().await.unwrap();
-    let expected = "error: cannot read /nowhere.toml: No such file or directory (os error 2)\n  → Name another \
-                    configuration with --config\n";
+    let expected = "error: cannot read /nowhere.toml: No such file or directory (os error 2)\n  → Name another file\n";
     assert_eq!((failed.status.code(), String::from_utf8(failed.stderr).unwrap()), (Some(2), expected.to_owned()));
 }
 
