@@ -50,11 +50,7 @@ pub fn check(rules: &Rules, key: &str, size: Option<u64>, mut from: impl Read) -
     }?;
     // A check may end before the file does.
     io::copy(&mut counted, &mut io::sink())?;
-    let is_known = size.is_some_and(|size| size == counted.bytes);
-    Ok(match refused_size(rules, counted.bytes).filter(|_| !is_known) {
-        Some(why) => File::refused(key, &why),
-        None => checked,
-    })
+    Ok(refused_size(rules, counted.bytes).map_or(checked, |why| File::refused(key, &why)))
 }
 
 /// Adds what only all files of an upload show: whether there are as many as a kind needs.

@@ -197,7 +197,7 @@ fn delimiter(rules: &Rules, key: &str, head: &[u8], is_whole: bool) -> u8 {
         let columns = counts.first().copied().unwrap_or_default();
         let are_enough = columns >= rules.text.min_columns;
         let agree = counts.iter().filter(|fields| **fields == columns).count();
-        (are_enough, if are_enough { agree } else { 0 }, if are_enough { columns } else { 0 }, *delimiter == by_name)
+        (are_enough.then_some((agree, columns)), *delimiter == by_name)
     });
     best.unwrap_or(by_name)
 }
