@@ -1,9 +1,13 @@
 //! Secrets from AWS Secrets Manager.
 
+use std::collections::BTreeMap;
+
 use aws_config::BehaviorVersion;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 
 use crate::store::innermost;
 
@@ -19,4 +23,37 @@ pub async fn fetch(secret: &str) -> Result<SecretString, String> {
         _ => innermost(&error),
     })?;
     answer.secret_string.map(SecretString::from).ok_or_else(|| "it has no text".to_owned())
+}
+
+/// Why a secret cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the secret {secret}: {why}\nGive it the text {wanted}, and this program the right to read it")]
+pub struct Error {
+    /// Its name or ARN.
+    pub secret: String,
+    /// What is wrong.
+    pub why: String,
+    /// What it should be.
+    pub wanted: &'static str,
+}
+
+/// Secrets that are asked for once, and kept until this is dropped.
+#[derive(Debug, Default)]
+pub struct Secrets(Mutex<BTreeMap<String, SecretString>>);
+
+impl Secrets {
+    /// A secret that is a document of JSON, which `wanted` shows.
+    ///
+    /// # Errors
+    /// Without the value.
+    pub async fn json<T: DeserializeOwned>(&self, secret: &str, wanted: &'static str) -> Result<T, Error> {
+        let failed = |why| Error { secret: secret.into(), why, wanted };
+        let mut known = self.0.lock().await;
+        let text = match known.get(secret) {
+            Some(text) => text,
+            None => known.entry(secret.into()).or_insert(fetch(secret).await.map_err(failed)?),
+        };
+        // Nothing that serde says: it quotes.
+        serde_json::from_str(text.expose_secret()).map_err(|_| failed("it has another form".into()))
+    }
 }

@@ -1,6 +1,7 @@
 //! One bucket of S3, or of whatever speaks its protocol.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 pub use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -9,8 +10,12 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt};
+
+/// What is written as `%XX` in the path of an object.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// S3 takes no part of a multipart upload below 5 MiB but the last.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
@@ -43,10 +48,8 @@ pub enum Error {
         /// The cause, with S3's code where there is one.
         why: String,
     },
-    /// An object is not what the manifest says.
-    #[error(
-        "{bucket}/{key} is not the object that the manifest lists: {why}\nRestore it from the bucket's older versions"
-    )]
+    /// An object is not the one that was expected.
+    #[error("{bucket}/{key} is not the object that was listed: {why}\nRestore it from the bucket's older versions")]
     Changed {
         /// The bucket.
         bucket: String,
@@ -75,6 +78,42 @@ pub async fn client(endpoint: Option<&str>, credentials: Option<(&str, &str)>) -
     }
     Client::from_conf(config.build())
 }
+
+/// What a listing says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was written.
+    pub written: SystemTime,
+}
+
+/// What tells an object from others that had its key or will have it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Head {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its ETag, with the quotes.
+    pub etag: String,
+    /// Its version, where the bucket keeps them.
+    pub version: Option<String>,
+}
+
+/// What must hold of a key for a write to it.
+#[derive(Clone, Copy, Debug)]
+pub enum If<'e> {
+    /// Nothing: an object that is there is replaced.
+    Any,
+    /// It is free.
+    Free,
+    /// Its object has this ETag.
+    Is(&'e str),
+}
+
+/// The content type of a document of JSON.
+pub const JSON: &str = "application/json";
 
 /// One bucket.
 #[derive(Clone, Debug)]
@@ -116,9 +155,21 @@ impl Store {
     /// # Errors
     /// If S3 cannot be asked. (Without the right to list the bucket it answers 403 for a missing key.)
     pub async fn exists(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.head(key).await?.is_some())
+    }
+
+    /// What tells an object from others of its key, `None` if it is not there.
+    ///
+    /// # Errors
+    /// As [`Self::exists`].
+    pub async fn head(&self, key: &str) -> Result<Option<Head>, Error> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(false),
+            Ok(found) => Ok(Some(Head {
+                bytes: found.content_length.unwrap_or_default().unsigned_abs(),
+                etag: found.e_tag.unwrap_or_default(),
+                version: found.version_id,
+            })),
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(None),
             Err(error) => Err(self.failed("look for", key, &error)),
         }
     }
@@ -128,36 +179,93 @@ impl Store {
     /// # Errors
     /// If it cannot be read.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        Ok(self.get_tagged(key).await?.map(|(body, _)| body))
+    }
+
+    /// A small object in full, and its ETag, `None` if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn get_tagged(&self, key: &str) -> Result<Option<(Bytes, String)>, Error> {
         let mut tries = 0;
         loop {
-            let Some(body) = self.open(key).await? else { return Ok(None) };
+            let Some((body, etag)) = self.open(key, None).await? else { return Ok(None) };
             match body.collect().await {
-                Ok(body) => return Ok(Some(body.into_bytes())),
+                Ok(body) => return Ok(Some((body.into_bytes(), etag))),
                 Err(error) if tries == RETRIES => return Err(self.request("read", key, innermost(&error))),
                 Err(_) => tries += 1,
             }
         }
     }
 
-    async fn open(&self, key: &str) -> Result<Option<ByteStream>, Error> {
-        match self.client.get_object().bucket(&self.bucket).key(key).send().await {
-            Ok(answer) => Ok(Some(answer.body)),
+    /// An object's bytes as they come, `None` if it is not there any more, or has another ETag than this one. A body that breaks
+    /// off is an error of its reader.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn read(&self, key: &str, etag: &str) -> Result<Option<impl AsyncRead + use<>>, Error> {
+        Ok(self.open(key, Some(etag)).await?.map(|(body, _)| body.into_async_read()))
+    }
+
+    async fn open(&self, key: &str, etag: Option<&str>) -> Result<Option<(ByteStream, String)>, Error> {
+        let get = self.client.get_object().bucket(&self.bucket).key(key).set_if_match(etag.map(Into::into));
+        match get.send().await {
+            Ok(answer) => Ok(Some((answer.body, answer.e_tag.unwrap_or_default()))),
             Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => Ok(None),
+            Err(error) if status(&error) == Some(412) => Ok(None),
             Err(error) => Err(self.failed("read", key, &error)),
         }
     }
 
-    /// Writes an object only if its key is free: `false` if it is not, or if another conditional
-    /// write to it is under way (409), which comes to the same for who tries.
+    /// Writes an object only if its key is free: `false` if it is not.
     ///
     /// # Errors
     /// If it cannot be written.
     pub async fn create(&self, key: &str, body: Vec<u8>) -> Result<bool, Error> {
-        let put = self.client.put_object().bucket(&self.bucket).key(key).if_none_match("*").body(body.into());
+        Ok(self.put_if(If::Free, key, None, body.into()).await?.is_some())
+    }
+
+    /// Writes an object if a condition holds: its ETag. `None` if it does not hold, or if another conditional write to the key is
+    /// under way (409), which comes to the same for who tries.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn put_if(
+        &self,
+        condition: If<'_>,
+        key: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, Error> {
+        let put = self.client.put_object().bucket(&self.bucket).key(key).body(body.into());
+        let put = put.set_content_type(content_type.map(Into::into));
+        let put = match condition {
+            If::Any => put,
+            If::Free => put.if_none_match("*"),
+            If::Is(etag) => put.if_match(etag),
+        };
         match put.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.raw_response().map(|r| r.status().as_u16()), Some(409 | 412)) => Ok(false),
+            Ok(written) => Ok(Some(written.e_tag.unwrap_or_default())),
+            Err(error) if matches!(status(&error), Some(409 | 412)) => Ok(None),
+            // An object with a condition on its ETag may be gone.
+            Err(error) if matches!(condition, If::Is(_)) && error.code() == Some("NoSuchKey") => Ok(None),
             Err(error) => Err(self.failed("write", key, &error)),
+        }
+    }
+
+    /// Copies an object that has this ETag to the same key of another bucket, with its content type: `false` if it is gone, or has
+    /// another ETag. An object of more than 5 GB cannot be copied at once.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub async fn copy(&self, key: &str, etag: &str, to: &Self) -> Result<bool, Error> {
+        let source = percent_encode(format!("{}/{key}", self.bucket).as_bytes(), UNRESERVED).to_string();
+        let copy = self.client.copy_object().copy_source(source).copy_source_if_match(etag).bucket(&to.bucket).key(key);
+        match copy.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if status(&error) == Some(412) || error.code() == Some("NoSuchKey") => Ok(false),
+            Err(error) => Err(self.failed("copy", key, &error)),
         }
     }
 
@@ -179,8 +287,7 @@ impl Store {
     /// # Errors
     /// If it cannot be written.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
-        let put = self.client.put_object().bucket(&self.bucket).key(key).body(body.into());
-        put.send().await.map(drop).map_err(|error| self.failed("write", key, &error))
+        self.put_if(If::Any, key, None, body).await.map(drop)
     }
 
     /// The keys under `prefix` that come after `after`, in order, at most `most`.
@@ -188,6 +295,14 @@ impl Store {
     /// # Errors
     /// If they cannot be listed.
     pub async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<Vec<String>, Error> {
+        Ok(self.listed(prefix, after, most).await?.into_iter().map(|object| object.key).collect())
+    }
+
+    /// The objects under `prefix` whose keys come after `after`, in order, at most `most`.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub async fn listed(&self, prefix: &str, after: &str, most: usize) -> Result<Vec<Listed>, Error> {
         let mut pages = self
             .client
             .list_objects_v2()
@@ -197,16 +312,25 @@ impl Store {
             .max_keys(i32::try_from(most).unwrap_or(1000).min(1000))
             .into_paginator()
             .send();
-        let mut keys = Vec::new();
+        let mut listed = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed("list", prefix, &error))?;
-            keys.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
-            if keys.len() >= most {
+            listed.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| {
+                Some(Listed {
+                    key: object.key?,
+                    bytes: object.size.unwrap_or_default().unsigned_abs(),
+                    written: object
+                        .last_modified
+                        .and_then(|time| time.try_into().ok())
+                        .unwrap_or(SystemTime::UNIX_EPOCH),
+                })
+            }));
+            if listed.len() >= most {
                 break;
             }
         }
-        keys.truncate(most);
-        Ok(keys)
+        listed.truncate(most);
+        Ok(listed)
     }
 
     /// Brings an object to a file, and makes sure that it is the one that has this SHA-256, in hexadecimal.
@@ -227,7 +351,7 @@ impl Store {
         let changed = |why: &str| Error::Changed { bucket: self.bucket.clone(), key: key.into(), why: why.into() };
         let failed = |why| self.request("read", key, why);
         let local = |error: std::io::Error| failed(format!("{}: {error}", file.display()));
-        let mut body = self.open(key).await?.ok_or_else(|| changed("it is not there"))?;
+        let (mut body, _) = self.open(key, None).await?.ok_or_else(|| changed("it is not there"))?;
         let mut out = tokio::fs::File::create(file).await.map_err(local)?;
         let mut hash = Sha256::new();
         while let Some(chunk) = body.next().await {
@@ -282,6 +406,11 @@ impl Store {
         };
         self.request(action, key, why)
     }
+}
+
+/// The status of the answer that is an error.
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|answer| answer.status().as_u16())
 }
 
 /// What an error of the SDK says, and the first of its causes.
@@ -355,8 +484,8 @@ impl Upload {
             if !rest.is_empty() {
                 self.send_part(rest).await?;
             }
-            if let Some(Multipart { id, parts }) = self.multipart.take() {
-                let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+            if let Some(Multipart { id, parts }) = &self.multipart {
+                let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.clone())).build();
                 let Store { client, bucket, .. } = &self.store;
                 let complete = client.complete_multipart_upload().bucket(bucket).key(&self.key).upload_id(id);
                 complete
@@ -365,8 +494,10 @@ impl Upload {
                     .await
                     .map_err(|error| self.store.failed("complete", &self.key, &error))?;
             }
+            self.multipart = None;
         }
-        Ok(Uploaded { key: self.key, bytes: self.bytes, sha256: hex(&self.hash.finalize()) })
+        let (key, hash) = (std::mem::take(&mut self.key), std::mem::take(&mut self.hash));
+        Ok(Uploaded { key, bytes: self.bytes, sha256: hex(&hash.finalize()) })
     }
 
     async fn send_part(&mut self, part: Bytes) -> Result<(), Error> {
@@ -389,6 +520,17 @@ impl Upload {
             .map_err(|error| self.store.failed("write a part of", &self.key, &error))?;
         multipart.parts.push(CompletedPart::builder().set_e_tag(sent.e_tag).part_number(number).build());
         Ok(())
+    }
+}
+
+/// Of an object that is not completed, the parts are removed. Where that fails too, the bucket's rule removes them after days.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let (Some(multipart), Ok(runtime)) = (self.multipart.take(), tokio::runtime::Handle::try_current()) {
+            let Store { client, bucket, .. } = &self.store;
+            let abort = client.abort_multipart_upload().bucket(bucket).key(&self.key).upload_id(multipart.id);
+            runtime.spawn(abort.send());
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl Function {
     }
 
     /// Ends the process: the lines that it printed.
-    pub(crate) async fn end(&self) -> Vec<Value> {
+    pub async fn end(&self) -> Vec<Value> {
         self.process.lock().unwrap().start_kill().unwrap();
         let mut printed = self.printed.lock().await;
         let text = (&mut *printed).await.unwrap();

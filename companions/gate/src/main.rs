@@ -1,4 +1,4 @@
-//! `gate`: checks files on this machine as an upload is checked.
+//! `gate`: checks files on this machine as an upload is checked; shows what an event would do; and is the function on AWS.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use blackwater_base::deadline::Deadline;
+use clap::{CommandFactory, Parser, Subcommand};
 use gate::check::{check, check_set};
-use gate::report;
 use gate::rules::Rules;
+use gate::{Gate, report};
 use serde::Serialize;
+
+#[cfg(feature = "demo")]
+mod demo;
 
 /// Check uploaded files before they are let in
 #[derive(Parser)]
@@ -20,7 +24,7 @@ struct Arguments {
     #[arg(short, long, global = true)]
     rules: Option<PathBuf>,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -31,6 +35,14 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Show what would be done about an event of S3, and do nothing: the report, the copies, the issue, the mail
+    ServeEvent {
+        /// The event, as JSON; - is standard input
+        event: PathBuf,
+    },
+    /// See it work on this machine: an upload that is let in, one that is not
+    #[cfg(feature = "demo")]
+    Demo,
 }
 
 /// The report.
@@ -45,8 +57,16 @@ const INVALID: u8 = 3;
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    // Lambda starts it without a word.
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
+        let serving = async { blackwater_function::serve::<Gate>().await.map_err(anyhow::Error::from_boxed) };
+        return ended(in_runtime(serving).map(|()| true));
+    }
+    ended(run(&Arguments::parse()))
+}
+
+fn ended(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(INVALID),
         Err(error) => {
@@ -56,15 +76,47 @@ fn main() -> ExitCode {
     }
 }
 
+fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
 /// Whether the files are let in.
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let rules = Rules::read(
-        arguments.rules.as_deref(),
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-    )?;
-    let Command::Check { files } = &arguments.command;
-    let mut checked: Vec<_> = files.iter().map(|file| check_file(&rules, file)).collect::<Result<_, _>>()?;
-    check_set(&rules, &mut checked);
+    let file = arguments.rules.as_deref();
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    match &arguments.command {
+        Some(Command::Check { files }) => check_files(&Rules::read(file, variables)?, files),
+        Some(Command::ServeEvent { event }) => {
+            in_runtime(serve_event(Rules::read_for_buckets(file, variables)?, event))
+        }
+        #[cfg(feature = "demo")]
+        Some(Command::Demo) => in_runtime(demo::run()).map(|()| true),
+        None => {
+            Arguments::command().print_help()?;
+            Ok(true)
+        }
+    }
+}
+
+/// Whether all that an event is about would be let in.
+async fn serve_event(rules: Rules, path: &Path) -> anyhow::Result<bool> {
+    let failed = || format!("cannot read {}", path.display());
+    let text = match path == Path::new("-") {
+        true => io::read_to_string(io::stdin()),
+        false => std::fs::read_to_string(path),
+    };
+    let event = serde_json::from_str(&text.with_context(failed)?).with_context(failed)?;
+    let previews = Gate::on_aws(rules).await?.preview(&event, Deadline::NONE).await?;
+    anyhow::ensure!(!previews.is_empty(), "{} is about no upload in drop.bucket", path.display());
+    writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&previews)?)?;
+    Ok(previews.iter().all(|preview| preview.mail.is_none()))
+}
+
+/// Whether the files are let in.
+fn check_files(rules: &Rules, files: &[PathBuf]) -> anyhow::Result<bool> {
+    let mut checked: Vec<_> = files.iter().map(|file| check_file(rules, file)).collect::<Result<_, _>>()?;
+    check_set(rules, &mut checked);
     let is_valid = checked.iter().all(|file| file.csv_valid);
     let report = serde_json::to_string_pretty(&Report { file_set: checked })?;
     writeln!(io::stdout(), "{report}")?;

@@ -1,9 +1,33 @@
 //! What a check says of files.
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// What is said of an upload, to those who read it as JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What it is, by name, in the order of the rules.
+    pub members: Vec<(String, String)>,
+    /// The address of its issue; empty if there is none.
+    pub github_issue: String,
+    /// Its files, by key.
+    pub file_set: Vec<File>,
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in &self.members {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry("github_issue", &self.github_issue)?;
+        map.serialize_entry("file_set", &self.file_set)?;
+        map.end()
+    }
+}
 
 /// What a check says of one file. Readers of the report know its members in this order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// Whether it may be let in.
     pub csv_valid: bool,

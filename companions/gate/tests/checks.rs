@@ -1,7 +1,5 @@
 //! What a check says of files of the shapes that councils upload, and of some that nobody should.
 
-#![allow(missing_docs, clippy::unwrap_used)]
-
 use std::path::Path;
 
 use gate::check::{check, check_set, refused_size};

@@ -1,7 +1,5 @@
 //! The program on files of this machine.
 
-#![allow(missing_docs, clippy::unwrap_used)]
-
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -7,7 +7,7 @@ mod text;
 use std::io::{self, Read};
 
 use crate::report::File;
-use crate::rules::Rules;
+use crate::rules::{Kind, Rules};
 
 /// Bytes that are read at once, and of which the delimiter is found.
 const PIECE: usize = 64 << 10;
@@ -57,11 +57,21 @@ pub fn check(rules: &Rules, key: &str, size: Option<u64>, mut from: impl Read) -
 pub fn check_set(rules: &Rules, files: &mut [File]) {
     let found = files.len();
     for file in files {
-        let wanted = rules.kinds.iter().find(|kind| kind.name == file.ems).and_then(|kind| kind.files);
-        if let Some(wanted) = wanted.filter(|wanted| found < *wanted) {
-            file.refuse(&format!("Expected {wanted} files, found {found}"));
+        if let Some(wanted) = rules.kind(&file.ems).and_then(|kind| kind.files).filter(|wanted| found < *wanted) {
+            file.refuse(&too_few(wanted, found));
         }
     }
+}
+
+/// The kind of a file of `found` that is refused for nothing but that there are too few.
+#[must_use]
+pub fn lacks_others<'r>(rules: &'r Rules, file: &File, found: usize) -> Option<&'r Kind> {
+    let kind = rules.kind(&file.ems)?;
+    (file.errors == too_few(kind.files?, found)).then_some(kind)
+}
+
+fn too_few(wanted: usize, found: usize) -> String {
+    format!("Expected {wanted} files, found {found}")
 }
 
 /// Counts what is read.

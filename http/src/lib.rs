@@ -1,0 +1,294 @@
+//! Requests to services beside AWS: each ends in time, is tried again where that is safe, and says nothing of tokens.
+
+use std::time::Duration;
+
+use blackwater_base::deadline::Deadline;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LINK, RETRY_AFTER};
+pub use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use tokio::time::sleep;
+
+/// How often a request is sent until it succeeds.
+const TRIES: u32 = 4;
+/// How long a connection may take to be there, and a request to be answered.
+const CONNECT: Duration = Duration::from_secs(5);
+const REQUEST: Duration = Duration::from_secs(30);
+/// What is waited for before the second try; before each further one, twice as long.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The longest that a service may ask to wait where there is no deadline.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// The most bytes of an answer.
+const MOST: usize = 16 << 20;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no client.
+    #[error("cannot make requests: {0}")]
+    Client(String),
+    /// There is no answer.
+    #[error("{request} has no answer: {why}")]
+    NoAnswer {
+        /// The method, and the address without what may be secret.
+        request: String,
+        /// The cause.
+        why: String,
+    },
+    /// The answer is that it failed.
+    #[error("{request} is answered with {status}{}{}", said(.message), after(*.pause))]
+    Status {
+        /// The method, and the address without what may be secret.
+        request: String,
+        /// The status.
+        status: StatusCode,
+        /// What the answer says.
+        message: String,
+        /// How long the service asks to wait.
+        pause: Option<Duration>,
+    },
+    /// The answer has another form than the service's documentation says.
+    #[error("{request} is answered with something else than {wanted}: {why}")]
+    Form {
+        /// The method, and the address without what may be secret.
+        request: String,
+        /// What it should be.
+        wanted: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Error {
+    /// The status of the answer, if there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether it may pass by itself: there is no answer, or one that asks to come again.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => true,
+            Self::Status { status, pause, .. } => pause.is_some() || is_trouble(*status),
+            Self::Client(_) | Self::Form { .. } => false,
+        }
+    }
+}
+
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn after(pause: Option<Duration>) -> String {
+    pause.map_or_else(String::new, |pause| format!(" (ask again in {} s)", pause.as_secs()))
+}
+
+/// An answer that is no failure.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Vec<u8>,
+    request: String,
+}
+
+impl Answer {
+    /// The body as JSON. `wanted` says what it is.
+    ///
+    /// # Errors
+    /// If it has another form.
+    pub fn json<T: DeserializeOwned>(&self, wanted: &'static str) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|error| Error::Form {
+            request: self.request.clone(),
+            wanted,
+            why: error.to_string(),
+        })
+    }
+
+    /// The address of the next page, where the answer is one of several.
+    /// <https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api>
+    #[must_use]
+    pub fn next(&self) -> Option<String> {
+        let links = self.headers.get(LINK)?.to_str().ok()?;
+        links.split(',').find_map(|link| {
+            let (address, about) = link.split_once('>')?;
+            let is_next = about.split(';').any(|part| part.trim() == "rel=\"next\"");
+            is_next.then(|| address.trim().trim_start_matches('<').to_owned())
+        })
+    }
+}
+
+/// A client of services.
+#[derive(Clone, Debug)]
+pub struct Http(reqwest::Client);
+
+impl Http {
+    /// A client that calls itself `agent`.
+    ///
+    /// # Errors
+    /// If the system has no certificates to verify a service with.
+    pub fn new(agent: &str) -> Result<Self, Error> {
+        let client = reqwest::Client::builder().user_agent(agent).connect_timeout(CONNECT).build();
+        client.map(Self).map_err(|error| Error::Client(innermost(&error)))
+    }
+
+    /// A request to be sent.
+    pub fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.0.request(method, url)
+    }
+
+    /// Sends a request until it is answered, as often and as long as the deadline allows. A request that would do something twice
+    /// is sent again only when it did nothing: when there was no connection, or when the service asks to come again.
+    ///
+    /// # Errors
+    /// If there is no answer, or one with a status from 400.
+    pub async fn send(&self, request: RequestBuilder, deadline: Deadline) -> Result<Answer, Error> {
+        let request = request.build().map_err(|error| Error::Client(innermost(&error.without_url())))?;
+        let mut pause = PAUSE;
+        for tried in 1.. {
+            // All bodies here are in memory, so each can be sent again.
+            let Some(again) = request.try_clone() else { break };
+            let failed = match self.send_once(again, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let waits = failed.pause().unwrap_or(pause);
+            let is_in_time = waits < deadline.left().unwrap_or(LONGEST_PAUSE);
+            let may_repeat = may_repeat(&failed, request.method());
+            let error = failed.into_error(&request);
+            if tried == TRIES || !may_repeat || !is_in_time {
+                return Err(error);
+            }
+            tracing::info!("{error}; again in {:.1} s", waits.as_secs_f64());
+            sleep(waits).await;
+            pause *= 2;
+        }
+        Err(Error::Client("the body cannot be sent twice".into()))
+    }
+
+    async fn send_once(&self, mut request: reqwest::Request, deadline: Deadline) -> Result<Answer, Failed> {
+        let left = deadline.left().unwrap_or(REQUEST).min(REQUEST);
+        *request.timeout_mut() = Some(left);
+        let asked = named(&request);
+        let no_answer = |error: reqwest::Error| {
+            let is_begun = !error.is_connect();
+            Failed::NoAnswer { is_begun, why: innermost(&error.without_url()) }
+        };
+        let mut answer = self.0.execute(request).await.map_err(no_answer)?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(no_answer)? {
+            if body.len() + chunk.len() > MOST {
+                let why = format!("the answer has more than {} MB", MOST >> 20);
+                return Err(Failed::NoAnswer { is_begun: true, why });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_client_error() || status.is_server_error() {
+            let pause = pause(status, &headers);
+            return Err(Failed::Status { status, message: message(&body), pause });
+        }
+        Ok(Answer { status, headers, body, request: asked })
+    }
+}
+
+/// A try that failed.
+enum Failed {
+    NoAnswer { is_begun: bool, why: String },
+    Status { status: StatusCode, message: String, pause: Option<Duration> },
+}
+
+impl Failed {
+    /// How long the service asks to wait.
+    fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::NoAnswer { .. } => None,
+            Self::Status { pause, .. } => *pause,
+        }
+    }
+
+    fn into_error(self, request: &reqwest::Request) -> Error {
+        let request = named(request);
+        match self {
+            Self::NoAnswer { why, .. } => Error::NoAnswer { request, why },
+            Self::Status { status, message, pause } => Error::Status { request, status, message, pause },
+        }
+    }
+}
+
+fn may_repeat(failed: &Failed, method: &Method) -> bool {
+    let is_safe = method.is_idempotent();
+    match failed {
+        Failed::NoAnswer { is_begun, .. } => is_safe || !is_begun,
+        Failed::Status { status, pause, .. } => pause.is_some() || is_safe && is_trouble(*status),
+    }
+}
+
+/// A fault of the service's own.
+fn is_trouble(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 500 | 502 | 503 | 504)
+}
+
+/// How long a service asks to wait that lets nobody ask so often.
+/// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit>
+fn pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+    let now = chrono::Utc::now().timestamp();
+    if !matches!(status.as_u16(), 403 | 429 | 503) {
+        return None;
+    }
+    let asked = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let date = || Some(chrono::DateTime::parse_from_rfc2822(value).ok()?.timestamp() - now);
+        value.trim().parse().ok().or_else(date)
+    });
+    let spent = number("x-ratelimit-remaining") == Some(0);
+    let reset = number("x-ratelimit-reset").filter(|_| spent).map(|reset| reset - now + 1);
+    let seconds = asked.or(reset).or((status == StatusCode::TOO_MANY_REQUESTS).then_some(60))?;
+    Some(Duration::from_secs(seconds.clamp(1, 24 * 3600).unsigned_abs()))
+}
+
+/// What an answer says: its member `message`, or the beginning of its text.
+fn message(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        message: String,
+    }
+    let text = match serde_json::from_slice::<Said>(body) {
+        Ok(said) => said.message,
+        Err(_) => String::from_utf8_lossy(&body[..body.len().min(1000)]).into_owned(),
+    };
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.chars().take(200).collect()
+}
+
+/// A request's method and address, without what may be secret: its query, and who asks.
+fn named(request: &reqwest::Request) -> String {
+    format!("{} {}{}", request.method(), request.url().origin().ascii_serialization(), request.url().path())
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// The header of a request that a token allows, as `Bearer …`. It never prints.
+///
+/// # Errors
+/// If the token has a character that no header may have.
+pub fn authorization(scheme: &str, token: &SecretString) -> Result<HeaderMap, Error> {
+    let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose_secret().trim()))
+        .map_err(|_| Error::Client("the token has a character that no header may have".into()))?;
+    value.set_sensitive(true);
+    Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+}
