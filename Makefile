@@ -1,6 +1,9 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
+.PHONY: help demo gate-demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
+
+# Which of the systems: blackwater, gate.
+STACK = blackwater
 
 DENY_VERSION = 0.20.2
 DENY = target/tools/bin/cargo-deny
@@ -14,16 +17,19 @@ help: ## Show what can be made
 demo: postgres ## See it work on this machine: private servers, sample data, both sides compared
 	cargo run --locked --bin blackwater -- demo $(ARGS)
 
+gate-demo: ## See the companion gate work on this machine: uploads that are let in or not, the issue, the mail
+	cargo run --locked --bin gate -- demo
+
 build: ## Build the program: target/debug/blackwater
 	cargo build --locked --bin blackwater
 
-release: ## Build it for speed, which takes longer: target/release/blackwater
-	cargo build --locked --release --bin blackwater
+release: ## Build it for speed, which takes longer: target/release/blackwater, and the companions
+	cargo build --locked --release --bin blackwater --bin gate
 
 test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
 
-bench: postgres package release $(BENCH) ## Measure the functions, load, and the whole pipeline, beside COPY, Python, Sling and dlt
+bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline and the gate, beside COPY, Python, Sling and dlt
 	cargo run --locked --bin bench
 
 lint: ## Check the format, the lints and the documentation
@@ -31,20 +37,20 @@ lint: ## Check the format, the lints and the documentation
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
-package: ## Pack the Lambda functions with a model pack: make package PACK=models/totesys (which is the default)
-	lambda/package $(PACK)
+package: ## Pack the Lambda functions of a stack with their files: make package PACK=models/totesys (which is the default)
+	lambda/package $(STACK) $(PACK)
 
 bootstrap-state: ## Make the bucket for Terraform's state, once in an account and region (AWS_REGION)
 	terraform/state make
 
-deploy: ## Pack, and make the stack on AWS or bring it up to date: make deploy ENV=prod
-	terraform/deploy $(ENV)
+deploy: ## Pack, and make the stack on AWS or bring it up to date: make deploy ENV=prod, and STACK=gate for the gate's
+	terraform/deploy $(STACK) $(ENV)
 
 plan: ## Show what a deployment would change: make plan ENV=prod
-	PLAN=1 terraform/deploy $(ENV)
+	PLAN=1 terraform/deploy $(STACK) $(ENV)
 
 rollback: ## Move the functions back to the version before: make rollback ENV=prod
-	terraform/rollback $(ENV)
+	terraform/rollback $(STACK) $(ENV)
 
 deny: $(DENY) ## Check the dependencies' licences and sources
 	$(DENY) check licenses bans sources

@@ -7,31 +7,37 @@ data "aws_partition" "current" {}
 locals {
   prefix = "${var.name}-${var.environment}"
 
-  # What each stage may do with which objects. Without s3:ListBucket a missing key reads as 403.
+  # What each stage may do with which objects, and which bucket's manifests it follows.
   stages = {
     extract = {
-      buckets = ["ingestion", "processed"]
-      reads   = { ingestion = ["batches/*"], processed = ["hints/*"] }
-      writes  = { ingestion = ["batches/*", "data/*"] }
-      secrets = ["source"]
-      retries = 0
-      memory  = var.memory_mb.extract
+      buckets  = ["ingestion", "processed"]
+      reads    = { ingestion = ["batches/*"], processed = ["hints/*"] }
+      writes   = { ingestion = ["batches/*", "data/*"] }
+      follows  = null
+      secrets  = ["source"]
+      retries  = 0 # The next run is near.
+      memory   = var.memory_mb.extract
+      schedule = { expression = var.schedule, description = "Blackwater: look for changes" }
     }
     transform = {
-      buckets = ["ingestion", "processed"]
-      reads   = { ingestion = ["batches/*", "data/*"], processed = ["batches/*", "hints/*"] }
-      writes  = { processed = ["batches/*", "data/*"] }
-      secrets = []
-      retries = 2
-      memory  = var.memory_mb.transform
+      buckets  = ["ingestion", "processed"]
+      reads    = { ingestion = ["batches/*", "data/*"], processed = ["batches/*", "hints/*"] }
+      writes   = { processed = ["batches/*", "data/*"] }
+      follows  = "ingestion"
+      secrets  = []
+      retries  = 2
+      memory   = var.memory_mb.transform
+      schedule = { expression = var.sweep, description = "Blackwater: do what an event did not bring" }
     }
     load = {
-      buckets = ["processed"]
-      reads   = { processed = ["batches/*", "data/*", "hints/*"] }
-      writes  = { processed = ["hints/*"] }
-      secrets = ["warehouse"]
-      retries = 2
-      memory  = var.memory_mb.load
+      buckets  = ["processed"]
+      reads    = { processed = ["batches/*", "data/*", "hints/*"] }
+      writes   = { processed = ["hints/*"] }
+      follows  = "processed"
+      secrets  = ["warehouse"]
+      retries  = 2
+      memory   = var.memory_mb.load
+      schedule = { expression = var.sweep, description = "Blackwater: do what an event did not bring" }
     }
   }
 
@@ -51,8 +57,8 @@ locals {
         BLACKWATER_SOURCE__SCHEMA      = var.source_database.schema
         BLACKWATER_WAREHOUSE__URL      = var.warehouse_database.url
         BLACKWATER_WAREHOUSE__SCHEMA   = var.warehouse_database.schema
-        BLACKWATER_INGESTION__BUCKET   = aws_s3_bucket.log["ingestion"].bucket
-        BLACKWATER_PROCESSED__BUCKET   = aws_s3_bucket.log["processed"].bucket
+        BLACKWATER_INGESTION__BUCKET   = module.bucket["ingestion"].name
+        BLACKWATER_PROCESSED__BUCKET   = module.bucket["processed"].name
         BLACKWATER_LIMITS__MEMORY      = "${max(128, floor(of.memory / 2))}MB"
         BLACKWATER_LIMITS__BATCH_BYTES = "${var.batch_mb}MB"
         TMPDIR                         = "/tmp"
@@ -64,170 +70,53 @@ locals {
   }
 }
 
-resource "aws_lambda_function" "stage" {
+module "function" {
+  source   = "./modules/function"
   for_each = local.stages
 
-  function_name    = "${local.prefix}-${each.key}"
-  description      = "Blackwater: ${each.key}, deployment ${local.deployment}"
-  role             = aws_iam_role.stage[each.key].arn
-  filename         = "${var.packages}/${each.key}.zip"
-  source_code_hash = filebase64sha256("${var.packages}/${each.key}.zip")
-  runtime          = "provided.al2023"
-  handler          = "bootstrap"
-  architectures    = [var.architecture]
-  memory_size      = each.value.memory
-  timeout          = var.timeout_seconds
-  publish          = true
-
-  ephemeral_storage {
-    size = var.disk_mb
+  name            = "${local.prefix}-${each.key}"
+  description     = "Blackwater: ${each.key}, deployment ${local.deployment}"
+  package         = "${var.packages}/${each.key}.zip"
+  architecture    = var.architecture
+  memory_mb       = each.value.memory
+  timeout_seconds = var.timeout_seconds
+  disk_mb         = var.disk_mb
+  environment     = local.environment[each.key]
+  retries         = each.value.retries
+  schedule        = each.value.schedule
+  bucket = each.value.follows == null ? null : {
+    name   = module.bucket[each.value.follows].name
+    arn    = module.bucket[each.value.follows].arn
+    prefix = "batches/"
   }
 
-  environment {
-    variables = local.environment[each.key]
-  }
-
-  logging_config {
-    log_format = "Text" # The functions write JSON themselves; CloudWatch's own would wrap it.
-    log_group  = aws_cloudwatch_log_group.stage[each.key].name
-  }
-
-  dynamic "vpc_config" {
-    for_each = var.vpc == null ? [] : [var.vpc]
-    content {
-      subnet_ids         = vpc_config.value.subnet_ids
-      security_group_ids = vpc_config.value.security_group_ids
+  statements = {
+    # Without it a missing key reads as 403.
+    List = {
+      actions   = ["s3:ListBucket"]
+      resources = [for bucket in each.value.buckets : module.bucket[bucket].arn]
     }
-  }
-
-  depends_on = [aws_iam_role_policy.stage, aws_iam_role_policy_attachment.vpc]
-}
-
-# What schedules and buckets invoke: it moves with a deployment, and back with a rollback.
-resource "aws_lambda_alias" "live" {
-  for_each = local.stages
-
-  name             = "live"
-  function_name    = aws_lambda_function.stage[each.key].function_name
-  function_version = aws_lambda_function.stage[each.key].version
-}
-
-resource "aws_lambda_function_event_invoke_config" "stage" {
-  for_each = local.stages
-
-  function_name                = aws_lambda_function.stage[each.key].function_name
-  qualifier                    = aws_lambda_alias.live[each.key].name
-  maximum_retry_attempts       = each.value.retries
-  maximum_event_age_in_seconds = 3600
-
-  destination_config {
-    on_failure {
-      destination = aws_sqs_queue.failed[each.key].arn
+    Read = {
+      actions   = ["s3:GetObject"]
+      resources = flatten([for bucket, keys in each.value.reads : [for key in keys : "${module.bucket[bucket].arn}/${key}"]])
     }
-  }
-}
-
-# The events that a function failed with, for a look at them. The next run does what they asked for.
-resource "aws_sqs_queue" "failed" {
-  for_each = local.stages
-
-  name                      = "${local.prefix}-${each.key}-failed"
-  message_retention_seconds = 86400
-  sqs_managed_sse_enabled   = var.kms_key_arn == null ? true : null
-  kms_master_key_id         = var.kms_key_arn
-}
-
-resource "aws_iam_role" "stage" {
-  for_each = local.stages
-
-  name                 = "${local.prefix}-${each.key}"
-  assume_role_policy   = data.aws_iam_policy_document.assume["lambda"].json
-  permissions_boundary = var.permissions_boundary_arn
-}
-
-data "aws_iam_policy_document" "assume" {
-  for_each = toset(["lambda", "scheduler", "quicksight"])
-
-  statement {
-    actions = ["sts:AssumeRole"]
-    principals {
-      type        = "Service"
-      identifiers = ["${each.key}.amazonaws.com"]
+    Write = {
+      actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
+      resources = flatten([for bucket, keys in each.value.writes : [for key in keys : "${module.bucket[bucket].arn}/${key}"]])
     }
-    condition {
-      test     = "StringEquals"
-      variable = "aws:SourceAccount"
-      values   = [data.aws_caller_identity.current.account_id]
-    }
-  }
-}
-
-resource "aws_iam_role_policy" "stage" {
-  for_each = local.stages
-
-  name   = "stage"
-  role   = aws_iam_role.stage[each.key].id
-  policy = data.aws_iam_policy_document.stage[each.key].json
-}
-
-data "aws_iam_policy_document" "stage" {
-  for_each = local.stages
-
-  statement {
-    sid       = "Log"
-    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    resources = ["${aws_cloudwatch_log_group.stage[each.key].arn}:*"]
-  }
-
-  statement {
-    sid       = "List"
-    actions   = ["s3:ListBucket"]
-    resources = [for bucket in each.value.buckets : aws_s3_bucket.log[bucket].arn]
-  }
-
-  statement {
-    sid       = "Read"
-    actions   = ["s3:GetObject"]
-    resources = flatten([for bucket, keys in each.value.reads : [for key in keys : "${aws_s3_bucket.log[bucket].arn}/${key}"]])
-  }
-
-  statement {
-    sid       = "Write"
-    actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
-    resources = flatten([for bucket, keys in each.value.writes : [for key in keys : "${aws_s3_bucket.log[bucket].arn}/${key}"]])
-  }
-
-  statement {
-    sid       = "Failed"
-    actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.failed[each.key].arn]
-  }
-
-  dynamic "statement" {
-    for_each = length(each.value.secrets) > 0 ? [each.value.secrets] : []
-    content {
-      sid       = "Login"
+    Login = {
       actions   = ["secretsmanager:GetSecretValue"]
-      resources = [for database in statement.value : local.secret_arns[database]]
+      resources = [for database in each.value.secrets : local.secret_arns[database]]
     }
   }
 
-  dynamic "statement" {
-    for_each = var.kms_key_arn == null ? [] : [var.kms_key_arn]
-    content {
-      sid       = "Key"
-      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
-      resources = [statement.value]
-    }
-  }
-}
-
-# Network interfaces have no ARN before they are made: AWS keeps this policy.
-resource "aws_iam_role_policy_attachment" "vpc" {
-  for_each = var.vpc == null ? {} : local.stages
-
-  role       = aws_iam_role.stage[each.key].name
-  policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole"
+  errors                   = { namespace = "Blackwater", metric = "${local.prefix}-errors" }
+  alarm_topic_arn          = aws_sns_topic.alarms.arn
+  enabled                  = var.enabled
+  log_retention_days       = var.log_retention_days
+  vpc                      = var.vpc == null ? null : { subnet_ids = var.vpc.subnet_ids, security_group_ids = var.vpc.security_group_ids }
+  kms_key_arn              = var.kms_key_arn
+  permissions_boundary_arn = var.permissions_boundary_arn
 }
 
 # The logins. Their values are put by hand, and are in no state.

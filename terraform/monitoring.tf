@@ -1,27 +1,5 @@
 # What is watched, and who hears of it.
 
-resource "aws_cloudwatch_log_group" "stage" {
-  for_each = local.stages
-
-  name              = "/aws/lambda/${local.prefix}-${each.key}"
-  retention_in_days = var.log_retention_days
-}
-
-# One metric for the three: each costs 0.30 USD a month.
-resource "aws_cloudwatch_log_metric_filter" "errors" {
-  for_each = local.stages
-
-  name           = "${local.prefix}-${each.key}-errors"
-  log_group_name = aws_cloudwatch_log_group.stage[each.key].name
-  pattern        = "{ $.level = \"ERROR\" }"
-
-  metric_transformation {
-    namespace = "Blackwater"
-    name      = "${local.prefix}-errors"
-    value     = "1"
-  }
-}
-
 resource "aws_sns_topic" "alarms" {
   name              = "${local.prefix}-alarms"
   kms_master_key_id = var.kms_key_arn
@@ -38,44 +16,28 @@ resource "aws_sns_topic_subscription" "email" {
 locals {
   of_pipeline = { pipeline = local.prefix }
 
-  alarms = merge(
-    {
-      errors = {
-        description = "A stage failed. Its log says what and why, and what to do; the next run goes on from there."
-        namespace   = "Blackwater", metric = "${local.prefix}-errors", dimensions = {}
-        statistic   = "Sum", period = 300, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "notBreaching"
-      }
-      silence = {
-        description = "Extract has not run to its end for ${var.silence_minutes} minutes."
-        namespace   = "Blackwater", metric = "ExtractRuns", dimensions = local.of_pipeline
-        statistic   = "Sum", period = var.silence_minutes * 60, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
-      }
-      lag = {
-        description = "A batch is more than 15 minutes old, and the warehouse lacks it."
-        namespace   = "Blackwater", metric = "Lag", dimensions = local.of_pipeline
-        statistic   = "Maximum", period = 300, threshold = 900, comparison = "GreaterThanThreshold", missing = "ignore"
-      }
-      quarantine = {
-        description = "Rows are in quarantine: blackwater quarantine list says why."
-        namespace   = "Blackwater", metric = "RowsInQuarantine", dimensions = local.of_pipeline
-        statistic   = "Maximum", period = 3600, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "ignore"
-      }
-    },
-    {
-      for stage in keys(local.stages) : "${stage}-throttles" => {
-        description = "Lambda does not let ${stage} run as often as it is asked to."
-        namespace   = "AWS/Lambda", metric = "Throttles", dimensions = { FunctionName = "${local.prefix}-${stage}" }
-        statistic   = "Sum", period = 300, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "notBreaching"
-      }
-    },
-    {
-      for stage in keys(local.stages) : "${stage}-duration" => {
-        description = "A run of ${stage} took more than four fifths of the time that it may take."
-        namespace   = "AWS/Lambda", metric = "Duration", dimensions = { FunctionName = "${local.prefix}-${stage}" }
-        statistic   = "Maximum", period = 300, threshold = var.timeout_seconds * 800, comparison = "GreaterThanThreshold", missing = "notBreaching"
-      }
-    },
-  )
+  alarms = {
+    errors = {
+      description = "A stage failed. Its log says what and why, and what to do; the next run goes on from there."
+      namespace   = "Blackwater", metric = "${local.prefix}-errors", dimensions = {}
+      statistic   = "Sum", period = 300, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "notBreaching"
+    }
+    silence = {
+      description = "Extract has not run to its end for ${var.silence_minutes} minutes."
+      namespace   = "Blackwater", metric = "ExtractRuns", dimensions = local.of_pipeline
+      statistic   = "Sum", period = var.silence_minutes * 60, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
+    }
+    lag = {
+      description = "A batch is more than 15 minutes old, and the warehouse lacks it."
+      namespace   = "Blackwater", metric = "Lag", dimensions = local.of_pipeline
+      statistic   = "Maximum", period = 300, threshold = 900, comparison = "GreaterThanThreshold", missing = "ignore"
+    }
+    quarantine = {
+      description = "Rows are in quarantine: blackwater quarantine list says why."
+      namespace   = "Blackwater", metric = "RowsInQuarantine", dimensions = local.of_pipeline
+      statistic   = "Maximum", period = 3600, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "ignore"
+    }
+  }
 }
 
 resource "aws_cloudwatch_metric_alarm" "all" {

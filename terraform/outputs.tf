@@ -1,11 +1,11 @@
 output "buckets" {
   description = "The buckets of the two logs."
-  value       = { for name, bucket in aws_s3_bucket.log : name => bucket.bucket }
+  value       = { for name, bucket in module.bucket : name => bucket.name }
 }
 
 output "functions" {
   description = "The functions, by stage."
-  value       = { for stage, function in aws_lambda_function.stage : stage => function.function_name }
+  value       = { for stage, function in module.function : stage => function.name }
 }
 
 output "secrets" {

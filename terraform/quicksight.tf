@@ -137,7 +137,7 @@ resource "aws_iam_role" "quicksight" {
   count = local.connections
 
   name                 = "${local.prefix}-quicksight"
-  assume_role_policy   = data.aws_iam_policy_document.assume["quicksight"].json
+  assume_role_policy   = data.aws_iam_policy_document.assume_quicksight[0].json
   permissions_boundary = var.permissions_boundary_arn
 }
 
@@ -147,6 +147,23 @@ resource "aws_iam_role_policy" "quicksight" {
   name   = "interfaces"
   role   = aws_iam_role.quicksight[0].id
   policy = data.aws_iam_policy_document.quicksight[0].json
+}
+
+data "aws_iam_policy_document" "assume_quicksight" {
+  count = local.connections
+
+  statement {
+    actions = ["sts:AssumeRole"]
+    principals {
+      type        = "Service"
+      identifiers = ["quicksight.amazonaws.com"]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [data.aws_caller_identity.current.account_id]
+    }
+  }
 }
 
 # https://docs.aws.amazon.com/quicksight/latest/user/vpc-creating-a-connection-in-quicksight.html

@@ -50,10 +50,17 @@ impl Secrets {
         let failed = |why| Error { secret: secret.into(), why, wanted };
         let mut known = self.0.lock().await;
         let text = match known.get(secret) {
-            Some(text) => text,
-            None => known.entry(secret.into()).or_insert(fetch(secret).await.map_err(failed)?),
+            Some(text) => text.clone(),
+            None => fetch(secret).await.map_err(failed)?,
         };
         // Nothing that serde says: it quotes.
-        serde_json::from_str(text.expose_secret()).map_err(|_| failed("it has another form".into()))
+        let value = serde_json::from_str(text.expose_secret()).map_err(|_| failed("it has another form".into()))?;
+        known.insert(secret.into(), text);
+        Ok(value)
+    }
+
+    /// Asks for all of them anew when they are needed again: one was refused, so it may have been rotated.
+    pub async fn forget(&self) {
+        self.0.lock().await.clear();
     }
 }

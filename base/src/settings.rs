@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer};
+use toml::de::{DeTable, DeValue};
 
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +48,40 @@ pub struct Place {
     pub text: String,
     /// The folder of the file, to which paths are relative.
     pub folder: PathBuf,
+    /// The file's name and text, where there is one.
+    file: Option<(String, String)>,
+    /// The settings that variables override.
+    overridden: Vec<String>,
 }
 
 impl Place {
     /// That a setting has a value that it cannot have.
     #[must_use]
     pub fn wrong(&self, setting: &str, why: String) -> Error {
-        Error::Setting { place: self.text.clone(), setting: setting.into(), why }
+        let is_overridden = self.overridden.iter().any(|known| known == setting);
+        let place = match self.file.as_ref().filter(|_| !is_overridden) {
+            Some((name, text)) => line_of(text, setting).map(|line| format!("{name}, line {line}")),
+            None => None,
+        };
+        Error::Setting { place: place.unwrap_or_else(|| self.text.clone()), setting: setting.into(), why }
     }
+}
+
+/// The line of a setting, as `kind[1].name`, in a text of TOML; of what it is in, if it is not there itself.
+fn line_of(text: &str, setting: &str) -> Option<usize> {
+    let mut value = DeValue::Table(DeTable::parse(text).ok()?.into_inner());
+    let mut begin = None;
+    for part in setting.split(['.', '[']) {
+        let part = part.trim_end_matches(']');
+        let found = match part.parse::<usize>() {
+            Ok(place) => value.get(place),
+            Err(_) => value.get(part),
+        };
+        let Some(found) = found.cloned() else { break };
+        begin = Some(found.span().start);
+        value = found.into_inner();
+    }
+    Some(text[..begin?].matches('\n').count() + 1)
 }
 
 /// Reads `file`, or the file `default` in the working directory if it is there, and puts the variables that begin with `prefix` over
@@ -82,21 +109,23 @@ pub fn read<T: DeserializeOwned>(
         })?,
         None => toml::Table::new(),
     };
-    let mut place = match text {
-        Some(_) => path.display().to_string(),
+    let file = text.map(|text| (path.display().to_string(), text));
+    let mut place = match &file {
+        Some((name, _)) => name.clone(),
         None => format!("no {default} here"),
     };
-    let mut overridden = false;
+    let mut overridden = Vec::new();
     for (variable, value) in variables {
         if let Some(setting) = variable.strip_prefix(prefix) {
-            put(&mut table, &setting.to_lowercase(), value);
-            overridden = true;
+            let setting = setting.to_lowercase();
+            put(&mut table, &setting, value);
+            overridden.push(setting.replace("__", "."));
         }
     }
-    if overridden {
+    if !overridden.is_empty() {
         place.push_str(&format!(", with the variables {prefix}…"));
     }
-    let place = Place { text: place, folder: path.parent().unwrap_or(Path::new("")).into() };
+    let place = Place { text: place, folder: path.parent().unwrap_or(Path::new("")).into(), file, overridden };
     let written = serde_path_to_error::deserialize(table).map_err(|error| {
         let setting = match error.path().to_string() {
             whole if whole == "." => "a setting is missing".into(),
@@ -211,4 +240,26 @@ pub fn duration(text: &str) -> Option<Duration> {
     };
     let seconds = digits.parse::<u64>().ok()?.checked_mul(unit)?;
     (1..=500 * 3600).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line_of;
+
+    #[test]
+    fn a_setting_has_a_line() {
+        let text = "a = 1\n[one]\nb = 2\n\n[[kind]]\nc = 3\n[[kind]]\nc = { d = [\n4] }\n";
+        for (setting, line) in [
+            ("a", Some(1)),
+            ("one.b", Some(3)),
+            ("one.none", Some(2)),
+            ("kind[0].c", Some(6)),
+            ("kind[1].c.d", Some(8)),
+            ("kind[1].c.d[0]", Some(9)),
+            ("none", None),
+            (".", None),
+        ] {
+            assert_eq!(line_of(text, setting), line, "{setting}");
+        }
+    }
 }

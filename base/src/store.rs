@@ -86,19 +86,19 @@ pub struct Listed {
     pub key: String,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Its ETag, with the quotes; some servers leave it out.
+    pub etag: Option<String>,
     /// When it was written.
     pub written: SystemTime,
 }
 
 /// What tells an object from others that had its key or will have it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Its size in bytes.
     pub bytes: u64,
     /// Its ETag, with the quotes.
     pub etag: String,
-    /// Its version, where the bucket keeps them.
-    pub version: Option<String>,
 }
 
 /// What must hold of a key for a write to it.
@@ -167,7 +167,6 @@ impl Store {
             Ok(found) => Ok(Some(Head {
                 bytes: found.content_length.unwrap_or_default().unsigned_abs(),
                 etag: found.e_tag.unwrap_or_default(),
-                version: found.version_id,
             })),
             Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(None),
             Err(error) => Err(self.failed("look for", key, &error)),
@@ -210,7 +209,11 @@ impl Store {
     async fn open(&self, key: &str, etag: Option<&str>) -> Result<Option<(ByteStream, String)>, Error> {
         let get = self.client.get_object().bucket(&self.bucket).key(key).set_if_match(etag.map(Into::into));
         match get.send().await {
-            Ok(answer) => Ok(Some((answer.body, answer.e_tag.unwrap_or_default()))),
+            Ok(answer) => {
+                let found = answer.e_tag.unwrap_or_default();
+                // Some servers do not look at the condition.
+                Ok(etag.is_none_or(|etag| etag == found).then_some((answer.body, found)))
+            }
             Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => Ok(None),
             Err(error) if status(&error) == Some(412) => Ok(None),
             Err(error) => Err(self.failed("read", key, &error)),
@@ -319,6 +322,7 @@ impl Store {
                 Some(Listed {
                     key: object.key?,
                     bytes: object.size.unwrap_or_default().unsigned_abs(),
+                    etag: object.e_tag,
                     written: object
                         .last_modified
                         .and_then(|time| time.try_into().ok())

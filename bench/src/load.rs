@@ -9,8 +9,11 @@ use blackwater_local::s3::S3;
 use blackwater_tests::{BUCKETS, Function, World};
 use serde_json::json;
 
-/// What the rows that cost more may take, beside those that do not.
+/// What a batch with bad rows may take, beside one without.
 const BAR: f64 = 2.0;
+/// What rows may take that were in quarantine, beside COPY into the same table, with its foreign keys in place: they stay there, for
+/// these rows are not of the batch.
+const RELEASED: f64 = 7.0;
 
 /// Rows of a table that refuses some.
 const ROWS: u32 = 1_000_000;
@@ -88,7 +91,9 @@ pub(crate) async fn measure_all(programs: &Path) -> anyhow::Result<()> {
     let good = good.batch(0).await?;
     // Of two that come with one name none is in.
     let bad = Bench::of(&with(&format!("{ITEMS};{BAD_ITEMS}")), &items, programs).await?.batch(11).await?;
-    report(&format!("{ROWS} rows"), copy, ("all of which fit", good), ("ten of which do not, in ten ways", bad));
+    println!("{ROWS} rows: COPY {:.1}", copy.as_secs_f64());
+    println!("  all of which fit: {}", beside(good, copy, "COPY"));
+    println!("  ten of which do not, in ten ways: {}", beside(bad, good, "those that fit"));
 
     let sales = [
         ("schema.sql", SALE_STAR),
@@ -102,20 +107,19 @@ pub(crate) async fn measure_all(programs: &Path) -> anyhow::Result<()> {
     let held_back = later.batch(u64::from(FACTS)).await?;
     later.world.source.batch_execute(&with(ALL_PLACES)).await?;
     let released = later.batch(0).await?;
-    println!("  {FACTS} facts put into quarantine: {:.1}", held_back.as_secs_f64());
-    let what = format!("{FACTS} facts of {PLACES} places");
-    report(&what, copy, ("that come together", at_once), ("that were in quarantine for them", released));
-    let is_within = |(one, other): (Duration, Duration)| one.as_secs_f64() <= BAR * other.as_secs_f64();
-    ensure!([(bad, good), (released, at_once)].into_iter().all(is_within), "more than {BAR} times as long");
+    println!("{FACTS} facts of {PLACES} places: COPY {:.1}", copy.as_secs_f64());
+    println!("  that come together, whose foreign key is taken down: {}", beside(at_once, copy, "COPY"));
+    println!("  put into quarantine: {}", beside(held_back, copy, "COPY"));
+    println!("  that were in quarantine for their places: {}", beside(released, copy, "COPY"));
+    let times = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
+    ensure!(times(bad, good) <= BAR, "bad rows: more than {BAR} times as long");
+    ensure!(times(released, copy) <= RELEASED, "released rows: more than {RELEASED} times as long as COPY");
     Ok(())
 }
 
-/// Prints what two ways took, beside COPY.
-fn report(what: &str, copy: Duration, one: (&str, Duration), other: (&str, Duration)) {
-    let of = |time: Duration, beside: Duration| time.as_secs_f64() / beside.as_secs_f64();
-    println!("{what}: COPY {:.1}", copy.as_secs_f64());
-    println!("  {}: {:.1}, {:.1} × COPY", one.0, one.1.as_secs_f64(), of(one.1, copy));
-    println!("  {}: {:.1}, {:.2} × those that fit", other.0, other.1.as_secs_f64(), of(other.1, one.1));
+/// What something took, beside something else.
+fn beside(took: Duration, other: Duration, name: &str) -> String {
+    format!("{:.1}, {:.1} × {name}", took.as_secs_f64(), took.as_secs_f64() / other.as_secs_f64())
 }
 
 impl<'a> Bench<'a> {

@@ -1,8 +1,9 @@
-//! Benchmarks: `bench functions`, `bench load`, `bench pipeline` and `bench changed`, or all. The first two run the functions that
-//! `make package` builds, or those in the folder that comes last; the others the program that `make release` builds.
+//! Benchmarks: `bench functions`, `bench load`, `bench pipeline`, `bench changed` and `bench gate`, or all. The first two run the functions that
+//! `make package` builds, or those in the folder that comes last; the others the programs that `make release` builds.
 
 mod changed;
 mod functions;
+mod gate;
 mod load;
 mod pipeline;
 
@@ -20,12 +21,14 @@ async fn main() -> anyhow::Result<()> {
         Some("load") => load::measure_all(&programs).await,
         Some("pipeline") => pipeline::measure_all(workspace).await,
         Some("changed") => changed::measure_all(workspace).await,
+        Some("gate") => gate::measure_all(workspace).await,
         None => {
             functions::measure_all(workspace).await?;
             load::measure_all(&programs).await?;
             pipeline::measure_all(workspace).await?;
-            changed::measure_all(workspace).await
+            changed::measure_all(workspace).await?;
+            gate::measure_all(workspace).await
         }
-        Some(other) => bail!("there is no benchmark {other}: functions, load, pipeline, changed"),
+        Some(other) => bail!("there is no benchmark {other}: functions, load, pipeline, changed, gate"),
     }
 }

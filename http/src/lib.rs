@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LINK, RETRY_AFTER};
+use reqwest::redirect::Policy;
 pub use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -35,7 +36,7 @@ pub enum Error {
         /// The cause.
         why: String,
     },
-    /// The answer is that it failed.
+    /// The answer is that it failed, or that it is elsewhere.
     #[error("{request} is answered with {status}{}{}", said(.message), after(*.pause))]
     Status {
         /// The method, and the address without what may be secret.
@@ -67,6 +68,23 @@ impl Error {
             Self::Status { status, .. } => Some(*status),
             _ => None,
         }
+    }
+
+    /// The same without the path of the address, which is the secret of some webhooks.
+    #[must_use]
+    pub fn without_path(mut self) -> Self {
+        if let Self::NoAnswer { request, .. } | Self::Status { request, .. } | Self::Form { request, .. } = &mut self
+            && let Some(path) = request.find("://").and_then(|begin| Some(begin + 3 + request[begin + 3..].find('/')?))
+        {
+            request.truncate(path);
+        }
+        self
+    }
+
+    /// Whether the service does not know the token, or not for this.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, pause: None, .. })
     }
 
     /// Whether it may pass by itself: there is no answer, or one that asks to come again.
@@ -131,12 +149,14 @@ impl Answer {
 pub struct Http(reqwest::Client);
 
 impl Http {
-    /// A client that calls itself `agent`.
+    /// A client that calls itself `agent`. It follows no redirects: they would turn what is written into a question, and send tokens
+    /// and texts to other hosts.
     ///
     /// # Errors
     /// If the system has no certificates to verify a service with.
     pub fn new(agent: &str) -> Result<Self, Error> {
-        let client = reqwest::Client::builder().user_agent(agent).connect_timeout(CONNECT).build();
+        let client =
+            reqwest::Client::builder().user_agent(agent).connect_timeout(CONNECT).redirect(Policy::none()).build();
         client.map(Self).map_err(|error| Error::Client(innermost(&error)))
     }
 
@@ -149,7 +169,7 @@ impl Http {
     /// is sent again only when it did nothing: when there was no connection, or when the service asks to come again.
     ///
     /// # Errors
-    /// If there is no answer, or one with a status from 400.
+    /// If there is no answer, or one with another status than 304 or from 200 to 299.
     pub async fn send(&self, request: RequestBuilder, deadline: Deadline) -> Result<Answer, Error> {
         let request = request.build().map_err(|error| Error::Client(innermost(&error.without_url())))?;
         let mut pause = PAUSE;
@@ -192,7 +212,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        if status.is_client_error() || status.is_server_error() {
+        if !status.is_success() && status != StatusCode::NOT_MODIFIED {
             let pause = pause(status, &headers);
             return Err(Failed::Status { status, message: message(&body), pause });
         }

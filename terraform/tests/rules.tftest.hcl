@@ -26,8 +26,8 @@ run "whole" {
 
   assert {
     condition = alltrue(flatten([
-      for stage, document in data.aws_iam_policy_document.stage : [
-        for statement in jsondecode(document.json).Statement : [
+      for stage, function in module.function : [
+        for statement in jsondecode(function.resources.policy).Statement : [
           alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]),
           alltrue([for resource in flatten([statement.Resource]) : startswith(resource, "arn:") && !endswith(resource, ":::*")]),
         ]
@@ -39,52 +39,55 @@ run "whole" {
   assert {
     condition = alltrue([
       for stage, database in { extract = "source", load = "warehouse" } :
-      strcontains(data.aws_iam_policy_document.stage[stage].json, local.secret_arns[database])
-    ]) && !strcontains(data.aws_iam_policy_document.stage["transform"].json, "secretsmanager") && !strcontains(data.aws_iam_policy_document.stage["extract"].json, local.secret_arns.warehouse)
+      strcontains(module.function[stage].resources.policy, local.secret_arns[database])
+    ]) && !strcontains(module.function["transform"].resources.policy, "secretsmanager") && !strcontains(module.function["extract"].resources.policy, local.secret_arns.warehouse)
     error_message = "Each stage reads the login of its own database, and no other."
   }
 
   assert {
-    condition     = !strcontains(join("", [for document in data.aws_iam_policy_document.stage : document.json]), "DeleteObject")
+    condition     = !strcontains(join("", [for function in module.function : function.resources.policy]), "DeleteObject")
     error_message = "No stage deletes an object."
   }
 
   assert {
     condition = alltrue([
       for bucket, stage in { ingestion = "transform", processed = "load" } :
-      aws_s3_bucket_notification.log[bucket].lambda_function[0].lambda_function_arn == aws_lambda_alias.live[stage].arn
-      && aws_s3_bucket_notification.log[bucket].lambda_function[0].filter_prefix == "batches/"
-      && aws_lambda_permission.bucket[bucket].source_arn == aws_s3_bucket.log[bucket].arn
-      && aws_lambda_permission.bucket[bucket].qualifier == "live"
+      module.function[stage].resources.notifications[0].bucket == module.bucket[bucket].name
+      && module.function[stage].resources.notifications[0].lambda_function[0].lambda_function_arn == module.function[stage].resources.alias.arn
+      && module.function[stage].resources.notifications[0].lambda_function[0].filter_prefix == "batches/"
+      && module.function[stage].resources.permissions[0].source_arn == module.bucket[bucket].arn
+      && module.function[stage].resources.permissions[0].qualifier == "live"
     ])
     error_message = "A manifest in a bucket invokes the stage that follows."
   }
 
   assert {
     condition = alltrue([
-      for schedule in values(aws_scheduler_schedule.stage) :
-      schedule.state == "ENABLED" && schedule.target[0].retry_policy[0].maximum_retry_attempts == 0
-    ]) && aws_scheduler_schedule.stage["extract"].target[0].arn == aws_lambda_alias.live["extract"].arn
+      for function in values(module.function) :
+      function.resources.schedule.state == "ENABLED"
+      && function.resources.schedule.target[0].retry_policy[0].maximum_retry_attempts == 0
+      && function.resources.schedule.target[0].arn == function.resources.alias.arn
+    ])
     error_message = "The schedules invoke the live functions, and do not retry."
   }
 
   assert {
-    condition     = aws_lambda_function_event_invoke_config.stage["extract"].maximum_retry_attempts == 0
+    condition     = module.function["extract"].resources.invocation.maximum_retry_attempts == 0
     error_message = "The next run of extract is near; Lambda must not repeat it."
   }
 
   assert {
     condition = alltrue(flatten([
-      for block in values(aws_s3_bucket_public_access_block.log) :
-      [block.block_public_acls, block.block_public_policy, block.ignore_public_acls, block.restrict_public_buckets]
+      for bucket in values(module.bucket) :
+      [bucket.rules.access.block_public_acls, bucket.rules.access.block_public_policy, bucket.rules.access.ignore_public_acls, bucket.rules.access.restrict_public_buckets]
     ]))
     error_message = "A bucket may become public."
   }
 
   assert {
     condition = alltrue([
-      for document in values(data.aws_iam_policy_document.bucket) : length([
-        for statement in jsondecode(document.json).Statement : statement
+      for bucket in values(module.bucket) : length([
+        for statement in jsondecode(bucket.rules.policy).Statement : statement
         if statement.Effect == "Deny"
         && join(",", flatten([statement.Action])) == "s3:PutObject"
         && endswith(join(",", flatten([statement.Resource])), "/batches/*")
@@ -95,7 +98,7 @@ run "whole" {
   }
 
   assert {
-    condition     = alltrue([for bucket in values(aws_s3_bucket_lifecycle_configuration.log) : length(bucket.rule[0].expiration) == 0 && length(bucket.rule[0].transition) == 0])
+    condition     = alltrue([for bucket in values(module.bucket) : length(bucket.rules.lifecycle.rule[0].expiration) == 0 && length(bucket.rules.lifecycle.rule[0].transition) == 0])
     error_message = "The log itself must neither expire nor move to a colder class."
   }
 
@@ -105,15 +108,18 @@ run "whole" {
       && aws_cloudwatch_metric_alarm.all["silence"].period == 900
       && aws_cloudwatch_metric_alarm.all["silence"].dimensions.pipeline == "shop-test"
       && aws_cloudwatch_metric_alarm.all["errors"].threshold == 1
-      && alltrue([for alarm in values(aws_cloudwatch_metric_alarm.all) : tolist(alarm.alarm_actions)[0] == aws_sns_topic.alarms.arn])
+      && alltrue([
+        for alarm in concat(values(aws_cloudwatch_metric_alarm.all), flatten([for function in values(module.function) : values(function.resources.alarms)])) :
+        tolist(alarm.alarm_actions)[0] == aws_sns_topic.alarms.arn
+      ])
     )
     error_message = "Somebody hears of a silent pipeline, and of any error."
   }
 
   assert {
     condition = (
-      length(aws_cloudwatch_metric_alarm.all) == 10
-      && length(distinct([for filter in values(aws_cloudwatch_log_metric_filter.errors) : filter.metric_transformation[0].name])) == 1
+      length(aws_cloudwatch_metric_alarm.all) + length(flatten([for function in values(module.function) : values(function.resources.alarms)])) == 10
+      && length(distinct([for function in values(module.function) : function.resources.errors.metric_transformation[0].name])) == 1
       && length(aws_vpc_endpoint.s3) + length(aws_vpc_endpoint.secrets) == 0
       && length(aws_secretsmanager_secret.login) == 2
       && length(aws_quicksight_data_source.warehouse) + length(aws_quicksight_data_set.all) + length(aws_cloudformation_stack.dashboard) == 0
@@ -122,12 +128,12 @@ run "whole" {
   }
 
   assert {
-    condition     = alltrue([for function in values(aws_lambda_function.stage) : function.publish && endswith(function.description, local.deployment)])
+    condition     = alltrue([for function in values(module.function) : function.resources.function.publish && endswith(function.resources.function.description, local.deployment)])
     error_message = "A deployment makes a version of every function, or a rollback would mix deployments."
   }
 
   assert {
-    condition     = alltrue([for group in values(aws_cloudwatch_log_group.stage) : group.retention_in_days == 30])
+    condition     = alltrue([for function in values(module.function) : function.resources.log.retention_in_days == 30])
     error_message = "Logs are kept for ever."
   }
 }
@@ -147,12 +153,12 @@ run "disabled_in_a_vpc" {
   }
 
   assert {
-    condition     = alltrue([for schedule in values(aws_scheduler_schedule.stage) : schedule.state == "DISABLED"])
+    condition     = alltrue([for function in values(module.function) : function.resources.schedule.state == "DISABLED"])
     error_message = "A disabled pipeline has no schedule."
   }
 
   assert {
-    condition     = length(aws_vpc_endpoint.s3) == 1 && length(aws_vpc_endpoint.secrets) == 1 && aws_lambda_function.stage["load"].vpc_config[0].subnet_ids == toset(["subnet-1"])
+    condition     = length(aws_vpc_endpoint.s3) == 1 && length(aws_vpc_endpoint.secrets) == 1 && module.function["load"].resources.function.vpc_config[0].subnet_ids == toset(["subnet-1"])
     error_message = "The functions are in the VPC, with endpoints."
   }
 
@@ -167,13 +173,13 @@ run "disabled_in_a_vpc" {
 
   assert {
     condition = alltrue([
-      for role in concat(values(aws_iam_role.stage), [aws_iam_role.scheduler]) : role.permissions_boundary == var.permissions_boundary_arn
+      for role in flatten([for function in values(module.function) : function.resources.roles]) : role.permissions_boundary == var.permissions_boundary_arn
     ])
     error_message = "Every role has the boundary."
   }
 
   assert {
-    condition     = keys(aws_secretsmanager_secret.login) == ["warehouse"] && aws_lambda_function.stage["extract"].environment[0].variables.BLACKWATER_SOURCE__SECRET == var.source_database.secret_arn
+    condition     = keys(aws_secretsmanager_secret.login) == ["warehouse"] && module.function["extract"].resources.function.environment[0].variables.BLACKWATER_SOURCE__SECRET == var.source_database.secret_arn
     error_message = "A secret that is there is used."
   }
 }
@@ -211,7 +217,7 @@ run "quicksight" {
   }
 
   assert {
-    condition     = alltrue([for document in data.aws_iam_policy_document.stage : !strcontains(document.json, var.quicksight.secret_arn)])
+    condition     = alltrue([for function in module.function : !strcontains(function.resources.policy, var.quicksight.secret_arn)])
     error_message = "No stage reads the login of QuickSight."
   }
 

@@ -1,4 +1,4 @@
-# The stack without an account. The aliases have different names, because invented ARNs are made of names alone.
+# The stack without an account.
 
 provider "aws" {
   access_key                  = "none"
@@ -6,8 +6,4 @@ provider "aws" {
   skip_credentials_validation = true
   skip_metadata_api_check     = true
   skip_requesting_account_id  = true
-}
-
-resource "aws_lambda_alias" "live" {
-  name = "live-${each.key}"
 }

@@ -29,14 +29,28 @@ def plain(value):
     return [plain(part) for part in value] if isinstance(value, list) else value
 
 
+def resources(module, index=None):
+    """The resources of a module and of those in it, each with the index of the module."""
+    yield from ((index, resource) for resource in module.get("resources", []))
+    for inner in module.get("child_modules", []):
+        yield from resources(inner, re.search(r'\["(\w+)"\]$', inner["address"])[1])
+
+
+def key(module, resource):
+    """`extract`, `extract-duration`: the index of the module and that of the resource; what has none is called by its name."""
+    index = resource.get("index")
+    own = index if isinstance(index, str) else None if module and resource["name"] in ["this", "bucket", "live", "failed"] else resource["name"]
+    return "-".join(part for part in [module, own] if part)
+
+
 stack = {}
-for resource in json.load(sys.stdin)["values"]["root_module"]["resources"]:
+for module, resource in resources(json.load(sys.stdin)["values"]["root_module"]):
     kept = KEPT.get(resource["type"])
     if resource["mode"] == "managed" and kept:
         values = plain({name: resource["values"][name] for name in kept})
         if "policy" in values:
             values["policy"] = json.loads(values["policy"])
-        stack.setdefault(resource["type"], {})[resource.get("index", resource["name"])] = values
+        stack.setdefault(resource["type"], {})[key(module, resource)] = values
 text = json.dumps(stack, indent=1, sort_keys=True)
 # As AWS writes the ARN of an alias.
 names = {stage: function["function_name"] for stage, function in stack["aws_lambda_function"].items()}

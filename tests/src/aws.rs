@@ -170,14 +170,14 @@ impl Aws {
 
     /// Runs a script of `terraform/`, copied into a folder, with the AWS command line and this AWS: its exit code and what it
     /// printed.
-    pub async fn script(&self, folder: &Path, script: &str, argument: &str) -> (Option<i32>, String) {
+    pub async fn script(&self, folder: &Path, script: &str, arguments: &[&str]) -> (Option<i32>, String) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         for file in [script, "setting"] {
             std::fs::copy(root.join("terraform").join(file), folder.join(file)).unwrap();
         }
         let path = format!("{}:{}", root.join("target/tools/moto/bin").display(), std::env::var("PATH").unwrap());
         let output = Command::new(folder.join(script))
-            .arg(argument)
+            .args(arguments)
             .envs([("PATH", path.as_str()), ("AWS_ENDPOINT_URL", &self.endpoint), ("AWS_REGION", "eu-west-2")])
             .envs([("AWS_ACCESS_KEY_ID", "admin"), ("AWS_SECRET_ACCESS_KEY", "admin")])
             .output()

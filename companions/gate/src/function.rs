@@ -1,15 +1,19 @@
-//! The gate as a function on AWS: S3's events bring uploads, a schedule's the sweep.
+//! The gate as a function on AWS: S3's events bring uploads, all others the sweep, of the last day or of as many as `{"days": 7}` says.
+
+use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::store::{Store, client};
 use blackwater_function::{Function, Metric};
-use blackwater_http::{Http, StatusCode};
+use blackwater_http::Http;
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::gate::{Gate, Outcome, Status};
 use crate::mail::Ses;
 use crate::rules::Rules;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What a gate calls itself where it asks for something.
 pub const AGENT: &str = concat!("gate/", env!("CARGO_PKG_VERSION"));
@@ -42,16 +46,19 @@ impl Function for Gate {
     async fn run(&self, event: &Value, deadline: Deadline) -> Result<Vec<Outcome>, Error> {
         let dealt = match event.get("Records") {
             Some(_) => self.receive(event, deadline).await,
-            None => self.sweep(deadline).await,
+            None => {
+                let days = event["days"].as_u64().unwrap_or(1).clamp(1, 365);
+                self.sweep(DAY * days as u32, deadline).await
+            }
         };
         if let Err(error) = &dealt {
-            self.tell_sentry(error).await;
+            self.tell_sentry(error, deadline).await;
         }
         dealt
     }
 
     fn is_of_login(error: &Error) -> bool {
-        matches!(error, Error::Issue { why, .. } if why.status() == Some(StatusCode::UNAUTHORIZED))
+        matches!(error, Error::Issue { why, .. } if why.is_refused())
     }
 
     fn dimension(&self) -> &str {

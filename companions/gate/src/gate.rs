@@ -1,43 +1,42 @@
-//! The way of an upload: its files are checked; all are let in, or none; who is to know is told.
+//! A gate between two buckets: what it does with events, and what it says of an upload.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::secrets::Secrets;
-use blackwater_base::store::{If, JSON, Store};
+use blackwater_base::store::Store;
 use blackwater_http::Http;
-use chrono::Utc;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::io::SyncIoBridge;
+use uuid::Uuid;
 
-use crate::check::{check, check_set, lacks_others, refused_size};
+use crate::check::{check, check_set, refused_size};
 use crate::error::Error;
-use crate::issue::{self, Issue, Repository};
+use crate::issue::Issue;
 use crate::layout::Place;
-use crate::mail::{self, Mail, Ses};
+use crate::mail::{Mail, Ses};
 use crate::report::{File, Report};
 use crate::rules::Rules;
-use crate::set::{self, Set};
-use crate::state::{Issued, Kept, Taken};
-use crate::{event, names, sentry, webhook};
+use crate::set::Set;
+use crate::state::{Kept, Taken};
+use crate::upload::Upload;
+use crate::{event, names, sentry};
 
-/// How far back the sweep looks.
-const SWEPT: Duration = Duration::from_secs(24 * 3600);
 /// How often an upload is begun anew whose files change meanwhile.
 const ROUNDS: usize = 5;
 
 /// A gate between two buckets.
 #[derive(Debug)]
 pub struct Gate {
-    rules: Rules,
-    drop: Store,
-    last: Store,
-    ses: Ses,
-    http: Http,
-    secrets: Secrets,
+    pub(crate) rules: Rules,
+    pub(crate) drop: Store,
+    pub(crate) last: Store,
+    pub(crate) ses: Ses,
+    pub(crate) http: Http,
+    pub(crate) secrets: Secrets,
 }
 
 /// What became of an upload.
@@ -62,7 +61,7 @@ pub enum Status {
     TurnedAway,
     /// Its files are not let in, and the mail about it waits for more files.
     Waiting,
-    /// The webhook has not taken its report yet.
+    /// The webhook has not taken its report.
     Untold,
     /// Another run works on it.
     Busy,
@@ -74,8 +73,10 @@ pub enum Status {
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+pub(crate) enum Asked {
+    /// S3, of an upload.
     ByEvent,
+    /// The schedule, of all.
     BySweep,
 }
 
@@ -112,22 +113,24 @@ impl Gate {
     /// # Errors
     /// The first, after all uploads were dealt with as far as can be.
     pub async fn receive(&self, event: &Value, deadline: Deadline) -> Result<Vec<Outcome>, Error> {
-        let (places, mut outcomes) = self.places(event);
-        let dealt = self.deal_with_all(places, Asked::ByEvent, deadline).await?;
-        outcomes.extend(dealt);
-        Ok(outcomes)
+        let (places, outcomes) = self.places(event);
+        self.deal_with_all(places.into_iter().collect(), outcomes, Asked::ByEvent, deadline).await
     }
 
-    /// Deals with the uploads of the last day with which something is left to do.
+    /// Deals with the uploads with which something is left to do, of which a file was written so lately.
     ///
     /// # Errors
     /// The first, after all uploads were dealt with as far as can be.
-    pub async fn sweep(&self, deadline: Deadline) -> Result<Vec<Outcome>, Error> {
-        let since = SystemTime::now() - SWEPT;
+    pub async fn sweep(&self, lately: Duration, deadline: Deadline) -> Result<Vec<Outcome>, Error> {
+        let since = SystemTime::now() - lately;
         let listed = self.drop.listed("", "", usize::MAX).await?;
         let recent = listed.iter().filter(|object| object.written >= since);
         let places: BTreeSet<_> = recent.filter_map(|object| self.rules.drop.layout.place(&object.key)).collect();
-        self.deal_with_all(places, Asked::BySweep, deadline).await
+        let mut places: Vec<_> = places.into_iter().collect();
+        // Each time from another on, so that none keeps those after it waiting for ever.
+        let first = Uuid::new_v4().as_u128() % (places.len() as u128).max(1);
+        places.rotate_left(first as usize);
+        self.deal_with_all(places, Vec::new(), Asked::BySweep, deadline).await
     }
 
     /// What would be done about the uploads of an event. Nothing is.
@@ -137,15 +140,14 @@ impl Gate {
     pub async fn preview(&self, event: &Value, deadline: Deadline) -> Result<Vec<Preview>, Error> {
         let mut previews = Vec::new();
         for place in self.places(event).0 {
-            let set = set::of(&self.drop, &place).await?;
-            let Some(files) = self.check(&place, &set).await? else { continue };
+            let set = Set::of(&self.drop, &place).await?;
+            let Some(files) = self.check(&place, &set).await?.filter(|files| !files.is_empty()) else { continue };
             let name = self.name(&place, &set, deadline).await?;
             let is_valid = files.iter().all(|file| file.csv_valid);
-            let known = place.known(&name);
             previews.push(Preview {
                 copies: if is_valid { files.iter().map(|file| file.key.clone()).collect() } else { Vec::new() },
-                issue: is_valid.then(|| Issue::of(&self.rules.issue, &known, &files)),
-                mail: (!is_valid).then(|| Mail::of(&self.rules.mail, &known, &files)),
+                issue: is_valid.then(|| Issue::of(&self.rules.issue, &place, &name, &files)),
+                mail: (!is_valid).then(|| Mail::of(&self.rules.mail, &place, &name, &files)),
                 report: self.report(&place, &name, files, String::new()),
                 prefix: place.prefix,
             });
@@ -162,11 +164,7 @@ impl Gate {
                     places.insert(place);
                 }
                 None => {
-                    tracing::warn!(
-                        bucket,
-                        key,
-                        "no upload: the bucket or the layout of the key is another than that of [drop]"
-                    );
+                    tracing::warn!(bucket, key, "no upload: drop.bucket or drop.layout is another");
                     ignored.push(Outcome { prefix: key, status: Status::Ignored, report: None });
                 }
             }
@@ -176,101 +174,65 @@ impl Gate {
 
     async fn deal_with_all(
         &self,
-        places: BTreeSet<Place>,
+        places: Vec<Place>,
+        mut outcomes: Vec<Outcome>,
         asked: Asked,
         deadline: Deadline,
     ) -> Result<Vec<Outcome>, Error> {
-        let (mut outcomes, mut failed) = (Vec::new(), None);
+        let mut failed = None;
         for place in places {
-            match self.deal_with(&place, asked, deadline).await {
+            // Of a sweep none takes all the time that others need too.
+            let share = if asked == Asked::BySweep { deadline.halfway() } else { deadline };
+            if deadline.left().is_some_and(|left| left.is_zero()) {
+                failed.get_or_insert(Error::Late { prefix: place.prefix });
+                break;
+            }
+            match self.deal_with(&place, asked, share).await {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error) if failed.is_none() => failed = Some(error),
                 Err(error) => tracing::error!(prefix = place.prefix, "{error}"),
             }
         }
-        failed.map_or(Ok(outcomes), Err)
+        let Some(error) = failed else { return Ok(outcomes) };
+        for Outcome { prefix, status, .. } in outcomes {
+            tracing::info!(prefix, ?status, "dealt with");
+        }
+        Err(error)
     }
 
     async fn deal_with(&self, place: &Place, asked: Asked, deadline: Deadline) -> Result<Outcome, Error> {
         let outcome = |status, report| Outcome { prefix: place.prefix.clone(), status, report };
         for _ in 0..ROUNDS {
-            let set = set::of(&self.drop, place).await?;
-            if set.files.is_empty() {
-                return Ok(outcome(Status::Gone, None));
-            }
-            let mut kept = match Kept::take(&self.last, &place.prefix, &set, deadline).await? {
-                Taken::Mine(kept) => kept,
+            let kept = match Kept::take(&self.last, &self.drop, place, deadline).await? {
+                Taken::Mine(kept) => *kept,
                 Taken::Busy => return Ok(outcome(Status::Busy, None)),
+                Taken::Gone => return Ok(outcome(Status::Gone, None)),
                 Taken::Finished(state) => {
-                    let files = state.files.unwrap_or_default();
-                    let status =
-                        if files.iter().all(|file| file.csv_valid) { Status::LetIn } else { Status::TurnedAway };
-                    let url = state.issue.map(|issue| issue.url).unwrap_or_default();
-                    let report = self.report(place, &state.name.unwrap_or_default(), files, url);
+                    let (status, report) = state.said(self, place);
                     return Ok(outcome(status, Some(report)));
                 }
             };
+            let mut upload = Upload { gate: self, place, kept, asked, deadline };
             let worked = match deadline.left() {
-                None => self.work(place, &set, &mut kept, asked, deadline).await,
-                Some(left) => tokio::time::timeout(left, self.work(place, &set, &mut kept, asked, deadline))
-                    .await
-                    .unwrap_or_else(|_| Err(Error::Late { prefix: place.prefix.clone() })),
+                None => upload.work().await,
+                Some(left) => {
+                    let late = |_| Err(Error::Late { prefix: place.prefix.clone() });
+                    tokio::time::timeout(left, upload.work()).await.unwrap_or_else(late)
+                }
             };
-            let has_changed = kept.release().await;
-            match worked? {
-                Some((status, report)) if !has_changed? => return Ok(outcome(status, Some(report))),
-                // There are other files by now.
-                _ => {}
+            let has_changed = upload.kept.release().await;
+            if let Some((status, report)) = worked?
+                && !has_changed?
+            {
+                return Ok(outcome(status, Some(report)));
             }
+            // There are other files by now.
         }
         Err(Error::Changing { prefix: place.prefix.clone() })
     }
 
-    /// Does what is left to do about an upload; `None` if its files have changed meanwhile.
-    async fn work(
-        &self,
-        place: &Place,
-        set: &Set,
-        kept: &mut Kept<'_>,
-        asked: Asked,
-        deadline: Deadline,
-    ) -> Result<Option<(Status, Report)>, Error> {
-        if kept.state.files.is_none() {
-            let Some(files) = self.check(place, set).await? else { return Ok(None) };
-            kept.state.files = Some(files);
-            kept.save().await?;
-        }
-        let files = kept.state.files.clone().unwrap_or_default();
-        let name = match kept.state.name.clone() {
-            Some(name) => name,
-            None => self.name(place, set, deadline).await?,
-        };
-        kept.state.name = Some(name.clone());
-        let known = place.known(&name);
-        let is_valid = files.iter().all(|file| file.csv_valid);
-        let report = |url: &str| self.report(place, &name, files.clone(), url.to_owned());
-
-        let (status, report) = if is_valid {
-            if !kept.state.is_decided && !self.copy(set).await? {
-                return Ok(None);
-            }
-            let url = self.raise(place, &Issue::of(&self.rules.issue, &known, &files), kept, deadline).await?;
-            let report = report(&url);
-            if !kept.state.is_decided {
-                self.put(place, &report).await?;
-                kept.state.is_decided = true;
-            }
-            (Status::LetIn, report)
-        } else {
-            let is_sent = self.send(place, set, Mail::of(&self.rules.mail, &known, &files), kept, deadline).await?;
-            (if is_sent { Status::TurnedAway } else { Status::Waiting }, report(""))
-        };
-        let is_told = self.tell(place, &report, kept, asked, deadline).await?;
-        Ok(Some((if is_told { status } else { Status::Untold }, report)))
-    }
-
     /// What the check says of the files; `None` if one has changed meanwhile.
-    async fn check(&self, place: &Place, set: &Set) -> Result<Option<Vec<File>>, Error> {
+    pub(crate) async fn check(&self, place: &Place, set: &Set) -> Result<Option<Vec<File>>, Error> {
         let rules = self.rules.with(&place.names);
         let mut files = Vec::new();
         for (key, head) in &set.files {
@@ -289,175 +251,40 @@ impl Gate {
         Ok(Some(files))
     }
 
-    async fn name(&self, place: &Place, set: &Set, deadline: Deadline) -> Result<String, Error> {
+    /// The name of an upload.
+    pub(crate) async fn name(&self, place: &Place, set: &Set, deadline: Deadline) -> Result<String, Error> {
         let rules = &self.rules.names;
         let token = self.token(rules.token.as_ref(), rules.secret.as_deref()).await?;
-        names::look_up(rules, &self.http, token.as_ref(), place, set.newest, deadline).await
+        let found = names::look_up(rules, &self.http, token.as_ref(), place, set.newest, deadline).await;
+        if let Err(Error::Names { why, .. }) = &found
+            && why.is_refused()
+        {
+            self.secrets.forget().await;
+        }
+        found
     }
 
-    fn report(&self, place: &Place, name: &str, files: Vec<File>, github_issue: String) -> Report {
-        Report {
-            members: self.rules.report.of(place, name, self.rules.names.url.is_some()),
-            github_issue,
-            file_set: files,
-        }
-    }
-
-    /// Copies the files; `false` if one has changed meanwhile.
-    async fn copy(&self, set: &Set) -> Result<bool, Error> {
-        for (key, head) in &set.files {
-            if !self.drop.copy(key, &head.etag, &self.last).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Raises the issue, if that was not done for these files: its address.
-    async fn raise(
-        &self,
-        place: &Place,
-        issue: &Issue,
-        kept: &mut Kept<'_>,
-        deadline: Deadline,
-    ) -> Result<String, Error> {
-        let rules = &self.rules.issue;
-        if !kept.state.is_issued {
-            let token = self.token(rules.token.as_ref(), rules.secret.as_deref()).await?;
-            let issued = match (&rules.repository, &token) {
-                (Some(name), Some(token)) => {
-                    let repository = Repository { http: &self.http, api: &rules.api, name, token, deadline };
-                    let raised = repository.raise(issue, kept.state.issue.as_ref()).await;
-                    raised.map_err(|why| issue::refused(&place.prefix, name, why))?
-                }
-                _ => {
-                    tracing::info!(
-                        repository = rules.repository,
-                        title = issue.title,
-                        body = issue.body,
-                        "no issue is raised: issue.repository and a token for it are not set"
-                    );
-                    Issued { number: 0, comment: None, url: String::new() }
-                }
-            };
-            kept.state.issue = Some(issued);
-            kept.state.is_issued = true;
-            kept.save().await?;
-        }
-        Ok(kept.state.issue.as_ref().map(|issue| issue.url.clone()).unwrap_or_default())
-    }
-
-    /// Writes the report beside the files, unless there is one of more files.
-    async fn put(&self, place: &Place, report: &Report) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct Known {
-            file_set: Vec<Value>,
-        }
-        let key = format!("{}/report.json", place.prefix);
-        let known = self.last.get(&key).await?.and_then(|body| serde_json::from_slice::<Known>(&body).ok());
-        if known.is_none_or(|known| known.file_set.len() <= report.file_set.len()) {
-            let body = text(&key, serde_json::to_string_pretty(report))?;
-            self.last.put_if(If::Any, &key, Some(JSON), body.into()).await?;
-        }
-        Ok(())
-    }
-
-    /// Sends the mail, if it is due: whether it is sent, or not wanted.
-    async fn send(
-        &self,
-        place: &Place,
-        set: &Set,
-        mail: Mail,
-        kept: &mut Kept<'_>,
-        deadline: Deadline,
-    ) -> Result<bool, Error> {
-        if kept.state.is_decided {
-            return Ok(true);
-        }
-        // Others may come yet.
-        let age = set.newest.elapsed().unwrap_or_default();
-        let waits = |file: &File| lacks_others(&self.rules, file, set.files.len()).is_some_and(|kind| age < kind.wait);
-        if kept.state.files.iter().flatten().filter(|file| !file.csv_valid).all(waits) {
-            return Ok(false);
-        }
-        let rules = &self.rules.mail;
-        if kept.state.mail.as_ref() != Some(&mail.text) {
-            match &rules.from {
-                Some(from) => {
-                    let sent = mail::send(&self.ses, &mail, from, &rules.to, &self.http, deadline).await;
-                    sent.map_err(|why| {
-                        let (why, remedy) = mail::remedy(&why);
-                        Error::Mail { prefix: place.prefix.clone(), why, remedy }
-                    })?;
-                }
-                None => tracing::info!(
-                    subject = mail.subject,
-                    text = mail.text,
-                    "no mail is sent: mail.from and mail.to are not set"
-                ),
-            }
-        }
-        kept.state.mail = Some(mail.text);
-        kept.state.is_decided = true;
-        kept.save().await?;
-        Ok(true)
-    }
-
-    /// Tells the webhook, if it is due: whether it knows, or is not to know.
-    async fn tell(
-        &self,
-        place: &Place,
-        report: &Report,
-        kept: &mut Kept<'_>,
-        asked: Asked,
-        deadline: Deadline,
-    ) -> Result<bool, Error> {
-        let rules = &self.rules.webhook;
-        let now = Utc::now();
-        let is_due = kept.state.webhook.is_due(now) || asked == Asked::ByEvent && !kept.state.webhook.is_done;
-        if is_due {
-            let body = text("the report", serde_json::to_string(report))?;
-            let token = self.token(rules.token.as_ref(), rules.secret.as_deref()).await?;
-            let told = match (&rules.url, &token) {
-                (Some(url), Some(token)) => webhook::tell(rules, url, &self.http, token, body, deadline).await,
-                _ => {
-                    tracing::info!(
-                        url = rules.url,
-                        report = body,
-                        "the webhook is not told: webhook.url and a token for it are not set"
-                    );
-                    Ok(())
-                }
-            };
-            match told {
-                Ok(()) => kept.state.webhook.is_done = true,
-                Err(error) if kept.state.webhook.failed(now) => {
-                    tracing::warn!(
-                        prefix = place.prefix,
-                        "the webhook has not taken the report; it will be told again: {error}"
-                    );
-                    return Ok(false);
-                }
-                Err(error) => tracing::error!(
-                    prefix = place.prefix,
-                    "the webhook has not taken the report for a day; it will not be told again: {error}"
-                ),
-            }
-        }
-        Ok(kept.state.webhook.is_done)
+    /// What is said of an upload.
+    pub(crate) fn report(&self, place: &Place, name: &str, files: Vec<File>, github_issue: String) -> Report {
+        let members = self.rules.report.of(place, name, self.rules.names.url.is_some());
+        Report { members, github_issue, file_set: files }
     }
 
     /// Tells Sentry of an error, if it is to know.
-    pub(crate) async fn tell_sentry(&self, error: &Error) {
+    pub(crate) async fn tell_sentry(&self, error: &Error, deadline: Deadline) {
         if let Some(dsn) = &self.rules.sentry.dsn
-            && let Err(why) = sentry::tell(dsn, &self.http, error).await
+            && let Err(why) = sentry::tell(dsn, &self.http, error, deadline).await
         {
             tracing::warn!("Sentry is not told: {why}");
         }
     }
 
     /// A token that is in the settings, or in a secret.
-    async fn token(&self, value: Option<&SecretString>, secret: Option<&str>) -> Result<Option<SecretString>, Error> {
+    pub(crate) async fn token(
+        &self,
+        value: Option<&SecretString>,
+        secret: Option<&str>,
+    ) -> Result<Option<SecretString>, Error> {
         #[derive(Deserialize)]
         struct Token {
             token: SecretString,
@@ -468,8 +295,4 @@ impl Gate {
             (None, None) => Ok(None),
         }
     }
-}
-
-fn text(what: &str, written: serde_json::Result<String>) -> Result<String, Error> {
-    written.map_err(|error| Error::State { place: what.into(), why: error.to_string() })
 }

@@ -6,12 +6,13 @@ use std::fmt::Write;
 use blackwater_base::deadline::Deadline;
 use blackwater_http::header::{ACCEPT, HeaderMap, HeaderValue};
 use blackwater_http::{Answer, Error as HttpError, Http, Method, Url, authorization};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::layout::filled;
+use crate::layout::{Place, filled};
 use crate::report::File;
 use crate::rules;
 use crate::state::Issued;
@@ -29,24 +30,29 @@ pub struct Issue {
     pub body: String,
     /// Its labels.
     pub labels: Vec<String>,
+    /// What its text has and that of no other upload.
+    #[serde(skip)]
+    mark: String,
 }
 
 impl Issue {
     /// The issue of an upload.
     #[must_use]
-    pub fn of(rules: &rules::Issue, names: &[(String, String)], files: &[File]) -> Self {
+    pub fn of(rules: &rules::Issue, place: &Place, name: &str, files: &[File]) -> Self {
+        // Between backquotes nothing else has a meaning.
+        let quoted = |key: &str| format!("\n- `{}", key.replace('`', "'"));
         let kind = files.first().map_or("", |file| file.ems.as_str());
         let mut body = format!("EMS: {kind}\nFiles:");
         for (number, file) in files.iter().enumerate() {
-            // Between backquotes nothing else has a meaning.
-            let line = format!("\n- `{}`", file.key.replace('`', "'"));
+            let line = quoted(&file.key) + "`";
             if body.chars().count() + line.chars().count() + 100 > MOST {
                 let _ = write!(body, "\n- and {} more", files.len() - number);
                 break;
             }
             body.push_str(&line);
         }
-        Self { title: filled(&rules.title, names, str::to_owned), body, labels: rules.labels.clone() }
+        let title = filled(&rules.title, &place.known(name), str::to_owned);
+        Self { title, body, labels: rules.labels.clone(), mark: quoted(&format!("{}/", place.prefix)) }
     }
 
     fn comment(&self) -> String {
@@ -73,6 +79,8 @@ struct Known {
     #[serde(default)]
     body: Option<String>,
     #[serde(default)]
+    state: String,
+    #[serde(default)]
     labels: Vec<Value>,
     /// It is a pull request, which GitHub lists among issues.
     #[serde(default)]
@@ -90,39 +98,46 @@ impl Repository<'_> {
     /// Raises the issue of an upload. One that is known from other files of the upload says of these now. An open one with the same
     /// title, of another upload, gets a comment.
     pub(crate) async fn raise(&self, issue: &Issue, known: Option<&Issued>) -> Result<Issued, HttpError> {
-        if let Some(known) = known.filter(|known| known.number > 0) {
+        if let Some(known) = known.filter(|known| known.number > 0)
+            && self.is_open(known.number).await?
+        {
             return self.change(issue, known).await;
         }
-        let Some(open) = self.open(issue).await? else {
-            let content = json!({ "title": issue.title, "body": issue.body, "labels": issue.labels });
-            let made: Known = self.send(Method::POST, "issues", Some(content)).await?.json("an issue")?;
-            let has =
-                |label: &String| made.labels.iter().any(|known| known["name"] == **label || known == label.as_str());
-            let missing: Vec<_> = issue.labels.iter().filter(|label| !has(label)).map(String::as_str).collect();
-            if !missing.is_empty() {
-                let missing = missing.join(", ");
-                tracing::warn!(
-                    "{} has not got the labels {missing}: the token has no right to push to {}",
-                    made.html_url,
-                    self.name
-                );
-            }
-            return Ok(Issued { number: made.number, comment: None, url: made.html_url });
+        let label = issue
+            .labels
+            .first()
+            .map_or_else(String::new, |label| format!("&labels={}", utf8_percent_encode(label, NON_ALPHANUMERIC)));
+        let is_it = |known: &Known| known.pull_request.is_none() && known.title == issue.title;
+        let Some(open) = self.find(&format!("issues?state=open{label}&per_page=100"), "issues", is_it).await? else {
+            return self.create(issue).await;
         };
         let issued = |comment| Issued { number: open.number, comment, url: open.html_url.clone() };
-        // Made by a run that ended before it could say so.
-        if open.body.as_deref() == Some(&issue.body) {
-            return Ok(issued(None));
+        // Of a run that ended before it could note that, perhaps with fewer files.
+        let is_ours = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(&issue.mark));
+        if is_ours(&open.body) {
+            return self.change(issue, &issued(None)).await;
         }
         let comments = format!("issues/{}/comments", open.number);
-        let said: Vec<Comment> = self.pages(&format!("{comments}?per_page=100"), "comments").await?;
-        let text = issue.comment();
-        if let Some(comment) = said.into_iter().find(|comment| comment.body.as_deref() == Some(&text)) {
-            return Ok(issued(Some(comment.id)));
+        let said =
+            self.find(&format!("{comments}?per_page=100"), "comments", |said: &Comment| is_ours(&said.body)).await?;
+        if let Some(comment) = said {
+            return self.change(issue, &issued(Some(comment.id))).await;
         }
-        let content = json!({ "body": text });
+        let content = json!({ "body": issue.comment() });
         let comment: Comment = self.send(Method::POST, &comments, Some(content)).await?.json("a comment")?;
         Ok(issued(Some(comment.id)))
+    }
+
+    async fn create(&self, issue: &Issue) -> Result<Issued, HttpError> {
+        let content = json!({ "title": issue.title, "body": issue.body, "labels": issue.labels });
+        let made: Known = self.send(Method::POST, "issues", Some(content)).await?.json("an issue")?;
+        let has = |label: &String| made.labels.iter().any(|known| known["name"] == **label);
+        let missing: Vec<_> = issue.labels.iter().filter(|label| !has(label)).map(String::as_str).collect();
+        if !missing.is_empty() {
+            let (url, missing) = (&made.html_url, missing.join(", "));
+            tracing::warn!("{url} has not got the labels {missing}: the token has no right to push to {}", self.name);
+        }
+        Ok(Issued { number: made.number, comment: None, url: made.html_url })
     }
 
     async fn change(&self, issue: &Issue, known: &Issued) -> Result<Issued, HttpError> {
@@ -134,35 +149,43 @@ impl Repository<'_> {
         Ok(known.clone())
     }
 
-    /// The open issue with this title.
-    async fn open(&self, issue: &Issue) -> Result<Option<Known>, HttpError> {
-        let label = issue.labels.first().map_or_else(String::new, |label| {
-            let label = percent_encoding::utf8_percent_encode(label, percent_encoding::NON_ALPHANUMERIC);
-            format!("&labels={label}")
-        });
-        let all: Vec<Known> = self.pages(&format!("issues?state=open{label}&per_page=100"), "issues").await?;
-        Ok(all.into_iter().find(|known| known.pull_request.is_none() && known.title == issue.title))
+    /// Whether an issue is there and open. It may have been deleted, or moved to another repository.
+    async fn is_open(&self, number: u64) -> Result<bool, HttpError> {
+        match self.send(Method::GET, &format!("issues/{number}"), None).await {
+            Ok(answer) => Ok(answer.json::<Known>("an issue")?.state == "open"),
+            Err(error) if matches!(error.status().map(|status| status.as_u16()), Some(301 | 404 | 410)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    async fn pages<T: for<'de> Deserialize<'de>>(&self, path: &str, what: &'static str) -> Result<Vec<T>, HttpError> {
-        let mut all = Vec::new();
+    /// The first of several pages' items that fits.
+    async fn find<T: for<'de> Deserialize<'de>>(
+        &self,
+        path: &str,
+        what: &'static str,
+        fits: impl Fn(&T) -> bool,
+    ) -> Result<Option<T>, HttpError> {
         let mut answer = self.send(Method::GET, path, None).await?;
         loop {
-            all.extend(answer.json::<Vec<T>>(what)?);
-            // The token goes nowhere else.
-            match answer.next().filter(|next| next.starts_with(self.api)) {
-                Some(next) => answer = self.send_to(Method::GET, &next, None).await?,
-                None => return Ok(all),
+            if let Some(found) = answer.json::<Vec<T>>(what)?.into_iter().find(&fits) {
+                return Ok(Some(found));
             }
+            let Some(next) = answer.next() else { return Ok(None) };
+            let (next, api) = (parsed(&next)?, parsed(self.api)?);
+            // The token goes nowhere else.
+            if next.origin() != api.origin() {
+                return Err(HttpError::Client(format!("the next page is not at {api}, but at {next}")));
+            }
+            answer = self.send_to(Method::GET, next, None).await?;
         }
     }
 
     async fn send(&self, method: Method, path: &str, content: Option<Value>) -> Result<Answer, HttpError> {
-        self.send_to(method, &format!("{}/repos/{}/{path}", self.api.trim_end_matches('/'), self.name), content).await
+        let url = format!("{}/repos/{}/{path}", self.api.trim_end_matches('/'), self.name);
+        self.send_to(method, parsed(&url)?, content).await
     }
 
-    async fn send_to(&self, method: Method, url: &str, content: Option<Value>) -> Result<Answer, HttpError> {
-        let url = Url::parse(url).map_err(|error| HttpError::Client(format!("{url}: {error}")))?;
+    async fn send_to(&self, method: Method, url: Url, content: Option<Value>) -> Result<Answer, HttpError> {
         let mut headers: HeaderMap = authorization("Bearer", self.token)?;
         headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         headers.insert("x-github-api-version", HeaderValue::from_static("2022-11-28"));
@@ -174,11 +197,17 @@ impl Repository<'_> {
     }
 }
 
+fn parsed(url: &str) -> Result<Url, HttpError> {
+    Url::parse(url).map_err(|error| HttpError::Client(format!("{url}: {error}")))
+}
+
 /// That an issue cannot be raised, and what to do.
 pub(crate) fn refused(prefix: &str, repository: &str, why: HttpError) -> Error {
     let remedy = match why.status().map(|status| status.as_u16()) {
         Some(401) => "Put a token that holds into the secret",
-        Some(403 | 404) => "See that issue.repository is right, and that its token may write its issues",
+        Some(301 | 307 | 308 | 403 | 404) => {
+            "See that issue.repository is right, and that its token may write its issues"
+        }
         Some(410) => "Switch on the repository's issues",
         Some(422) => "See that the labels and the title are ones that GitHub takes",
         _ => "It is tried again with the next event, or by the sweep",

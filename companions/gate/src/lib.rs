@@ -16,6 +16,7 @@ mod sentry;
 pub mod services;
 mod set;
 mod state;
+mod upload;
 mod webhook;
 
 pub use function::AGENT;

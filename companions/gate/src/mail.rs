@@ -14,7 +14,7 @@ use blackwater_http::{Error as HttpError, Http, Method, Url};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::layout::filled;
+use crate::layout::{Place, filled};
 use crate::report::File;
 use crate::rules;
 
@@ -30,13 +30,14 @@ pub struct Mail {
 impl Mail {
     /// The mail about an upload.
     #[must_use]
-    pub fn of(rules: &rules::Mail, names: &[(String, String)], files: &[File]) -> Self {
-        let mut text = filled(&rules.opening, names, str::to_owned) + "\n";
+    pub fn of(rules: &rules::Mail, place: &Place, name: &str, files: &[File]) -> Self {
+        let names = place.known(name);
+        let mut text = filled(&rules.opening, &names, str::to_owned) + "\n";
         for file in files.iter().filter(|file| !file.errors.is_empty()) {
             let _ = write!(text, "\n{}:\n{}\n", file.key, file.errors);
         }
         text.push_str("\n\nPlease follow up.");
-        Self { subject: filled(&rules.subject, names, str::to_owned), text }
+        Self { subject: filled(&rules.subject, &names, str::to_owned), text }
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) async fn look_up(
             Some(name) => return Ok(name.to_owned()),
             None => tracing::warn!(prefix = place.prefix, "the answer has no {}", names.member),
         },
-        Err(why) if why.may_pass() && newest.elapsed().is_ok_and(|age| age < PATIENCE) => {
+        Err(why) if (why.may_pass() || why.is_refused()) && newest.elapsed().is_ok_and(|age| age < PATIENCE) => {
             return Err(Error::Names { prefix: place.prefix.clone(), why });
         }
         Err(why) => tracing::warn!(prefix = place.prefix, "no name is found: {why}"),

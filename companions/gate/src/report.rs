@@ -41,6 +41,39 @@ pub struct File {
     pub errors: String,
     /// Its key.
     pub key: String,
+    /// What only an extended report says.
+    #[serde(flatten)]
+    pub more: Option<More>,
+}
+
+/// What only an extended report says of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct More {
+    /// What stands between its fields.
+    pub delimiter: Option<char>,
+    /// Whether it begins with a byte order mark.
+    pub bom: bool,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// The fields of its header.
+    pub columns: Option<usize>,
+    /// The row for which it is not let in.
+    pub first_bad_row: Option<BadRow>,
+    /// What may be wrong, with which it is let in all the same.
+    pub warnings: Vec<String>,
+    /// What it is, if its first bytes say that it is no text: `zip`, `xlsx`, `pdf` or `shapefile`.
+    pub content_kind: Option<String>,
+}
+
+/// A row for which a file is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadRow {
+    /// Its number, as a spreadsheet counts: the header is 1.
+    pub row: u64,
+    /// The line that it begins in.
+    pub line: u64,
+    /// The first field that is missing, or too many, or not closed.
+    pub column: usize,
 }
 
 /// The kind of a file that is of none.
@@ -57,6 +90,7 @@ impl File {
             ems: UNKNOWN.into(),
             errors: why.into(),
             key: key.into(),
+            more: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use blackwater_base::settings::{self, list, number};
+use blackwater_base::settings::{self, flag, list, number};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 
@@ -81,6 +81,9 @@ pub struct Report {
     /// Its members, in their order: each a name, and a text with names of the layout in braces. None: those of the layout, and the
     /// name that was looked up.
     pub members: Vec<(String, String)>,
+    /// Whether it says more of each file than its readers always knew.
+    #[serde(deserialize_with = "flag")]
+    pub extended: bool,
 }
 
 impl Report {
@@ -376,7 +379,9 @@ impl Rules {
             ("issue.api", Some(self.issue.api.as_str())),
             ("webhook.url", self.webhook.url.as_deref()),
         ] {
-            if url.is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
+            let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+            let is_safe = |url: &str| url.starts_with("https://") || local.iter().any(|begin| url.starts_with(begin));
+            if !url.is_none_or(is_safe) {
                 return wrong(setting, "write an address that begins with https://");
             }
         }
@@ -406,6 +411,17 @@ impl Rules {
             }
             if kind.files == Some(0) {
                 return wrong(&format!("{setting}.files"), "an upload has one file or more");
+            }
+            if let Some(json) = &kind.json {
+                let fits = |other: &&Kind| {
+                    other
+                        .json
+                        .as_ref()
+                        .is_some_and(|other| other.array_of.iter().all(|name| json.array_of.contains(name)))
+                };
+                if let Some(other) = self.kinds[..number].iter().find(fits) {
+                    return wrong(&format!("{setting}.json"), &format!("{} fits all of these before", other.name));
+                }
             }
             for (by, name) in named {
                 if let Some(other) = known.insert((by, name.to_lowercase()), &kind.name) {

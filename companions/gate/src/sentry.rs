@@ -16,7 +16,12 @@ use crate::function::AGENT;
 const MOST: Duration = Duration::from_secs(5);
 
 /// Tells an error to the project of a DSN, which is `https://KEY@HOST/PROJECT`.
-pub(crate) async fn tell(dsn: &SecretString, http: &Http, error: &crate::error::Error) -> Result<(), Error> {
+pub(crate) async fn tell(
+    dsn: &SecretString,
+    http: &Http,
+    error: &crate::error::Error,
+    deadline: Deadline,
+) -> Result<(), Error> {
     let wrong = || Error::Client("sentry.dsn is not of the form https://KEY@HOST/PROJECT".into());
     let mut url = Url::parse(dsn.expose_secret()).map_err(|_| wrong())?;
     let key = url.username().to_owned();
@@ -43,6 +48,7 @@ pub(crate) async fn tell(dsn: &SecretString, http: &Http, error: &crate::error::
     let login = format!("Sentry sentry_version=7, sentry_client={AGENT}, sentry_key={key}");
     let request = http.request(Method::POST, url).header("x-sentry-auth", login);
     let request = request.header("content-type", "application/x-sentry-envelope").body(envelope);
-    let told = tokio::time::timeout(MOST, http.send(request, Deadline::NONE)).await;
-    told.unwrap_or_else(|_| Err(Error::Client(format!("Sentry took more than {} s", MOST.as_secs())))).map(drop)
+    let most = deadline.left().unwrap_or(MOST).min(MOST);
+    let told = tokio::time::timeout(most, http.send(request, deadline)).await;
+    told.unwrap_or_else(|_| Err(Error::Client("there was no time".into()))).map(drop)
 }

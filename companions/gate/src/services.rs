@@ -1,5 +1,5 @@
 //! The services that a gate speaks with, on this machine, for the demo and the tests: the issues of a repository on GitHub, names,
-//! a webhook, and SES. What a request lacks that the service's documentation asks for is a fault.
+//! a webhook, SES, and Sentry. What a request lacks that the service's documentation asks for is a fault.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -47,9 +47,11 @@ pub struct Known {
     pub reports: Vec<Value>,
     /// The mails, as SES got them.
     pub mails: Vec<Value>,
+    /// The errors that Sentry was told of.
+    pub errors: Vec<Value>,
     /// The names.
     pub names: BTreeMap<String, String>,
-    /// Labels that a token may set.
+    /// Whether the token has no right to push, without which GitHub leaves out labels.
     pub drops_labels: bool,
     /// What is answered instead, by the beginning of the request, in order.
     pub instead: BTreeMap<String, VecDeque<Instead>>,
@@ -174,6 +176,9 @@ impl Known {
         let content: Value = serde_json::from_slice(body).unwrap_or_default();
         let path = head.uri.path();
         let said = |status: u16, message: &str| (status, json!({ "message": message }), None);
+        if path == "/api/42/envelope/" {
+            return self.sentry(header("x-sentry-auth"), body);
+        }
         if head.method == Method::POST && header("content-type") != "application/json" {
             self.faults.push(format!("{path} has no content type"));
         }
@@ -217,6 +222,23 @@ impl Known {
             }
             (&Method::GET | &Method::PUT, _) => said(404, "Not Found"),
             _ => said(405, "Method Not Allowed"),
+        }
+    }
+
+    /// <https://develop.sentry.dev/sdk/data-model/envelopes/>: a header, then each item's header and the item, a line each.
+    fn sentry(&mut self, login: &str, body: &Bytes) -> (u16, Value, Option<String>) {
+        let lines: Vec<Value> =
+            body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        match lines.as_slice() {
+            [header, item, event]
+                if header["event_id"] == event["event_id"]
+                    && item["type"] == "event"
+                    && login.contains("sentry_key=key") =>
+            {
+                self.errors.push(event.clone());
+                (200, json!({ "id": event["event_id"] }), None)
+            }
+            _ => (400, json!({ "detail": "invalid envelope" }), None),
         }
     }
 
@@ -275,6 +297,10 @@ impl Known {
                 });
                 self.issues.push(issue.clone());
                 (201, issue, None)
+            }
+            (&Method::GET, ["issues", issue]) => {
+                let found = self.issues.iter().find(|known| is(known, "number", number(issue)));
+                found.map_or((404, json!({ "message": "Not Found" }), None), |issue| (200, issue.clone(), None))
             }
             (&Method::GET, ["issues", issue, "comments"]) => {
                 page_of(self.comments.iter().filter(|comment| is(comment, "issue", number(issue))).cloned().collect())

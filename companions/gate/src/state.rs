@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::report::File;
+use crate::gate::{Gate, Status};
+use crate::layout::Place;
+use crate::report::{File, Report};
 use crate::set::Set;
 
 /// How long a run may work that has no deadline.
@@ -35,7 +37,7 @@ pub(crate) struct State {
     pub(crate) is_issued: bool,
     /// Whether the files and their report are let in, or the mail about them is sent or not wanted.
     pub(crate) is_decided: bool,
-    /// The text of the last mail, also of an earlier set.
+    /// The text of the last mail, also of an earlier set, unless the files were let in since.
     pub(crate) mail: Option<String>,
     /// What the webhook was told.
     pub(crate) webhook: Told,
@@ -49,7 +51,7 @@ struct Run {
 }
 
 /// An issue, or a comment to one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Issued {
     /// The issue's number; 0 if it was only logged.
     pub(crate) number: u64,
@@ -64,7 +66,9 @@ pub(crate) struct Issued {
 pub(crate) struct Told {
     /// Whether it has taken the report, or there is none to tell.
     pub(crate) is_done: bool,
-    /// How often it has not.
+    /// Whether it has not taken it for a day, and is not told any more.
+    pub(crate) is_given_up: bool,
+    /// How often it was told when that was due.
     pub(crate) tries: u32,
     /// When it is told again.
     pub(crate) next: Option<DateTime<Utc>>,
@@ -73,7 +77,22 @@ pub(crate) struct Told {
 impl State {
     /// Whether nothing is left to do about its files.
     fn is_finished(&self) -> bool {
-        self.is_decided && self.webhook.is_done
+        self.is_decided && (self.webhook.is_done || self.webhook.is_given_up)
+    }
+
+    /// What became of the upload so far, and what is said of it.
+    pub(crate) fn said(&self, gate: &Gate, place: &Place) -> (Status, Report) {
+        let files = self.files.clone().unwrap_or_default();
+        let is_valid = files.iter().all(|file| file.csv_valid);
+        let url = self.issue.as_ref().filter(|_| is_valid).map(|issue| issue.url.clone()).unwrap_or_default();
+        let report = gate.report(place, self.name.as_deref().unwrap_or_default(), files, url);
+        let status = match (self.webhook.is_done, self.is_decided, is_valid) {
+            (false, ..) => Status::Untold,
+            (true, false, _) => Status::Waiting,
+            (true, true, true) => Status::LetIn,
+            (true, true, false) => Status::TurnedAway,
+        };
+        (status, report)
     }
 
     /// Begins with other files. What others know of the upload stays.
@@ -89,6 +108,8 @@ pub(crate) enum Taken<'s> {
     Mine(Box<Kept<'s>>),
     /// All is done.
     Finished(Box<State>),
+    /// It has no files any more.
+    Gone,
     /// Another run works on it, and knows of these files.
     Busy,
 }
@@ -99,14 +120,14 @@ pub(crate) struct Kept<'s> {
     key: String,
     etag: String,
     run: Uuid,
+    /// Its files.
+    pub(crate) set: Set,
     /// What is known.
     pub(crate) state: State,
 }
 
-/// Where the state of the upload in a folder is.
-pub(crate) fn key(prefix: &str) -> String {
-    format!("{prefix}/.gate.json")
-}
+/// The name of the state, in the folder of an upload.
+pub(crate) const NAME: &str = ".gate.json";
 
 /// The state of the upload in a folder, and its ETag.
 async fn read(store: &Store, key: &str) -> Result<Option<(State, String)>, Error> {
@@ -117,19 +138,31 @@ async fn read(store: &Store, key: &str) -> Result<Option<(State, String)>, Error
 }
 
 impl<'s> Kept<'s> {
-    /// Takes the upload in a folder to work on these files of it.
+    /// Takes an upload to work on the files that `drop` has of it.
     pub(crate) async fn take(
         store: &'s Store,
-        prefix: &str,
-        set: &Set,
+        drop: &Store,
+        place: &Place,
         deadline: Deadline,
     ) -> Result<Taken<'s>, Error> {
-        let (key, run) = (key(prefix), Uuid::new_v4());
+        let (key, run) = (format!("{}/{NAME}", place.prefix), Uuid::new_v4());
         loop {
+            // In this order: the files are then no older than what is known of them.
             let known = read(store, &key).await?;
+            let set = Set::of(drop, place).await?;
+            if set.files.is_empty() {
+                return Ok(Taken::Gone);
+            }
             let condition = known.as_ref().map(|(_, etag)| etag.clone());
             let mut state = known.map(|(state, _)| state).unwrap_or_default();
             let is_same = state.set == set.fingerprint;
+            if let (Some(known), Some(etag)) = (&state.run, &condition)
+                && known.id == run
+            {
+                // It was written, and S3's answer was lost.
+                let kept = Self { store, key, etag: etag.clone(), run, set, state };
+                return Ok(Taken::Mine(Box::new(kept)));
+            }
             let is_busy = state.run.as_ref().is_some_and(|run| run.until > Utc::now());
             if is_busy && (is_same || state.again) {
                 return Ok(Taken::Busy);
@@ -141,7 +174,7 @@ impl<'s> Kept<'s> {
                 state.again = true;
             } else {
                 if !is_same {
-                    state.begin(set);
+                    state.begin(&set);
                 }
                 state.again = false;
                 state.run = Some(Run { id: run, until: Utc::now() + deadline.left().unwrap_or(LONGEST) });
@@ -151,7 +184,7 @@ impl<'s> Kept<'s> {
                 // Somebody else was quicker.
                 None => {}
                 Some(_) if is_busy => return Ok(Taken::Busy),
-                Some(etag) => return Ok(Taken::Mine(Box::new(Self { store, key, etag, run, state }))),
+                Some(etag) => return Ok(Taken::Mine(Box::new(Self { store, key, etag, run, set, state }))),
             }
         }
     }
@@ -165,6 +198,10 @@ impl<'s> Kept<'s> {
             }
             // Another run may say that there are other files; or it has taken over, since this one took too long.
             let (known, etag) = read(self.store, &self.key).await?.ok_or_else(|| self.lost())?;
+            if known.run.is_none() && self.state.run.is_none() {
+                // It is released, and S3's answer was lost.
+                return Ok(());
+            }
             if known.run.as_ref().is_none_or(|run| run.id != self.run) {
                 return Err(self.lost());
             }

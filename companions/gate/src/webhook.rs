@@ -27,20 +27,21 @@ pub(crate) async fn tell(
     let url = Url::parse(url).map_err(|error| HttpError::Client(format!("webhook.url: {error}")))?;
     let headers = authorization(&webhook.scheme, token)?;
     let request = http.request(Method::POST, url).headers(headers).header("content-type", "application/json");
-    http.send(request.body(report), deadline).await.map(drop)
+    http.send(request.body(report), deadline).await.map(drop).map_err(HttpError::without_path)
 }
 
 impl Told {
     /// Whether it is told now.
     pub(crate) fn is_due(&self, now: DateTime<Utc>) -> bool {
-        !self.is_done && self.next.is_none_or(|next| next <= now)
+        !self.is_done && !self.is_given_up && self.next.is_none_or(|next| next <= now)
     }
 
-    /// It did not take the report: whether it will be told again.
-    pub(crate) fn failed(&mut self, now: DateTime<Utc>) -> bool {
-        self.tries += 1;
-        self.is_done = self.tries >= TRIES;
-        self.next = Some(now + PAUSE * (1 << (self.tries - 1).min(TRIES)));
-        !self.is_done
+    /// It did not take the report. What was not due is no try.
+    pub(crate) fn failed(&mut self, now: DateTime<Utc>) {
+        if self.is_due(now) {
+            self.tries += 1;
+            self.is_given_up = self.tries >= TRIES;
+            self.next = Some(now + PAUSE * (1 << (self.tries - 1)));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gate::check::{check, check_set, refused_size};
-use gate::report::File;
+use gate::report::{BadRow, File};
 use gate::rules::Rules;
 
 /// The rules that come with the program, with these settings over them.
@@ -39,6 +39,7 @@ fn valid(key: &str, rows: u64, encoding: &str, kind: &str) -> File {
         ems: kind.into(),
         errors: String::new(),
         key: key.into(),
+        more: None,
     }
 }
 
@@ -285,11 +286,78 @@ fn rules_that_cannot_be_meant_are_refused_by_name() {
         (kind(""), ["kind[0]", "write one of"]),
         (kind("first_column = \"a\"\nany_column = \"b\""), ["kind[0]", "write one of"]),
         (kind("first_column = \"a\"\nfiles = 0"), ["kind[0].files", "one file or more"]),
-        (kind("first_column = \"a\"") + &kind("first_column = \"A\""), ["kind[1].first_column", "a has the same"]),
+        (
+            kind("first_column = \"a\"") + &kind("first_column = \"A\""),
+            ["gate.toml, line 6: kind[1].first_column", "a has the same"],
+        ),
+        (
+            kind("json = { array_of = [\"a\"], count = \"b\" }")
+                + &kind("json = { array_of = [\"c\", \"a\"], count = \"b\" }"),
+            ["kind[1].json", "a fits all of these before"],
+        ),
+        (
+            "[issue]\ntitle = \"{nobody}\"".into(),
+            ["gate.toml, line 2: issue.title", "nothing gives {nobody}; there are area, date, name"],
+        ),
+        ("[drop]\nlayout = \"{area}\"".into(), ["gate.toml, line 2: drop.layout", "it ends in /{file}"]),
+        (
+            "[drop]\nbucket = \"a\"\n[final]\nbucket = \"a\"".into(),
+            ["gate.toml, line 4: final.bucket", "it is drop.bucket"],
+        ),
+        ("[limits]\nexempt = { place = [\"a\"] }".into(), ["limits.exempt.place", "drop.layout has no such name"]),
+        ("[mail]\nfrom = \"a@example.com\"".into(), ["gate.toml, line 1: mail", "write both from and to"]),
+        ("[webhook]\nurl = \"example.com\"".into(), ["gate.toml, line 2: webhook.url", "https://"]),
         ("[limits\n".into(), ["gate.toml, line 1", ""]),
     ] {
         std::fs::write(&file, &text).unwrap();
         let error = Rules::read(Some(&file), std::iter::empty()).unwrap_err().to_string();
         assert!(error.contains("gate.toml") && words.iter().all(|word| error.contains(word)), "{text}: {error}");
     }
+}
+
+#[test]
+fn what_is_no_text_is_refused() {
+    // An archive with one stored file, as `zip -0` makes it.
+    let zip = b"PK\x03\x04\x0a\0\0\0\0\0\x4e\x7c\x3d\x50\x1a\x2c\x8b\x6d\x06\0\0\0\x06\0\0\0\x08\0\x1c\0data.csva,b,c\nPK\x01\x02\x1e\x03";
+    let file = checked("a.csv", &zip.repeat(8));
+    assert!(!file.csv_valid && file.errors.starts_with("File has only "), "{file:?}");
+}
+
+#[test]
+fn an_extended_report_says_where_a_row_is_and_what_a_file_is() {
+    let rules = rules(&[("REPORT__EXTENDED", "true"), ("LIMITS__MIN_BYTES", "0")]);
+    let more = |key: &str, bytes: &[u8]| check(&rules, key, None, bytes).unwrap().more.unwrap();
+
+    // A row of three lines, a blank one, and one that lacks a field.
+    let file = "\u{feff}a\tb\tc\r\n1\t\"x\r\ny\r\nz\"\t3\r\n\r\n4\t5\r\n";
+    let found = more("a.tsv", file.as_bytes());
+    assert_eq!((found.delimiter, found.bom, found.columns), (Some('\t'), true, Some(3)));
+    assert_eq!(found.first_bad_row, Some(BadRow { row: 4, line: 6, column: 3 }));
+    // As `sha256sum` says it.
+    assert_eq!(found.sha256, "39a120b72d6c5021dc01ca5b4a0883b1d7c2d693fcf9a300e3f1e64ee197efc4");
+    assert_eq!(found.warnings, Vec::<String>::new());
+
+    let file = format!("a,b,c\n1,\"{}\",3\n4,5,6\n", "swallowed\n".repeat(68));
+    assert_eq!(more("a.csv", file.as_bytes()).warnings, ["Row 2 has 69 lines. Is a quote not closed?"]);
+
+    for (bytes, kind) in [
+        (&b"PK\x03\x04 anything"[..], Some("zip")),
+        (b"PK\x03\x04 [Content_Types].xml", Some("xlsx")),
+        (b"%PDF-1.7\n", Some("pdf")),
+        (b"\x00\x00\x27\x0a", Some("shapefile")),
+        (b"a,b,c\n", None),
+    ] {
+        assert_eq!(more("a.csv", bytes).content_kind.as_deref(), kind);
+    }
+    assert!(more("a.json", b"\xef\xbb\xbf[]").bom);
+
+    // Beside the members that readers always knew, and in their order.
+    let file = check(&rules, "a.csv", None, &b"a,b,c\n"[..]).unwrap();
+    let text = serde_json::to_string(&file).unwrap();
+    assert!(text.contains(r#""errors":"","key":"a.csv","delimiter":",","bom":false,"sha256":"#), "{text}");
+    assert_eq!(serde_json::from_str::<File>(&text).unwrap(), file);
+    assert_eq!(
+        serde_json::from_str::<File>(&serde_json::to_string(&valid("a", 1, "utf-8", "x")).unwrap()).unwrap().more,
+        None
+    );
 }

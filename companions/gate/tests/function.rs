@@ -62,6 +62,32 @@ async fn events_bring_uploads_and_the_schedule_the_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn errors_are_told_to_sentry_and_what_github_leaves_out_is_logged() {
+    let world = World::start().await;
+    let mut settings = everything(&world.services);
+    settings.push(("SENTRY__DSN", world.services.origin().replace("://", "://key@") + "/42"));
+    let function = start(&world, settings, &world.services.origin()).await;
+    world.upload(&[("data.csv", &table(HALAROSE, 10))]).await;
+    world.services.instead("POST /repos/acme/data/issues", [Instead::status(410)]);
+    function.invoke(event("drop", &key("data.csv"))).await.unwrap_err();
+    world.services.known().drops_labels = true;
+    assert_eq!(function.invoke(event("drop", &key("data.csv"))).await.unwrap()[0]["status"], "let_in");
+    {
+        let known = world.services.known();
+        assert_eq!(known.errors.len(), 1);
+        let error = &known.errors[0]["exception"]["values"][0];
+        assert_eq!(error["type"], "Issue");
+        assert!(error["value"].as_str().unwrap().contains("410 Gone"), "{error}");
+    }
+    let lines = function.end().await;
+    let is_warned = |line: &Value| {
+        line["level"] == "WARN"
+            && line["message"].as_str().unwrap().contains("has not got the labels Data Import, ready")
+    };
+    assert!(lines.iter().any(is_warned), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_configured_is_logged_as_it_would_be_sent() {
     let world = World::with(|_| Vec::new()).await;
     let function = start(&world, Vec::new(), &world.services.origin()).await;

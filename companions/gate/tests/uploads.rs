@@ -306,6 +306,24 @@ async fn a_run_that_dies_anywhere_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn a_run_that_dies_with_its_mail_is_gone_on_with() {
+    for is_done in [false, true] {
+        let world = World::start().await;
+        world.upload(&[("data.csv", &cut(10))]).await;
+        let slow = Instead { is_done, after: Duration::from_secs(60), ..Instead::status(200) };
+        world.services.instead(MAIL, [slow]);
+        let lease = Duration::from_millis(1500);
+        let dies = tokio::time::timeout(Duration::from_millis(700), world.receive_within("data.csv", lease)).await;
+        assert!(dies.is_err());
+        sleep(lease).await;
+        assert_eq!(world.sweep().await.unwrap()[0].status, Status::TurnedAway);
+        // One that was sent, and the gate could not note it, is sent again.
+        assert_eq!(world.mails().len(), if is_done { 2 } else { 1 });
+        assert_eq!(world.services.known().reports.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn an_object_that_is_replaced_after_its_check_is_checked_again() {
     let world = World::start().await;
     world.upload(&[("data.csv", &table(HALAROSE, 10))]).await;
@@ -502,7 +520,7 @@ async fn a_preview_does_nothing() {
 #[tokio::test]
 async fn a_thousand_events_at_once_have_their_effects_once() {
     let world = World::start().await;
-    let folders: Vec<_> = (0..100).map(|number| format!("{AREA}/2019-12-12/{number:03}")).collect();
+    let folders: Vec<_> = (0..100).map(|number| format!("X{number:08}/2019-12-12/now")).collect();
     for folder in &folders {
         for name in ["a.csv", "b.csv"] {
             world.drop.put(&format!("{folder}/{name}"), table(HALAROSE, 3).into()).await.unwrap();
@@ -519,8 +537,112 @@ async fn a_thousand_events_at_once_have_their_effects_once() {
     let keys = world.last.list("", "", 10_000).await.unwrap();
     assert_eq!(keys.len(), 100 * 4);
     let known = world.services.known();
-    let told: Vec<_> = known.reports.iter().map(|report| report["timestamp"].as_str().unwrap()).collect();
+    let told: Vec<_> = known.reports.iter().map(|report| report["gss"].as_str().unwrap()).collect();
     let distinct: std::collections::BTreeSet<_> = told.iter().collect();
     assert_eq!((told.len(), distinct.len()), (100, 100));
-    assert_eq!(known.issues.len() + known.comments.len(), 100);
+    assert_eq!((known.issues.len(), known.comments.len()), (100, 0));
+}
+
+#[tokio::test]
+async fn files_with_the_names_of_the_gate_s_own_are_left_out() {
+    let world = World::start().await;
+    let own = json!({ "set": "", "issue": { "number": 7, "comment": null, "url": "" }, "blank": " ".repeat(1024) })
+        .to_string();
+    world.upload(&[("report.json", &own), (".gate.json", &own), ("data.csv", &table(HALAROSE, 10))]).await;
+    for name in [".gate.json", "report.json", "data.csv"] {
+        assert_eq!(world.receive(name).await.unwrap().status, Status::LetIn);
+    }
+    assert_eq!(world.report().await.unwrap()["file_set"].as_array().unwrap().len(), 1);
+    assert_eq!(world.calls(), [NAMES, LIST, RAISE, TELL]);
+}
+
+#[tokio::test]
+async fn a_run_that_dies_and_an_upload_that_grows_have_one_issue() {
+    let world = World::start().await;
+    world.upload(&[("a.csv", &table(HALAROSE, 10))]).await;
+    let slow = Instead { is_done: true, after: Duration::from_secs(60), ..Instead::status(201) };
+    world.services.instead(RAISE, [slow]);
+    let lease = Duration::from_millis(1500);
+    let dies = tokio::time::timeout(Duration::from_millis(700), world.receive_within("a.csv", lease)).await;
+    assert!(dies.is_err());
+    world.upload(&[("b.csv", &table(HALAROSE, 10))]).await;
+    assert_eq!(world.receive("b.csv").await.unwrap().status, Status::Busy);
+    sleep(lease).await;
+    assert_eq!(world.sweep().await.unwrap()[0].status, Status::LetIn);
+    let known = world.services.known();
+    assert_eq!((known.issues.len(), known.comments.len()), (1, 0));
+    assert!(known.issues[0]["body"].as_str().unwrap().contains("b.csv"));
+}
+
+#[tokio::test]
+async fn an_upload_that_grows_after_its_issue_is_closed_or_gone_has_another() {
+    for is_gone in [false, true] {
+        let world = World::start().await;
+        world.upload(&[("a.csv", &table(HALAROSE, 10))]).await;
+        world.receive("a.csv").await.unwrap();
+        if is_gone {
+            world.services.instead("GET /repos/acme/data/issues/1", [Instead::status(410)]);
+        }
+        world.services.known().issues[0]["state"] = "closed".into();
+        world.upload(&[("b.csv", &table(HALAROSE, 10))]).await;
+        assert_eq!(world.receive("b.csv").await.unwrap().status, Status::LetIn);
+        let known = world.services.known();
+        assert_eq!(known.issues.len(), 2);
+        assert!(!known.issues[0]["body"].as_str().unwrap().contains("b.csv"));
+        assert_eq!(known.reports.last().unwrap()["github_issue"], "https://github.com/acme/data/issues/2");
+    }
+}
+
+#[tokio::test]
+async fn a_mail_is_sent_again_only_about_something_else() {
+    let world = World::start().await;
+    // Two files, both wrong: one mail about the first, one about both, none about another that is right.
+    world.upload(&[("a.csv", &cut(10))]).await;
+    world.receive("a.csv").await.unwrap();
+    world.upload(&[("b.csv", &cut(10))]).await;
+    world.receive("b.csv").await.unwrap();
+    world.upload(&[("c.csv", &table(HALAROSE, 10))]).await;
+    world.receive("c.csv").await.unwrap();
+    assert_eq!(world.mails().len(), 2);
+    // Put right, and wrong again in the same way.
+    world.upload(&[("a.csv", &table(HALAROSE, 10)), ("b.csv", &table(HALAROSE, 11))]).await;
+    assert_eq!(world.receive("a.csv").await.unwrap().status, Status::LetIn);
+    world.upload(&[("a.csv", &cut(10)), ("b.csv", &cut(10))]).await;
+    assert_eq!(world.receive("a.csv").await.unwrap().status, Status::TurnedAway);
+    assert_eq!(world.mails().len(), 3);
+}
+
+#[tokio::test]
+async fn a_mail_that_is_not_sent_is_no_reason_to_tell_nobody() {
+    let world = World::start().await;
+    world.upload(&[("data.csv", &cut(10))]).await;
+    world.services.instead(MAIL, [Instead::status(400)]);
+    let error = world.receive("data.csv").await.unwrap_err().to_string();
+    assert!(error.contains("See that mail.from is an address"), "{error}");
+    assert_eq!(world.calls(), [NAMES, MAIL, TELL]);
+    assert_eq!(world.sweep().await.unwrap()[0].status, Status::TurnedAway);
+    assert_eq!(world.calls(), [MAIL]);
+}
+
+#[tokio::test]
+async fn a_webhook_is_given_up_after_a_day_and_not_by_many_events() {
+    let world = World::start().await;
+    world.upload(&[("data.csv", &table(HALAROSE, 10))]).await;
+    // A redirect is no answer that the report is taken.
+    world.services.instead(TELL, std::iter::once(302).chain(std::iter::repeat_n(500, 19)).map(Instead::status));
+    for _ in 0..12 {
+        assert_eq!(world.receive("data.csv").await.unwrap().status, Status::Untold);
+    }
+    let state = key(".gate.json");
+    for _ in 0..7 {
+        let mut known: Value = serde_json::from_slice(&world.last.get(&state).await.unwrap().unwrap()).unwrap();
+        assert_eq!(known["webhook"]["is_given_up"], false);
+        known["webhook"]["next"] = json!("2019-09-30T17:00:02Z");
+        world.last.put(&state, known.to_string().into()).await.unwrap();
+        assert_eq!(world.sweep().await.unwrap()[0].status, Status::Untold);
+    }
+    world.calls();
+    assert_eq!(world.receive("data.csv").await.unwrap().status, Status::Untold);
+    assert_eq!(world.calls(), Vec::<String>::new());
+    assert!(world.report().await.is_some());
 }

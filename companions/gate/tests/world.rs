@@ -97,7 +97,7 @@ impl World {
     }
 
     pub(crate) async fn sweep(&self) -> Result<Vec<Outcome>, Error> {
-        self.gate.sweep(within(Duration::from_secs(30))).await
+        self.gate.sweep(Duration::from_secs(24 * 3600), within(Duration::from_secs(30))).await
     }
 
     /// The report in the final bucket.

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::PIECE;
 use super::text::{UTF_8_MARK, Watch};
-use crate::report::{File, UNKNOWN};
+use crate::report::{File, More, UNKNOWN};
 use crate::rules::Rules;
 
 pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Result<File> {
@@ -20,9 +20,11 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
     let wanted: BTreeSet<&str> = wanted.map(String::as_str).collect();
     let mut watched = Watched { from, watch: Watch::default() };
     let mut reader = BufReader::with_capacity(PIECE, &mut watched);
-    if reader.fill_buf()?.starts_with(UTF_8_MARK) {
+    let bom = reader.fill_buf()?.starts_with(UTF_8_MARK);
+    if bom {
         reader.consume(UTF_8_MARK.len());
     }
+    file.more = Some(More { bom, ..More::default() });
     let mut document = serde_json::Deserializer::from_reader(reader);
     let mut seen = Seen { wanted: &wanted, counted: &counted, first: None, counts: vec![0; counted.len()] };
     let read = (&mut seen).deserialize(&mut document).and_then(|()| document.end());

@@ -6,6 +6,9 @@ mod text;
 
 use std::io::{self, Read};
 
+use blackwater_base::store::hex;
+use sha2::{Digest, Sha256};
+
 use crate::report::File;
 use crate::rules::{Kind, Rules};
 
@@ -43,14 +46,32 @@ pub fn check(rules: &Rules, key: &str, size: Option<u64>, mut from: impl Read) -
         return Ok(File::refused(key, &why));
     }
     let most = rules.limits.max_bytes.saturating_add(1);
-    let mut counted = Counted { from: (&mut from).take(most), bytes: 0 };
-    let checked = match key.ends_with(".json") {
+    let hash = rules.report.extended.then(Sha256::new);
+    let mut counted = Counted { from: (&mut from).take(most), bytes: 0, hash };
+    let mut checked = match key.ends_with(".json") {
         true => json::check(rules, key, &mut counted),
         false => text::check(rules, key, &mut counted),
     }?;
     // A check may end before the file does.
     io::copy(&mut counted, &mut io::sink())?;
+    match (&mut checked.more, counted.hash) {
+        (Some(more), Some(hash)) => more.sha256 = hex(&hash.finalize()),
+        _ => checked.more = None,
+    }
     Ok(refused_size(rules, counted.bytes).map_or(checked, |why| File::refused(key, &why)))
+}
+
+/// What a file is whose first bytes say that it is no text.
+fn content_kind(head: &[u8]) -> Option<String> {
+    let holds = |name: &[u8]| head.windows(name.len()).any(|window| window == name);
+    let kind = match head {
+        [b'P', b'K', 3, 4, ..] if holds(b"xl/") || holds(b"[Content_Types].xml") => "xlsx",
+        [b'P', b'K', 3, 4, ..] => "zip",
+        [b'%', b'P', b'D', b'F', ..] => "pdf",
+        [0, 0, 0x27, 0x0a, ..] => "shapefile",
+        _ => return None,
+    };
+    Some(kind.into())
 }
 
 /// Adds what only all files of an upload show: whether there are as many as a kind needs.
@@ -74,16 +95,20 @@ fn too_few(wanted: usize, found: usize) -> String {
     format!("Expected {wanted} files, found {found}")
 }
 
-/// Counts what is read.
+/// Counts what is read, and hashes it if that is asked for.
 struct Counted<R> {
     from: R,
     bytes: u64,
+    hash: Option<Sha256>,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let read = self.from.read(to)?;
         self.bytes += read as u64;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&to[..read]);
+        }
         Ok(read)
     }
 }

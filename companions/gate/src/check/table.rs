@@ -2,6 +2,7 @@
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
+use crate::report::BadRow;
 use crate::rules::{BlankRows, Kind, LongRows, Rules};
 
 /// So many records tell what the delimiter is.
@@ -9,6 +10,9 @@ const SAMPLE: usize = 20;
 /// The most bytes of a header, and the most columns.
 const MOST_HEADER: usize = 1 << 20;
 const MOST_COLUMNS: usize = 1 << 16;
+/// A row of more lines than this may have a quote that is not closed. So many of them are named.
+const MANY_LINES: u64 = 20;
+const MOST_WARNINGS: usize = 10;
 
 /// The rows of a file, as far as they are read.
 pub(super) struct Table<'r> {
@@ -27,14 +31,29 @@ pub(super) struct Table<'r> {
     /// Whether a record is under way, and whether the last byte before it was a carriage return.
     is_begun: bool,
     is_after_return: bool,
-    fault: Option<String>,
+    /// The line that the record begins in, and how many ends of lines the reader had seen before it.
+    line: u64,
+    seen: u64,
+    delimiter: u8,
+    warnings: Vec<String>,
+    fault: Option<Fault>,
+}
+
+/// Why a file is not let in.
+pub(super) struct Fault {
+    pub(super) why: String,
+    /// The row, if it is one.
+    pub(super) row: Option<BadRow>,
 }
 
 /// What became of the rows.
 pub(super) struct Outcome<'r> {
     pub(super) rows: u64,
+    pub(super) columns: Option<usize>,
+    pub(super) delimiter: char,
     pub(super) kind: Option<&'r Kind>,
-    pub(super) fault: Option<String>,
+    pub(super) warnings: Vec<String>,
+    pub(super) fault: Option<Fault>,
 }
 
 impl<'r> Table<'r> {
@@ -53,6 +72,10 @@ impl<'r> Table<'r> {
             rows: 0,
             is_begun: false,
             is_after_return: false,
+            line: 1,
+            seen: 0,
+            delimiter,
+            warnings: Vec::new(),
             fault: None,
         }
     }
@@ -74,13 +97,17 @@ impl<'r> Table<'r> {
                     self.is_after_return = *first == b'\r';
                     piece = rest;
                     self.blank();
+                    self.line += 1;
                     continue;
                 }
                 self.is_begun = true;
+                self.seen = self.reader.line();
             }
             let (_, read) = self.read_record(piece);
             if !self.is_begun {
-                self.is_after_return = piece[..read].last() == Some(&b'\r');
+                let last = piece[..read].last();
+                self.is_after_return = last == Some(&b'\r');
+                self.lines(self.reader.line() - self.seen - u64::from(last == Some(&b'\n')));
             }
             piece = &piece[read..];
         }
@@ -99,7 +126,22 @@ impl<'r> Table<'r> {
         if self.columns.is_none() && self.fault.is_none() {
             self.header(0);
         }
-        Outcome { rows: self.rows, kind: self.kind, fault: self.fault }
+        Outcome {
+            rows: self.rows,
+            columns: self.columns,
+            delimiter: self.delimiter.into(),
+            kind: self.kind,
+            warnings: self.warnings,
+            fault: self.fault,
+        }
+    }
+
+    /// A record has ended that had so many ends of lines in its values.
+    fn lines(&mut self, inside: u64) {
+        self.line += inside + 1;
+        if inside >= MANY_LINES && self.warnings.len() < MOST_WARNINGS {
+            self.warnings.push(format!("Row {} has {} lines. Is a quote not closed?", self.number, inside + 1));
+        }
     }
 
     /// Reads to the end of a record, or as far as there is room.
@@ -117,11 +159,11 @@ impl<'r> Table<'r> {
                 self.is_begun = false;
             }
             ReadRecordResult::OutputFull if is_header && self.values.len() >= MOST_HEADER => {
-                self.fault = Some("The header is longer than 1MB. Is a quote not closed?".into());
+                self.refuse("The header is longer than 1MB. Is a quote not closed?".into());
             }
             ReadRecordResult::OutputFull if is_header => self.values.resize(self.values.len() * 2, 0),
             ReadRecordResult::OutputEndsFull if is_header && self.ends.len() >= MOST_COLUMNS => {
-                self.fault = Some(format!("The header has more than {MOST_COLUMNS} columns"));
+                self.refuse(format!("The header has more than {MOST_COLUMNS} columns"));
             }
             ReadRecordResult::OutputEndsFull if is_header => self.ends.resize(self.ends.len() * 2, 0),
             ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull | ReadRecordResult::InputEmpty => {}
@@ -137,8 +179,7 @@ impl<'r> Table<'r> {
         if fields < columns {
             self.short(fields);
         } else if fields > columns && self.rules.text.long_rows == LongRows::Error {
-            self.rows = self.number;
-            self.fault = Some(format!("Expected {columns} columns on row {} found {fields}", self.number));
+            self.bad_row(columns + 1, format!("Expected {columns} columns on row {} found {fields}", self.number));
         }
     }
 
@@ -160,20 +201,28 @@ impl<'r> Table<'r> {
         if self.columns.is_some_and(|columns| fields < columns) {
             return self.short(fields);
         }
-        self.rows = self.number;
-        self.fault = Some(format!("A quote is not closed in row {}", self.number));
+        self.bad_row(fields, format!("A quote is not closed in row {}", self.number));
     }
 
     fn short(&mut self, fields: usize) {
         let (columns, number) = (self.columns.unwrap_or_default(), self.number);
-        self.rows = number;
-        self.fault = Some(format!("Incomplete file: Expected {columns} columns on row {number} found {fields}"));
+        self.bad_row(fields + 1, format!("Incomplete file: Expected {columns} columns on row {number} found {fields}"));
+    }
+
+    fn bad_row(&mut self, column: usize, why: String) {
+        self.rows = self.number;
+        let row = BadRow { row: self.number, line: self.line, column };
+        self.fault = Some(Fault { why, row: Some(row) });
+    }
+
+    fn refuse(&mut self, why: String) {
+        self.fault = Some(Fault { why, row: None });
     }
 
     fn header(&mut self, fields: usize) {
         self.columns = Some(fields);
         if fields < self.rules.text.min_columns {
-            self.fault = Some(format!("File has only {fields} columns. We might have failed to detect the delimiter"));
+            self.refuse(format!("File has only {fields} columns. We might have failed to detect the delimiter"));
             return;
         }
         self.rows = 1;

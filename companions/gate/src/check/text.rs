@@ -4,9 +4,9 @@ use std::io::{self, Read};
 
 use encoding_rs::{CoderResult, Decoder, UTF_16BE, UTF_16LE};
 
-use super::PIECE;
 use super::table::Table;
-use crate::report::{File, UNKNOWN};
+use super::{PIECE, content_kind};
+use crate::report::{File, More, UNKNOWN};
 use crate::rules::Rules;
 
 /// What tells UTF-8, UTF-16 little-endian and big-endian, at the beginning.
@@ -26,6 +26,7 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
     if head.is_empty() {
         return Ok(File::refused(key, "File is empty"));
     }
+    let content_kind = content_kind(head);
     let (mut coding, mark) = Coding::of(head);
     let mut text = Vec::new();
     coding.read(&head[mark..], &mut text);
@@ -51,9 +52,18 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
         ems: result.kind.map_or(UNKNOWN.into(), |kind| kind.name.clone()),
         errors: String::new(),
         key: key.into(),
+        more: Some(More {
+            delimiter: Some(result.delimiter),
+            bom: mark > 0,
+            columns: result.columns,
+            first_bad_row: result.fault.as_ref().and_then(|fault| fault.row),
+            warnings: result.warnings,
+            content_kind,
+            ..More::default()
+        }),
     };
-    if let Some(why) = result.fault {
-        file.refuse(&why);
+    if let Some(fault) = result.fault {
+        file.refuse(&fault.why);
     } else if !is_whole {
         file.refuse("The file is cut in the middle of a character, or is no UTF-16");
     }
