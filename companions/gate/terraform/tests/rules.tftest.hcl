@@ -42,7 +42,7 @@ run "whole" {
   assert {
     condition = alltrue([
       for statement in jsondecode(module.function.resources.policy).Statement :
-      statement.Sid != "Mail" || endswith(one(flatten([statement.Resource])), ":identity/example.com")
+      endswith(one(flatten([statement.Resource])), ":identity/example.com") if statement.Sid == "Mail"
     ])
     error_message = "It sends mails for its own identity alone."
   }
