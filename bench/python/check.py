@@ -17,6 +17,11 @@ for encoding in candidates:
         break
     except UnicodeDecodeError:
         pass
-rows = list(csv.reader(io.StringIO(text), csv.Sniffer().sniff(text.splitlines()[0], delimiters=",\t")))
-short = next((number for number, row in enumerate(rows, 1) if len(row) < len(rows[0])), None)
-print(json.dumps({"csv_valid": short is None, "csv_rows": short or len(rows), "csv_encoding": encoding}))
+columns, rows, short = None, 0, None
+for row in csv.reader(io.StringIO(text), csv.Sniffer().sniff(text.splitlines()[0], delimiters=",\t")):
+    rows += 1
+    columns = columns or len(row)
+    if len(row) < columns:
+        short = rows
+        break
+print(json.dumps({"csv_valid": short is None, "csv_rows": short or rows, "csv_encoding": encoding}))
