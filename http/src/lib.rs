@@ -165,7 +165,7 @@ impl Http {
         self.0.request(method, url)
     }
 
-    /// Sends a request until it is answered, as often and as long as the deadline allows. A request that would do something twice
+    /// Sends a request until it is answered, half a minute at most unless the request has a time of its own, as often and as long as the deadline allows. A request that would do something twice
     /// is sent again only when it did nothing: when there was no connection, or when the service asks to come again.
     ///
     /// # Errors
@@ -195,7 +195,8 @@ impl Http {
     }
 
     async fn send_once(&self, mut request: reqwest::Request, deadline: Deadline) -> Result<Answer, Failed> {
-        let left = deadline.left().unwrap_or(REQUEST).min(REQUEST);
+        let most = request.timeout().copied().unwrap_or(REQUEST);
+        let left = deadline.left().unwrap_or(most).min(most);
         *request.timeout_mut() = Some(left);
         let asked = named(&request);
         let no_answer = |error: reqwest::Error| {
@@ -275,16 +276,11 @@ fn pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.clamp(1, 24 * 3600).unsigned_abs()))
 }
 
-/// What an answer says: its member `message`, or the beginning of its text.
+/// What an answer says: its member `message`, also that of its member `error`, or the beginning of its text.
 fn message(body: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Said {
-        message: String,
-    }
-    let text = match serde_json::from_slice::<Said>(body) {
-        Ok(said) => said.message,
-        Err(_) => String::from_utf8_lossy(&body[..body.len().min(1000)]).into_owned(),
-    };
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let said = said.as_ref().and_then(|said| ["/message", "/error/message"].iter().find_map(|at| said.pointer(at)?.as_str()));
+    let text = said.map_or_else(|| String::from_utf8_lossy(&body[..body.len().min(1000)]).into_owned(), str::to_owned);
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.chars().take(200).collect()
 }

@@ -1,0 +1,316 @@
+//! The way of a month: read its history, write each person's evidence, deliver it, tell, note what was done.
+
+use std::collections::BTreeMap;
+
+use blackwater_base::deadline::Deadline;
+use blackwater_base::secrets::Secrets;
+use blackwater_base::store::{If, Store, sha256};
+use blackwater_http::Http;
+use chrono::Utc;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::bitbucket::Bitbucket;
+use crate::config::{self, Config, Message};
+use crate::drive::Drive;
+use crate::error::Error;
+use crate::history::{self, Walk, Wanted};
+use crate::manifest::{self, Delivered, Manifest, Posted, Repository, State, Zip};
+use crate::month::Month;
+use crate::people::{People, Unknowns};
+use crate::slack::{self, Slack};
+use crate::texts::{self, Counts};
+
+/// What it calls itself where it asks for something.
+pub const AGENT: &str = concat!("evidence/", env!("CARGO_PKG_VERSION"));
+
+/// What makes evidence of months.
+#[derive(Debug)]
+pub struct Evidence {
+    config: Config,
+    people: People,
+    store: Store,
+    http: Http,
+    secrets: Secrets,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request {
+    /// The month; `None` is the last one.
+    pub month: Option<Month>,
+    /// Whether a month that is complete is read and delivered again.
+    pub is_anew: bool,
+    /// Whether histories are read to their end, however old.
+    pub is_exhaustive: bool,
+}
+
+/// What would be made of a month.
+#[derive(Clone, Debug, Serialize)]
+pub struct Preview {
+    /// The month.
+    pub month: Month,
+    /// The repositories.
+    pub repositories: BTreeMap<String, Repository>,
+    /// What each person did, and the size of the zip.
+    pub people: BTreeMap<String, (Counts, usize)>,
+    /// Those whom the settings do not know.
+    pub unknown_people: Unknowns,
+}
+
+/// The token of Slack.
+#[derive(Deserialize)]
+struct SlackToken {
+    token: SecretString,
+}
+
+impl Evidence {
+    /// By these settings, with this bucket.
+    #[must_use]
+    pub fn new(config: Config, store: Store, http: Http) -> Self {
+        let people = People::new(&config.people);
+        Self { config, people, store, http, secrets: Secrets::default() }
+    }
+
+    /// What the settings call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The month before now, in the zone of the settings.
+    #[must_use]
+    pub fn last_month(&self) -> Month {
+        Month::before(Utc::now(), self.config.zone)
+    }
+
+    /// Makes and delivers the evidence of a month, from where the last run stopped. The manifest says how far it came.
+    ///
+    /// # Errors
+    /// If the bucket fails. What else fails is in the manifest.
+    pub async fn run(&self, request: Request, deadline: Deadline) -> Result<Manifest, Error> {
+        let month = request.month.unwrap_or_else(|| self.last_month());
+        let (number, previous) = manifest::last(&self.store, month).await?.map_or((0, None), |(number, last)| (number, Some(last)));
+        if let Some(complete) = previous.as_ref().filter(|last| last.state == State::Complete) {
+            if !request.is_anew {
+                return Ok(complete.clone());
+            }
+            history::forget(&self.store, month).await?;
+        }
+        let mut failures = Vec::new();
+        let walks = self.read(&self.wanted(month, request), deadline, &mut failures).await?;
+        let is_read = failures.is_empty() && walks.values().all(|walk| walk.is_done);
+        let evidence = texts::Evidence::of(month, &walks, &self.people);
+        let mut manifest = Manifest {
+            program: AGENT.into(),
+            month,
+            zone: self.config.zone.name().into(),
+            state: State::Partial,
+            failures,
+            repositories: walks.iter().map(|(name, walk)| (name.clone(), Repository::of(walk))).collect(),
+            people: self.people.names().map(|name| (name.to_owned(), Delivered::default())).collect(),
+            unknown_people: evidence.unknown.clone(),
+            drive: previous.as_ref().and_then(|last| last.drive.clone()),
+            slack: previous.as_ref().and_then(|last| last.slack.clone()),
+        };
+        if is_read {
+            self.deliver(&evidence, &mut manifest, previous.as_ref(), deadline).await?;
+        }
+        manifest::write(&self.store, number + 1, &manifest).await?;
+        Ok(manifest)
+    }
+
+    /// What would be made of a month. Nothing is written or sent.
+    ///
+    /// # Errors
+    /// If something cannot be read.
+    pub async fn preview(&self, request: Request, deadline: Deadline) -> Result<Preview, Error> {
+        let month = request.month.unwrap_or_else(|| self.last_month());
+        let bitbucket = Bitbucket::new(&self.config.bitbucket, &self.http, &self.secrets, deadline);
+        let mut walks = BTreeMap::new();
+        for repository in bitbucket.repositories().await? {
+            let walk = history::look(&bitbucket, &repository, &self.wanted(month, request)).await?;
+            walks.insert(repository, walk);
+        }
+        let evidence = texts::Evidence::of(month, &walks, &self.people);
+        let mut people = BTreeMap::new();
+        for (name, work) in &evidence.people {
+            people.insert(name.clone(), (work.counts, work.zip()?.len()));
+        }
+        let repositories = walks.iter().map(|(name, walk)| (name.clone(), Repository::of(walk))).collect();
+        Ok(Preview { month, repositories, people, unknown_people: evidence.unknown })
+    }
+
+    /// What is wrong with each service that a run needs; nothing if all is well.
+    ///
+    /// # Errors
+    /// Never: what is wrong is the answer.
+    pub async fn check(&self, deadline: Deadline) -> Vec<Error> {
+        let mut wrong = Vec::new();
+        wrong.extend(self.store.check().await.err().map(Error::from));
+        let bitbucket = Bitbucket::new(&self.config.bitbucket, &self.http, &self.secrets, deadline);
+        match bitbucket.repositories().await {
+            Err(error) => wrong.push(error),
+            Ok(repositories) => {
+                for repository in repositories {
+                    if let Err(error) = bitbucket.page(&bitbucket.commits(&repository)).await {
+                        wrong.push(crate::bitbucket::failed(&repository, error));
+                    }
+                }
+            }
+        }
+        if let Some(drive) = &self.config.drive {
+            wrong.extend(Drive::new(drive, &self.config.name, &self.http, &self.secrets, deadline).check().await.err());
+        }
+        if let Some(slack) = &self.config.slack {
+            wrong.extend(self.check_slack(slack, deadline).await.err());
+        }
+        wrong
+    }
+
+    async fn check_slack(&self, slack: &config::Slack, deadline: Deadline) -> Result<(), Error> {
+        let token = self.slack_token(slack).await?;
+        Slack { http: &self.http, api: &slack.api, token: &token, deadline }.check().await
+    }
+
+    async fn slack_token(&self, slack: &config::Slack) -> Result<SecretString, Error> {
+        match (&slack.token, &slack.secret) {
+            (Some(token), _) => Ok(token.clone()),
+            (None, secret) => {
+                let secret = secret.as_deref().unwrap_or_default();
+                Ok(self.secrets.json::<SlackToken>(secret, "{\"token\": \"xoxb-…\"}").await?.token)
+            }
+        }
+    }
+
+    /// The last manifest of a month.
+    ///
+    /// # Errors
+    /// If the bucket cannot be read.
+    pub async fn status(&self, month: Month) -> Result<Option<Manifest>, Error> {
+        Ok(manifest::last(&self.store, month).await?.map(|(_, manifest)| manifest))
+    }
+
+    fn wanted(&self, month: Month, request: Request) -> Wanted {
+        let (from, to) = month.bounds(self.config.zone);
+        let margin = (self.config.bitbucket.margin_pages, self.config.bitbucket.margin_days);
+        Wanted { month, from, to, margin: (!request.is_exhaustive).then_some(margin) }
+    }
+
+    /// Reads the histories of all repositories, each from where an earlier run stopped.
+    async fn read(
+        &self,
+        wanted: &Wanted,
+        deadline: Deadline,
+        failures: &mut Vec<String>,
+    ) -> Result<BTreeMap<String, Walk>, Error> {
+        // What is left of the time is for zips and deliveries.
+        let deadline = deadline.halfway();
+        let bitbucket = Bitbucket::new(&self.config.bitbucket, &self.http, &self.secrets, deadline);
+        let mut walks = BTreeMap::new();
+        let repositories = match bitbucket.repositories().await {
+            Ok(repositories) => repositories,
+            Err(error) => {
+                failures.push(error.to_string());
+                return Ok(walks);
+            }
+        };
+        for repository in repositories {
+            match history::walk(&bitbucket, &self.store, &repository, wanted, deadline).await {
+                Ok(walk) => {
+                    walks.insert(repository, walk);
+                }
+                Err(error @ Error::Store(_)) => return Err(error),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    failures.push(error.to_string());
+                }
+            }
+        }
+        Ok(walks)
+    }
+
+    /// Delivers the zips everywhere, and tells. What fails is a failure of the manifest, and the rest goes on.
+    async fn deliver(
+        &self,
+        evidence: &texts::Evidence,
+        manifest: &mut Manifest,
+        previous: Option<&Manifest>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let mut files = BTreeMap::new();
+        for (person, work) in &evidence.people {
+            let bytes = work.zip()?;
+            let zip = Zip { key: self.key(manifest.month, person), bytes: bytes.len() as u64, sha256: sha256(&bytes) };
+            let known = previous.and_then(|last| last.people.get(person)).and_then(|last| last.zip.as_ref());
+            if known != Some(&zip) || !self.store.exists(&zip.key).await? {
+                self.store.put_if(If::Any, &zip.key, Some("application/zip"), bytes.clone().into()).await?;
+            }
+            files.insert(format!("{}-{person}.zip", manifest.month.label()), bytes);
+            manifest.people.insert(person.clone(), Delivered { counts: work.counts, zip: Some(zip) });
+        }
+        if let Some(drive) = &self.config.drive {
+            let zips = manifest.people.values().filter_map(|person| person.zip.as_ref());
+            let digest = sha256(zips.map(|zip| format!("{} {}\n", zip.key, zip.sha256)).collect::<String>().as_bytes());
+            let drive = Drive::new(drive, &self.config.name, &self.http, &self.secrets, deadline);
+            match drive.deliver(&manifest.month.label(), &digest, &files).await {
+                Ok(folder) => manifest.drive = Some(folder),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    manifest.failures.push(error.to_string());
+                }
+            }
+        }
+        if let Some(slack) = &self.config.slack {
+            match self.tell(slack, manifest, deadline).await {
+                Ok(posted) => manifest.slack = Some(posted),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    manifest.failures.push(error.to_string());
+                }
+            }
+        }
+        manifest.state = if manifest.failures.is_empty() { State::Complete } else { State::Failed };
+        Ok(())
+    }
+
+    fn key(&self, month: Month, person: &str) -> String {
+        let key = self.config.store.key.replace("{year}", &month.year()).replace("{month}", &month.number());
+        key.replace("{person}", person)
+    }
+
+    async fn tell(&self, slack: &config::Slack, manifest: &Manifest, deadline: Deadline) -> Result<Posted, Error> {
+        let token = self.slack_token(slack).await?;
+        let missing: Vec<_> = manifest.repositories.iter().filter(|(_, repository)| repository.is_missing()).map(|(name, _)| name.as_str()).collect();
+        let unknown: Vec<_> = manifest.unknown_people.keys().map(String::as_str).collect();
+        let values = [
+            ("month_name", manifest.month.name()),
+            ("month", manifest.month.to_string()),
+            ("people", unknown.join(", ")),
+            ("repositories", missing.join(", ")),
+            ("what", manifest.failures.join("\n")),
+        ];
+        let messages: Vec<&Message> = match (manifest.failures.is_empty(), missing.is_empty(), unknown.is_empty()) {
+            (false, ..) => vec![&slack.failed],
+            (true, false, false) => vec![&slack.repositories, &slack.people],
+            (true, false, true) => vec![&slack.repositories],
+            (true, true, false) => vec![&slack.people],
+            (true, true, true) => vec![&slack.complete],
+        };
+        let text: Vec<_> = messages.iter().map(|message| slack::filled(message, &values)).collect();
+        let slack = Slack { http: &self.http, api: &slack.api, token: &token, deadline };
+        slack.tell(&messages[0].channel, &text.join("\n"), manifest.slack.as_ref()).await
+    }
+}
+
+impl Repository {
+    fn of(walk: &Walk) -> Self {
+        Self {
+            pages: walk.pages,
+            commits: walk.commits.len() as u64,
+            pull_requests: walk.pulls.len() as u64,
+            undated: walk.undated.len() as u64,
+            ended: walk.ended,
+        }
+    }
+}
