@@ -279,7 +279,8 @@ fn pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
 /// What an answer says: its member `message`, also that of its member `error`, or the beginning of its text.
 fn message(body: &[u8]) -> String {
     let said = serde_json::from_slice::<serde_json::Value>(body).ok();
-    let said = said.as_ref().and_then(|said| ["/message", "/error/message"].iter().find_map(|at| said.pointer(at)?.as_str()));
+    let said =
+        said.as_ref().and_then(|said| ["/message", "/error/message"].iter().find_map(|at| said.pointer(at)?.as_str()));
     let text = said.map_or_else(|| String::from_utf8_lossy(&body[..body.len().min(1000)]).into_owned(), str::to_owned);
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.chars().take(200).collect()

@@ -44,7 +44,8 @@ impl Server {
                         Ok::<_, Infallible>(answer.map(Full::new))
                     }
                 });
-                let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let serving =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(async move {
                     let _ = serving.await;
                 });

@@ -200,7 +200,9 @@ impl<'c> Bitbucket<'c> {
                 let found = self.secrets.json(secret, FORM).await;
                 found.map_err(|error| HttpError::Client(error.to_string().replace('\n', ". ")))?
             }
-            (None, None) => return Err(HttpError::Client("neither bitbucket.token nor bitbucket.secret is set".into())),
+            (None, None) => {
+                return Err(HttpError::Client("neither bitbucket.token nor bitbucket.secret is set".into()));
+            }
         };
         let token = match login {
             Login::Token { access_token } => access_token,

@@ -206,8 +206,13 @@ impl Config {
     fn problem(&self) -> Option<(String, String)> {
         let wrong = |setting: String, why: &str| Some((setting, why.to_owned()));
         for repository in &self.bitbucket.repositories {
-            if repository.split('/').filter(|part| !part.is_empty()).count() != 2 || repository.matches('/').count() != 1 {
-                return wrong("bitbucket.repositories".into(), &format!("{repository}: write workspace/slug, or workspace/*"));
+            if repository.split('/').filter(|part| !part.is_empty()).count() != 2
+                || repository.matches('/').count() != 1
+            {
+                return wrong(
+                    "bitbucket.repositories".into(),
+                    &format!("{repository}: write workspace/slug, or workspace/*"),
+                );
             }
         }
         if self.bitbucket.repositories.is_empty() {
@@ -215,8 +220,16 @@ impl Config {
         }
         for (setting, has_value, secret) in [
             ("bitbucket", self.bitbucket.token.is_some(), &self.bitbucket.secret),
-            ("drive", self.drive.as_ref().is_none_or(|drive| drive.key.is_some()), self.drive.as_ref().map_or(&None, |drive| &drive.secret)),
-            ("slack", self.slack.as_ref().is_none_or(|slack| slack.token.is_some()), self.slack.as_ref().map_or(&None, |slack| &slack.secret)),
+            (
+                "drive",
+                self.drive.as_ref().is_none_or(|drive| drive.key.is_some()),
+                self.drive.as_ref().map_or(&None, |drive| &drive.secret),
+            ),
+            (
+                "slack",
+                self.slack.as_ref().is_none_or(|slack| slack.token.is_some()),
+                self.slack.as_ref().map_or(&None, |slack| &slack.secret),
+            ),
         ] {
             if !has_value && secret.is_none() {
                 return wrong(setting.into(), "name the secret with its login: secret = \"…\"");
@@ -240,7 +253,12 @@ impl Config {
             }
         }
         let messages = self.slack.iter().flat_map(|slack| {
-            [("complete", &slack.complete), ("people", &slack.people), ("repositories", &slack.repositories), ("failed", &slack.failed)]
+            [
+                ("complete", &slack.complete),
+                ("people", &slack.people),
+                ("repositories", &slack.repositories),
+                ("failed", &slack.failed),
+            ]
         });
         for (name, message) in messages {
             if let Some(unknown) = names_in(&message.text).find(|name| !IN_MESSAGES.contains(name)) {
@@ -250,7 +268,10 @@ impl Config {
         if let Some(unknown) = names_in(&self.store.key).find(|name| !IN_KEYS.contains(name)) {
             return wrong("store.key".into(), &format!("nothing gives {{{unknown}}}"));
         }
-        if !self.store.key.contains("{person}") || !self.store.key.contains("{month}") || !self.store.key.contains("{year}") {
+        if !self.store.key.contains("{person}")
+            || !self.store.key.contains("{month}")
+            || !self.store.key.contains("{year}")
+        {
             return wrong("store.key".into(), "it has {year}, {month} and {person}, or zips would replace each other");
         }
         None

@@ -17,20 +17,26 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     print("Starting an S3 server, and stand-ins of Bitbucket, Google Drive and Slack, on this machine …\n")?;
     let s3 = S3::start(folder.path(), &["evidence"]).await?;
     let services = Services::start().await?;
-    let commit = |hash: &str, author: &str, date: &str, message: &str| {
-        json!({ "hash": hash, "date": date, "message": message, "author": { "raw": author } })
-    };
+    let commit = |hash: &str, author: &str, date: &str, message: &str| json!({ "hash": hash, "date": date, "message": message, "author": { "raw": author } });
     let (ada, ben) = ("Ada <ada@example.com>", "Ben <ben@example.com>");
     {
         let mut known = services.known();
-        known.commits.insert("acme/shop".into(), vec![
-            commit("5d01", ada, "2026-10-30T16:02:11+00:00", "Merged in returns (pull request #7)\n\nTake returns\n"),
-            commit("9be2", ben, "2026-10-12T08:00:00+02:00", "Count the stock\n"),
-            commit("77aa", "Eve <eve@example.com>", "2026-10-02T10:00:00+00:00", "Spell the labels\n"),
-            // On a branch of its own, made in October and listed after what is older.
-            commit("1f00", ada, "2026-09-28T10:00:00+00:00", "Begin\n"),
-            commit("c0de", ben, "2026-10-05T10:00:00+00:00", "Try another till\n"),
-        ]);
+        known.commits.insert(
+            "acme/shop".into(),
+            vec![
+                commit(
+                    "5d01",
+                    ada,
+                    "2026-10-30T16:02:11+00:00",
+                    "Merged in returns (pull request #7)\n\nTake returns\n",
+                ),
+                commit("9be2", ben, "2026-10-12T08:00:00+02:00", "Count the stock\n"),
+                commit("77aa", "Eve <eve@example.com>", "2026-10-02T10:00:00+00:00", "Spell the labels\n"),
+                // On a branch of its own, made in October and listed after what is older.
+                commit("1f00", ada, "2026-09-28T10:00:00+00:00", "Begin\n"),
+                commit("c0de", ben, "2026-10-05T10:00:00+00:00", "Try another till\n"),
+            ],
+        );
         known.commits.insert("acme/tools".into(), Vec::new());
         known.pulls.insert("acme/shop".into(), vec![json!({
             "id": 7, "title": "Take returns", "author": { "display_name": "Ada", "account_id": "1:ada" },
@@ -50,7 +56,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     print("\n── It is made and delivered\n")?;
     let manifest = evidence.run(request, Deadline::NONE).await?;
     for (person, delivered) in &manifest.people {
-        let zip = delivered.zip.as_ref().map_or("nothing".to_owned(), |zip| format!("{}, {} bytes", zip.key, zip.bytes));
+        let zip =
+            delivered.zip.as_ref().map_or("nothing".to_owned(), |zip| format!("{}, {} bytes", zip.key, zip.bytes));
         print(&format!("  {person}: {zip}\n"))?;
     }
     let known = services.known();

@@ -93,7 +93,8 @@ impl<'d> Drive<'d> {
     ) -> Result<String, Error> {
         let ours = self.folders(label).await?;
         let has = |folder: &&File, state: &str| {
-            let is = |property: &str, value: &str| folder.app_properties.get(property).is_some_and(|known| known == value);
+            let is =
+                |property: &str, value: &str| folder.app_properties.get(property).is_some_and(|known| known == value);
             is("digest", digest) && is("state", state)
         };
         if let Some(done) = ours.iter().find(|folder| has(folder, "complete")) {
@@ -131,7 +132,14 @@ impl<'d> Drive<'d> {
             }
         }
         let complete = json!({ "appProperties": { "state": "complete" } });
-        self.ask::<Value>(&format!("complete the folder {label}"), Method::PATCH, &format!("/{id}"), &[], Some(complete)).await?;
+        self.ask::<Value>(
+            &format!("complete the folder {label}"),
+            Method::PATCH,
+            &format!("/{id}"),
+            &[],
+            Some(complete),
+        )
+        .await?;
         self.trash_all(ours.iter().filter(|folder| folder.id != id)).await?;
         Ok(id)
     }
@@ -203,7 +211,9 @@ impl<'d> Drive<'d> {
         let folder = json!({
             "name": label, "mimeType": FOLDER, "parents": [self.config.folder], "appProperties": properties,
         });
-        let made: File = self.ask(&format!("make the folder {label}"), Method::POST, "", &[("fields", "id,name")], Some(folder)).await?;
+        let made: File = self
+            .ask(&format!("make the folder {label}"), Method::POST, "", &[("fields", "id,name")], Some(folder))
+            .await?;
         Ok(made.id)
     }
 
@@ -233,13 +243,18 @@ impl<'d> Drive<'d> {
             body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
             let url = address(&path, &[("uploadType", "multipart")])?;
             let kind = format!("multipart/related; boundary={boundary}");
-            let request = || self.http.request(Method::POST, url.clone()).header("content-type", &kind).body(body.clone());
+            let request =
+                || self.http.request(Method::POST, url.clone()).header("content-type", &kind).body(body.clone());
             return self.send(&action, request).await.map(drop);
         }
         let url = address(&path, &[("uploadType", "resumable")])?;
         let begin = || {
-            let request = self.http.request(Method::POST, url.clone()).header("content-type", "application/json; charset=UTF-8");
-            request.header("x-upload-content-type", ZIP).header("x-upload-content-length", bytes.len()).body(about.clone())
+            let request =
+                self.http.request(Method::POST, url.clone()).header("content-type", "application/json; charset=UTF-8");
+            request
+                .header("x-upload-content-type", ZIP)
+                .header("x-upload-content-length", bytes.len())
+                .body(about.clone())
         };
         let begun = self.send(&action, begin).await?;
         let session = begun.headers.get("location").and_then(|place| place.to_str().ok()).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_base::deadline::Deadline;
-use blackwater_base::store::{JSON, If, Store};
+use blackwater_base::store::{If, JSON, Store};
 use blackwater_http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,10 @@ impl Walk {
             let url = self.next.clone().unwrap_or_else(|| bitbucket.commits(repository));
             let page = match bitbucket.page(&url).await {
                 Ok(page) => page,
-                Err(error) if is_resumed && error.status().is_some_and(|status| status.is_client_error() && !error.may_pass()) => {
+                Err(error)
+                    if is_resumed
+                        && error.status().is_some_and(|status| status.is_client_error() && !error.may_pass()) =>
+                {
                     (*self, is_resumed) = (Self::default(), false);
                     continue;
                 }
@@ -201,7 +204,8 @@ impl Walk {
     fn take_pull(&mut self, mut pull: Pull, wanted: &Wanted) {
         pull.approvals.retain(|(_, date)| wanted.has(date.to_utc()));
         let merge = pull.merged_as.clone().unwrap_or_default();
-        let is_merged = !merge.is_empty() && self.commits.range(merge.clone()..).next().is_some_and(|(hash, _)| hash.starts_with(&merge));
+        let is_merged = !merge.is_empty()
+            && self.commits.range(merge.clone()..).next().is_some_and(|(hash, _)| hash.starts_with(&merge));
         if is_merged || !pull.approvals.is_empty() {
             self.pulls.insert(pull.id, pull);
         }

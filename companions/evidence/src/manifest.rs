@@ -116,7 +116,8 @@ pub async fn last(store: &Store, month: Month) -> Result<Option<(u32, Manifest)>
     let number = key[prefix(month).len()..].trim_end_matches(".json").parse();
     let number = number.map_err(|_| Error::State { place: place(), why: "its name is no number".into() })?;
     let body = store.get(&key).await?.unwrap_or_default();
-    let manifest = serde_json::from_slice(&body).map_err(|error| Error::State { place: place(), why: error.to_string() })?;
+    let manifest =
+        serde_json::from_slice(&body).map_err(|error| Error::State { place: place(), why: error.to_string() })?;
     Ok(Some((number, manifest)))
 }
 

@@ -141,7 +141,8 @@ mod tests {
         for (raw, place) in [("A <a@b>", "r 1"), ("B <A@B>", "r 2"), ("Name <>", "r 3"), ("", "r 4")] {
             people.find_or_note(&Identity { raw: raw.into(), accounts: vec![] }, place, &mut unknown);
         }
-        let labels: Vec<_> = unknown.iter().map(|(who, noted)| (who.as_str(), noted.count, noted.first.as_str())).collect();
+        let labels: Vec<_> =
+            unknown.iter().map(|(who, noted)| (who.as_str(), noted.count, noted.first.as_str())).collect();
         assert_eq!(labels, [("Name <>", 1, "r 3"), ("a@b", 2, "r 1"), ("nobody", 1, "r 4")]);
     }
 }

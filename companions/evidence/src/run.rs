@@ -90,7 +90,8 @@ impl Evidence {
     /// If the bucket fails. What else fails is in the manifest.
     pub async fn run(&self, request: Request, deadline: Deadline) -> Result<Manifest, Error> {
         let month = request.month.unwrap_or_else(|| self.last_month());
-        let (number, previous) = manifest::last(&self.store, month).await?.map_or((0, None), |(number, last)| (number, Some(last)));
+        let (number, previous) =
+            manifest::last(&self.store, month).await?.map_or((0, None), |(number, last)| (number, Some(last)));
         if let Some(complete) = previous.as_ref().filter(|last| last.state == State::Complete) {
             if !request.is_anew {
                 return Ok(complete.clone());
@@ -281,7 +282,12 @@ impl Evidence {
 
     async fn tell(&self, slack: &config::Slack, manifest: &Manifest, deadline: Deadline) -> Result<Posted, Error> {
         let token = self.slack_token(slack).await?;
-        let missing: Vec<_> = manifest.repositories.iter().filter(|(_, repository)| repository.is_missing()).map(|(name, _)| name.as_str()).collect();
+        let missing: Vec<_> = manifest
+            .repositories
+            .iter()
+            .filter(|(_, repository)| repository.is_missing())
+            .map(|(name, _)| name.as_str())
+            .collect();
         let unknown: Vec<_> = manifest.unknown_people.keys().map(String::as_str).collect();
         let values = [
             ("month_name", manifest.month.name()),

@@ -49,6 +49,8 @@ pub struct Known {
     /// What is answered instead, by the beginning of the request, in order: a status, headers and a text; whether it is done all the
     /// same.
     pub instead: BTreeMap<String, VecDeque<Instead>>,
+    /// After how many more requests Drive answers no more; whether the last of them is done without an answer.
+    pub drive_dies: Option<(usize, bool)>,
     uploads: BTreeMap<String, Value>,
 }
 
@@ -143,7 +145,8 @@ impl Known {
         }
         if path == "/drive-login" {
             let form: BTreeMap<_, _> = form_urlencoded::parse(body).into_owned().collect();
-            let is_known = form.get("refresh_token").is_some_and(|token| token == "refresh") || form.contains_key("assertion");
+            let is_known =
+                form.get("refresh_token").is_some_and(|token| token == "refresh") || form.contains_key("assertion");
             return match is_known {
                 true => plain(200, json!({ "access_token": DRIVE, "expires_in": 3600, "token_type": "Bearer" })),
                 false => plain(400, json!({ "error": "invalid_grant" })),
@@ -156,18 +159,34 @@ impl Known {
             return self.slack(method, is(SLACK), body);
         }
         if path.contains("/drive/v3/files") {
-            return if is(DRIVE) { self.drive(address, &path, head, body) } else { refused };
+            if !is(DRIVE) {
+                return refused;
+            }
+            if let Some((left, is_done)) = &mut self.drive_dies {
+                let (is_last, is_done) = (*left == 0, *is_done);
+                *left = left.saturating_sub(1);
+                if is_last {
+                    if is_done {
+                        self.drive_dies = Some((0, false));
+                        self.drive(address, &path, head, body);
+                    }
+                    return plain(400, json!({ "error": { "message": "dead" } }));
+                }
+            }
+            return self.drive(address, &path, head, body);
         }
         plain(404, json!({ "error": { "message": "Not Found" } }))
     }
 
     fn bitbucket(&mut self, address: &str, path: &str, head: &Parts) -> Answer {
-        let query: Vec<(String, String)> = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        let query: Vec<(String, String)> =
+            form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
         let parameter = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         let rest = path.trim_start_matches("repositories/");
         let page = |all: Vec<Value>, size: usize| {
             let from = parameter("page").and_then(|page| page.parse::<usize>().ok()).unwrap_or(0);
-            let mut document = json!({ "pagelen": size, "values": all.iter().skip(from).take(size).collect::<Vec<_>>() });
+            let mut document =
+                json!({ "pagelen": size, "values": all.iter().skip(from).take(size).collect::<Vec<_>>() });
             if from + size < all.len() {
                 document["next"] = format!("http://{address}/bitbucket/{path}?page={}", from + size).into();
             }
@@ -184,12 +203,18 @@ impl Known {
                 match (self.commits.get(&repository), *what) {
                     (Some(commits), "commits") => page(commits.clone(), self.page),
                     (Some(_), "pullrequests") => {
-                        if parameter("page").is_none() && (parameter("q").is_none() || parameter("fields").is_none_or(|fields| fields != "+values.participants")) {
+                        if parameter("page").is_none()
+                            && (parameter("q").is_none()
+                                || parameter("fields").is_none_or(|fields| fields != "+values.participants"))
+                        {
                             self.faults.push(format!("{path} does not ask for what is needed: {query:?}"));
                         }
                         page(self.pulls.get(&repository).cloned().unwrap_or_default(), self.page.min(50))
                     }
-                    _ => plain(404, json!({ "type": "error", "error": { "message": format!("Repository {repository} not found") } })),
+                    _ => plain(
+                        404,
+                        json!({ "type": "error", "error": { "message": format!("Repository {repository} not found") } }),
+                    ),
                 }
             }
             _ => plain(404, json!({ "type": "error", "error": { "message": "Not found" } })),
@@ -224,11 +249,15 @@ impl Known {
     }
 
     fn drive(&mut self, address: &str, path: &str, head: &Parts, body: &Bytes) -> Answer {
-        let query: BTreeMap<_, _> = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        let query: BTreeMap<_, _> =
+            form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
         if query.get("supportsAllDrives").is_none_or(|value| value != "true") && !query.contains_key("session") {
             self.faults.push(format!("{path} does not support shared drives"));
         }
-        let missing = plain(404, json!({ "error": { "code": 404, "message": "File not found", "errors": [{ "reason": "notFound" }] } }));
+        let missing = plain(
+            404,
+            json!({ "error": { "code": 404, "message": "File not found", "errors": [{ "reason": "notFound" }] } }),
+        );
         if let Some(session) = query.get("session") {
             let Some(about) = self.uploads.remove(session) else { return missing };
             return plain(200, self.add(about, body));
@@ -241,7 +270,11 @@ impl Known {
                         return plain(400, json!({ "error": { "message": "no boundary" } }));
                     };
                     let parts = split(body, format!("--{boundary}").as_bytes());
-                    let content = |part: &[u8]| part.windows(4).position(|window| window == b"\r\n\r\n").map(|at| part[at + 4..part.len() - 2].to_vec());
+                    let content = |part: &[u8]| {
+                        part.windows(4)
+                            .position(|window| window == b"\r\n\r\n")
+                            .map(|at| part[at + 4..part.len() - 2].to_vec())
+                    };
                     match (parts.get(1).and_then(|part| content(part)), parts.get(2).and_then(|part| content(part))) {
                         (Some(about), Some(bytes)) => {
                             let about = serde_json::from_slice(&about).unwrap_or_default();
@@ -273,13 +306,18 @@ impl Known {
                 }
                 plain(200, self.add(about, b""))
             }
-            (&Method::GET, FOLDER) => plain(200, json!({ "id": FOLDER, "name": "Evidence", "mimeType": KIND, "capabilities": { "canAddChildren": true } })),
+            (&Method::GET, FOLDER) => plain(
+                200,
+                json!({ "id": FOLDER, "name": "Evidence", "mimeType": KIND, "capabilities": { "canAddChildren": true } }),
+            ),
             (&Method::PATCH, id) => {
                 let change: Value = serde_json::from_slice(body).unwrap_or_default();
                 let Some(file) = self.files.iter_mut().find(|file| file["id"] == id) else { return missing };
                 for (name, value) in change.as_object().into_iter().flatten() {
                     match value {
-                        Value::Object(members) => members.iter().for_each(|(member, value)| file[name][member] = value.clone()),
+                        Value::Object(members) => {
+                            members.iter().for_each(|(member, value)| file[name][member] = value.clone())
+                        }
                         value => file[name] = value.clone(),
                     }
                 }

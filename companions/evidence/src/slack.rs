@@ -73,8 +73,10 @@ impl Slack<'_> {
             why: why.to_string(),
             remedy: "The next run tells it",
         };
-        let url = Url::parse(&format!("{}/{method}", self.api)).map_err(|error| failed(HttpError::Client(error.to_string())))?;
-        let request = self.http.request(Method::POST, url).headers(authorization("Bearer", self.token).map_err(failed)?);
+        let url = Url::parse(&format!("{}/{method}", self.api))
+            .map_err(|error| failed(HttpError::Client(error.to_string())))?;
+        let request =
+            self.http.request(Method::POST, url).headers(authorization("Bearer", self.token).map_err(failed)?);
         let request = request.header("content-type", "application/json; charset=utf-8").body(content.to_string());
         let answer = self.http.send(request, self.deadline).await.map_err(failed)?;
         answer.json("Slack's answer").map_err(failed)
@@ -86,7 +88,9 @@ fn refused(channel: &str, why: String) -> Error {
     let remedy = match why.as_str() {
         "not_in_channel" => "Invite the bot to the channel",
         "channel_not_found" | "is_archived" => "Correct the channel in the settings",
-        "invalid_auth" | "account_inactive" | "token_revoked" | "not_authed" => "Put a token that holds into the secret",
+        "invalid_auth" | "account_inactive" | "token_revoked" | "not_authed" => {
+            "Put a token that holds into the secret"
+        }
         "missing_scope" => "Give the bot the scope chat:write",
         _ => "The next run tells it",
     };

@@ -67,7 +67,11 @@ impl Evidence {
         for pull in walk.pulls.values() {
             let place = format!("{repository} pull request {}", pull.id);
             let merge = pull.merged_as.as_ref().and_then(|hash| {
-                walk.commits.range(hash.clone()..).next().filter(|(known, _)| known.starts_with(hash)).map(|(_, commit)| commit)
+                walk.commits
+                    .range(hash.clone()..)
+                    .next()
+                    .filter(|(known, _)| known.starts_with(hash))
+                    .map(|(_, commit)| commit)
             });
             let author = people.find(&pull.author);
             for (approver, date) in &pull.approvals {
@@ -79,7 +83,11 @@ impl Evidence {
                     Some(commit) => text(commit),
                     None => format!("author: {}\n\n{}\n", pull.author.raw, pull.title),
                 };
-                let head = format!("approved pull request #{} on {}\n", pull.id, date.to_rfc3339_opts(SecondsFormat::Secs, false));
+                let head = format!(
+                    "approved pull request #{} on {}\n",
+                    pull.id,
+                    date.to_rfc3339_opts(SecondsFormat::Secs, false)
+                );
                 self.people.entry(person.into()).or_default().counts.approvals += 1;
                 entries.entry(person).or_default().push((date.to_utc(), format!("#{}", pull.id), head + &about));
             }
@@ -138,12 +146,14 @@ fn approvers(message: &str) -> impl Iterator<Item = Identity> {
 impl Work {
     /// The zip of the texts. They are stored as they are, so that no other version of a library packs them into other bytes.
     pub(crate) fn zip(&self) -> Result<Vec<u8>, Error> {
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).unix_permissions(0o644);
+        let options =
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored).unix_permissions(0o644);
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         let unwritable = |why: String| Error::Write { what: "a zip".into(), why };
         for (name, text) in &self.texts {
             // A file without a time is of 1980.
-            zip.start_file(name.as_str(), options.last_modified_time(zip::DateTime::default())).map_err(|error| unwritable(error.to_string()))?;
+            zip.start_file(name.as_str(), options.last_modified_time(zip::DateTime::default()))
+                .map_err(|error| unwritable(error.to_string()))?;
             zip.write_all(text.as_bytes()).map_err(|error| unwritable(error.to_string()))?;
         }
         Ok(zip.finish().map_err(|error| unwritable(error.to_string()))?.into_inner())
