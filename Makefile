@@ -1,8 +1,8 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo gate-demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
+.PHONY: help demo gate-demo evidence-demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
 
-# Which of the systems: blackwater, gate.
+# Which of the systems: blackwater, evidence, gate.
 STACK = blackwater
 
 DENY_VERSION = 0.20.2
@@ -20,11 +20,14 @@ demo: postgres ## See it work on this machine: private servers, sample data, bot
 gate-demo: ## See the companion gate work on this machine: uploads that are let in or not, the issue, the mail
 	cargo run --locked --bin gate -- demo
 
+evidence-demo: ## See the companion evidence work on this machine: a month of two repositories, the zips, Drive, Slack
+	cargo run --locked --bin evidence -- demo
+
 build: ## Build the program: target/debug/blackwater
 	cargo build --locked --bin blackwater
 
 release: ## Build it for speed, which takes longer: target/release/blackwater, and the companions
-	cargo build --locked --release --bin blackwater --bin gate
+	cargo build --locked --release --bin blackwater --bin evidence --bin gate
 
 test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
@@ -43,7 +46,7 @@ package: ## Pack the Lambda functions of a stack with their files: make package 
 bootstrap-state: ## Make the bucket for Terraform's state, once in an account and region (AWS_REGION)
 	terraform/state make
 
-deploy: ## Pack, and make the stack on AWS or bring it up to date: make deploy ENV=prod, and STACK=gate for the gate's
+deploy: ## Pack, and make the stack on AWS or bring it up to date: make deploy ENV=prod, and STACK=gate for a companion's
 	terraform/deploy $(STACK) $(ENV)
 
 plan: ## Show what a deployment would change: make plan ENV=prod

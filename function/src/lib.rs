@@ -143,7 +143,10 @@ fn type_name(debug: &str) -> String {
     });
     let mut whole = Vec::new();
     for (name, leads_on) in names {
-        whole.push(name);
+        // As a library calls its only error.
+        if name != "Error" {
+            whole.push(name);
+        }
         if !leads_on {
             break;
         }
@@ -160,5 +163,6 @@ mod tests {
         assert_eq!(type_name("Postgres(Login { \"cannot connect to a (b)\" })"), "Postgres.Login");
         assert_eq!(type_name("Log(Store(NoBucket { bucket: \"x\" }))"), "Log.Store.NoBucket");
         assert_eq!(type_name("TooOld { version: 12 }"), "TooOld");
+        assert_eq!(type_name("Secret(Error { secret: \"x\" })"), "Secret");
     }
 }

@@ -3,18 +3,14 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use blackwater_base::deadline::Deadline;
 use blackwater_http::{Error, Http, Method, StatusCode, Url, authorization};
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use blackwater_local::http::Server;
+use hyper::Response;
 use tokio::net::TcpListener;
 
 /// What was asked: the method, the path, and the token.
@@ -24,35 +20,30 @@ type Asked = Vec<(String, String, Option<String>)>;
 struct Service {
     origin: String,
     asked: Arc<Mutex<Asked>>,
+    _server: Option<Server>,
 }
 
 async fn service(answers: Vec<(u16, Vec<(&'static str, String)>)>) -> Service {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let origin = format!("http://{}", listener.local_addr().unwrap());
     let (asked, answers) = (Arc::<Mutex<Asked>>::default(), Arc::new(Mutex::new(VecDeque::from(answers))));
     let known = Arc::clone(&asked);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (known, answers) = (Arc::clone(&known), Arc::clone(&answers));
-            let answer = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let token = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
-                known.lock().unwrap().push((request.method().to_string(), request.uri().path().to_owned(), token));
-                let (status, headers) = answers.lock().unwrap().pop_front().unwrap_or((200, Vec::new()));
-                let mut answer = Response::builder().status(status);
-                for (name, value) in headers {
-                    answer = answer.header(name, value);
-                }
-                async move {
-                    Ok::<_, Infallible>(answer.body(Full::new(Bytes::from(r#"{"message": "so it is"}"#))).unwrap())
-                }
-            });
-            let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-            tokio::spawn(async move {
-                let _ = serving.await;
-            });
+    let server = Server::start(move |_, request| {
+        let token = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        known.lock().unwrap().push((request.method().to_string(), request.uri().path().to_owned(), token));
+        let (status, headers) = answers.lock().unwrap().pop_front().unwrap_or((200, Vec::new()));
+        let mut answer = Response::builder().status(status);
+        for (name, value) in headers {
+            answer = answer.header(name, value);
         }
+        let answer = answer.body(r#"{"message": "so it is"}"#.into()).unwrap();
+        async move { answer }
     });
-    Service { origin, asked }
+    let server = server.await.unwrap();
+    Service { origin: server.origin(), asked, _server: Some(server) }
+}
+
+/// One that never answers, at this address.
+fn nobody(origin: String) -> Service {
+    Service { origin, asked: Arc::default(), _server: None }
 }
 
 impl Service {
@@ -123,7 +114,7 @@ async fn a_service_that_asks_for_more_time_than_there_is_gets_an_error_at_once()
 #[tokio::test]
 async fn a_request_ends_with_its_deadline() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let silent = Service { origin: format!("http://{}", listener.local_addr().unwrap()), asked: Arc::default() };
+    let silent = nobody(format!("http://{}", listener.local_addr().unwrap()));
     let began = Instant::now();
     let error = silent.ask(Method::POST, 1).await.unwrap_err();
     assert!(error.may_pass(), "{error}");
@@ -132,8 +123,7 @@ async fn a_request_ends_with_its_deadline() {
 
 #[tokio::test]
 async fn neither_the_token_nor_the_query_is_in_an_error() {
-    let nobody = Service { origin: "http://127.0.0.1:9".into(), asked: Arc::default() };
-    let error = nobody.ask(Method::GET, 1).await.unwrap_err();
+    let error = nobody("http://127.0.0.1:9".into()).ask(Method::GET, 1).await.unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(text.contains("GET http://127.0.0.1:9/a has no answer"), "{text}");
     assert!(!text.contains("hidden") && !text.contains("token-of-mine"), "{text}");

@@ -289,18 +289,13 @@ async fn what_bitbucket_has_trouble_with_is_asked_again_and_no_repository_is_cal
     world.services.known().page = 3;
     world.commits(history.clone());
     let long = Instead { headers: vec![("retry-after", "3000".into())], ..answer(429) };
-    let first = Instead { is_done: true, ..answer(0) };
-    drop(first);
-    world.services.instead(page, [answer(500), answer(500)]);
-    world.services.known().instead.clear();
-    let second = "GET /bitbucket/repositories/acme/shop/commits";
     // Two pages are read, the third is refused.
     let pages = |from: usize| {
         let values: Vec<_> = history.iter().skip(from).take(3).collect();
         let next = format!("{}/bitbucket/repositories/acme/shop/commits?page={}", world.services.origin(), from + 3);
         Instead { body: json!({ "values": values, "next": next }).to_string(), ..answer(200) }
     };
-    world.services.instead(second, [pages(0), pages(3), long]);
+    world.services.instead(page, [pages(0), pages(3), long]);
     let manifest = world.run().await;
     assert_eq!(manifest.state, State::Partial);
     assert!(

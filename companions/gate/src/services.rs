@@ -2,20 +2,14 @@
 //! a webhook, SES, and Sentry. What a request lacks that the service's documentation asks for is a fault.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use blackwater_local::http::Server;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 /// The token that GitHub takes.
 pub const GITHUB: &str = "github-token";
@@ -27,9 +21,8 @@ pub const REPOSITORY: &str = "acme/data";
 /// The services. They end when this is dropped.
 #[derive(Debug)]
 pub struct Services {
-    address: SocketAddr,
+    server: Server,
     known: Arc<Mutex<Known>>,
-    accepting: JoinHandle<()>,
 }
 
 /// What the services know.
@@ -84,32 +77,19 @@ impl Services {
     /// # Errors
     /// If there is none.
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let known = Arc::<Mutex<Known>>::default();
         let served = Arc::clone(&known);
-        let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let _ = stream.set_nodelay(true);
-                let known = Arc::clone(&served);
-                let answer = service_fn(move |request| {
-                    let known = Arc::clone(&known);
-                    async move { Ok::<_, Infallible>(answer(&known, address, request).await) }
-                });
-                let connection =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-                tokio::spawn(async move {
-                    let _ = connection.await;
-                });
-            }
+        let server = Server::start(move |address, request| {
+            let known = Arc::clone(&served);
+            async move { answer(&known, address, request).await }
         });
-        Ok(Self { address, known, accepting })
+        Ok(Self { server: server.await?, known })
     }
 
     /// Where they are, as `http://127.0.0.1:80`.
     #[must_use]
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.origin()
     }
 
     /// What they know.
@@ -126,15 +106,8 @@ impl Services {
     }
 }
 
-impl Drop for Services {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn answer(known: &Mutex<Known>, address: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(known: &Mutex<Known>, address: SocketAddr, request: Request<Bytes>) -> Response<Bytes> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let call = format!("{} {}", head.method, head.uri.path());
     let (instead, own) = {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +134,7 @@ async fn answer(known: &Mutex<Known>, address: SocketAddr, request: Request<Inco
     if let Some(link) = link {
         answer = answer.header("link", link);
     }
-    answer.status(status).body(Full::new(content.to_string().into())).unwrap_or_default()
+    answer.status(status).body(content.to_string().into()).unwrap_or_default()
 }
 
 impl Known {

@@ -50,7 +50,7 @@ variable "package" {
   }
 }
 
-variable "rules" {
+variable "configuration" {
   description = "The file of rules, from the root of the repository: `make deploy` packs it with the function."
   type        = string
   default     = "companions/gate/gate.toml"

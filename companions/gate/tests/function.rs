@@ -109,12 +109,12 @@ async fn what_is_not_configured_is_logged_as_it_would_be_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mails_are_sent_as_ses_takes_them() {
+async fn mails_are_sent_as_ses_takes_them_and_tokens_come_from_secrets() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = folder.join("../../target/tools/moto/bin/python");
     assert!(python.exists(), "no {}: run `make test`", python.display());
     let mut server = Command::new(python)
-        .arg(folder.join("tests/ses.py"))
+        .arg(folder.join("tests/aws.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -133,6 +133,25 @@ async fn mails_are_sent_as_ses_takes_them() {
     assert_eq!(sent[0]["to"], json!({ "ToAddresses": ["data@example.com"] }));
     assert_eq!(sent[0]["subject"], "Error with data for council X01000000-Piddleton Parish Council");
     assert!(sent[0]["text"].as_str().unwrap().ends_with("\n\n\nPlease follow up."), "{sent}");
+
+    // The token for issues, from its secret.
+    let with_secret = |name: &str| {
+        let settings = everything(&world.services).into_iter().filter(|(setting, _)| *setting != "ISSUE__TOKEN");
+        settings.chain([("ISSUE__SECRET", name.to_owned())]).collect::<Vec<_>>()
+    };
+    let function = start(&world, with_secret("gate/issue"), &ses).await;
+    let valid = "X01000000/2019-12-12/valid/data.csv";
+    world.drop.put(valid, table(HALAROSE, 10).into()).await.unwrap();
+    assert_eq!(function.invoke(event("drop", valid)).await.unwrap()[0]["status"], "let_in");
+    assert_eq!(world.services.known().issues.len(), 1);
+    let lines = function.end().await;
+    assert!(!lines.iter().any(|line| line.to_string().contains(GITHUB)), "{lines:?}");
+    let function = start(&world, with_secret("gate/none"), &ses).await;
+    let other = "X01000000/2019-12-12/more/data.csv";
+    world.drop.put(other, table(HALAROSE, 10).into()).await.unwrap();
+    let error = function.invoke(event("drop", other)).await.unwrap_err();
+    assert_eq!(error["errorType"], "Secret");
+    assert!(error["errorMessage"].as_str().unwrap().contains("cannot use the secret gate/none"), "{error}");
 
     // An address that SES may not send for.
     let mut settings = everything(&world.services);

@@ -1,7 +1,7 @@
 # Copy it to <environment>.tfvars and fill it in: variables.tf describes every variable. It holds no secret: commit it.
-name   = "uploads"
-region = "eu-west-2"
-rules  = "companions/gate/gate.toml" # from the root of the repository
+name          = "uploads"
+region        = "eu-west-2"
+configuration = "companions/gate/gate.toml" # the rules, from the root of the repository
 
 names_url        = "https://example.org/api/councils/{area}.json"
 issue_repository = "acme/data"

@@ -1,4 +1,4 @@
-"""SES on this machine, by moto. Prints its address; then, for each line that it reads, the mails that it has sent."""
+"""SES and Secrets Manager on this machine, by moto. Prints the address; then, for each line that it reads, the mails that were sent."""
 import json
 import os
 import sys
@@ -20,6 +20,8 @@ server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_
 threading.Thread(target=server.serve_forever, daemon=True).start()
 endpoint = f"http://127.0.0.1:{server.server_port}"
 boto3.client("sesv2", endpoint_url=endpoint).create_email_identity(EmailIdentity="gate@example.com")
+secret = {"Name": "gate/issue", "SecretString": json.dumps({"token": "github-token"})}
+boto3.client("secretsmanager", endpoint_url=endpoint).create_secret(**secret)
 print(json.dumps(endpoint), flush=True)
 for _ in sys.stdin:
     sent = ses_backends["123456789012"]["eu-west-2"].sent_messages
