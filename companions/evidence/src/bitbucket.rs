@@ -1,6 +1,8 @@
 //! Bitbucket Cloud's API, version 2.0.
 //! <https://developer.atlassian.com/cloud/bitbucket/rest/intro/>
 
+use std::collections::BTreeSet;
+
 use blackwater_base::deadline::Deadline;
 use blackwater_base::secrets::Secrets;
 use blackwater_http::{Answer, Error as HttpError, Http, Method, StatusCode, Url, authorization};
@@ -110,7 +112,8 @@ impl<'c> Bitbucket<'c> {
 
     /// The repositories of the settings, those of whole workspaces by name.
     pub(crate) async fn repositories(&self) -> Result<Vec<String>, Error> {
-        let mut all = Vec::new();
+        self.login().await.map_err(|why| failed("anything", why))?;
+        let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
         for repository in &self.config.repositories {
             let Some(workspace) = repository.strip_suffix("/*") else {
                 all.push(repository.clone());
@@ -120,11 +123,14 @@ impl<'c> Bitbucket<'c> {
             while let Some(url) = next {
                 let page = self.page(&url).await.map_err(|why| failed(repository, why))?;
                 all.extend(page.values.iter().filter_map(|found| Some(found["full_name"].as_str()?.to_owned())));
+                if !seen.insert(url) {
+                    return Err(Error::Repeats { repository: repository.clone() });
+                }
                 next = page.next;
             }
         }
-        let mut known = std::collections::BTreeSet::new();
-        all.retain(|repository| known.insert(repository.clone()));
+        let mut known = BTreeSet::new();
+        all.retain(|repository| known.insert(repository.to_lowercase()));
         Ok(all)
     }
 
@@ -139,7 +145,8 @@ impl<'c> Bitbucket<'c> {
         let query = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(["MERGED", "OPEN", "DECLINED", "SUPERSEDED"].map(|state| ("state", state)))
             .append_pair("q", &format!("updated_on>={since}"))
-            .append_pair("sort", "updated_on")
+            // It does not change while pages are read.
+            .append_pair("sort", "created_on")
             .append_pair("pagelen", "50")
             .append_pair("fields", "+values.participants")
             .finish();
@@ -195,7 +202,9 @@ impl<'c> Bitbucket<'c> {
             return Ok(token.clone());
         }
         let login = match (&self.config.token, &self.config.secret) {
-            (Some(token), _) => Login::Token { access_token: token.clone() },
+            // The token itself, or what the secret would have.
+            (Some(token), _) => serde_json::from_str(token.expose_secret())
+                .unwrap_or_else(|_| Login::Token { access_token: token.clone() }),
             (None, Some(secret)) => {
                 let found = self.secrets.json(secret, FORM).await;
                 found.map_err(|error| HttpError::Client(error.to_string().replace('\n', ". ")))?
@@ -211,8 +220,12 @@ impl<'c> Bitbucket<'c> {
                     .map_err(|error| HttpError::Client(format!("bitbucket.login: {error}")))?;
                 let request = self.http.request(Method::POST, url).basic_auth(key, Some(secret.expose_secret()));
                 let request = request.header("content-type", "application/x-www-form-urlencoded");
-                let answer = self.http.send(request.body("grant_type=client_credentials"), self.deadline).await?;
-                answer.json::<Granted>("a token")?.access_token
+                let answer = self.http.send(request.body("grant_type=client_credentials"), self.deadline).await;
+                // Its status says nothing of a repository.
+                let failed = |error: HttpError| {
+                    if error.may_pass() { error } else { HttpError::Client(format!("cannot log in: {error}")) }
+                };
+                answer.map_err(failed)?.json::<Granted>("a token")?.access_token
             }
         };
         Ok(known.insert(token).clone())
@@ -224,7 +237,8 @@ pub(crate) fn failed(repository: &str, why: HttpError) -> Error {
     let remedy = match why.status().map(|status| status.as_u16()) {
         Some(401) => "Put a token that holds into the secret",
         Some(403) => "Give the token the scopes repository and pullrequest",
-        Some(404) => "Correct bitbucket.repositories, or let the token see it",
+        Some(301 | 307 | 308 | 404) => "Correct bitbucket.repositories, or let the token see it",
+        None if matches!(why, HttpError::Client(_)) => "Put a login that holds into the secret",
         _ => "The next run goes on from there",
     };
     Error::Bitbucket { repository: repository.into(), why: Box::new(why), remedy }

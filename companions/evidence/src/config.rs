@@ -215,6 +215,9 @@ impl Config {
                 );
             }
         }
+        if self.bitbucket.margin_pages == 0 || self.bitbucket.margin_days > 3650 {
+            return wrong("bitbucket.margin_pages".into(), "one page or more, and margin_days is 3650 or less");
+        }
         if self.bitbucket.repositories.is_empty() {
             return wrong("bitbucket.repositories".into(), "name at least one");
         }
@@ -247,8 +250,8 @@ impl Config {
             }
             let emails = person.emails.iter().map(|email| (email.to_lowercase(), "emails"));
             for (identity, list) in emails.chain(person.accounts.iter().map(|account| (account.clone(), "accounts"))) {
-                if let Some(other) = known.insert(identity.clone(), &person.name) {
-                    return wrong(format!("{setting}.{list}"), &format!("{identity} is {other}'s"));
+                if let Some(other) = known.insert(identity, &person.name) {
+                    return wrong(format!("{setting}.{list}"), &format!("one of them is {other}'s"));
                 }
             }
         }

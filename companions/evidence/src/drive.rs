@@ -1,7 +1,7 @@
 //! Google Drive: a folder for each month. The earlier one stays whole until the new one has everything.
 //! <https://developers.google.com/workspace/drive/api/reference/rest/v3>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
@@ -92,17 +92,11 @@ impl<'d> Drive<'d> {
         files: &BTreeMap<String, Vec<u8>>,
     ) -> Result<String, Error> {
         let ours = self.folders(label).await?;
-        let has = |folder: &&File, state: &str| {
-            let is =
-                |property: &str, value: &str| folder.app_properties.get(property).is_some_and(|known| known == value);
-            is("digest", digest) && is("state", state)
+        let is = |folder: &&File, property: &str, value: &str| {
+            folder.app_properties.get(property).is_some_and(|known| known == value)
         };
-        if let Some(done) = ours.iter().find(|folder| has(folder, "complete")) {
-            let id = done.id.clone();
-            self.trash_all(ours.iter().filter(|folder| folder.id != id)).await?;
-            return Ok(id);
-        }
-        let id = match ours.iter().find(|folder| has(folder, "uploading")) {
+        let begun = ours.iter().filter(|folder| is(folder, "digest", digest));
+        let id = match begun.max_by_key(|folder| is(folder, "state", "complete")) {
             Some(begun) => begun.id.clone(),
             None => self.make(label, digest).await?,
         };
@@ -111,7 +105,7 @@ impl<'d> Drive<'d> {
             let checksum = hex(&Md5::digest(bytes));
             let (same, other): (Vec<_>, Vec<_>) = there
                 .iter()
-                .filter(|file| file.name == *name)
+                .filter(|file| file.name == *name && is(file, "evidence", self.name))
                 .partition(|file| file.md5_checksum.as_deref() == Some(checksum.as_str()));
             self.trash_all(other.into_iter().chain(same.iter().skip(1).copied())).await?;
             if same.is_empty() {
@@ -140,7 +134,15 @@ impl<'d> Drive<'d> {
             Some(complete),
         )
         .await?;
-        self.trash_all(ours.iter().filter(|folder| folder.id != id)).await?;
+        for earlier in ours.iter().filter(|folder| folder.id != id) {
+            let (our, others): (Vec<_>, Vec<_>) =
+                self.children(&earlier.id).await?.into_iter().partition(|file| is(&file, "evidence", self.name));
+            // What somebody else has put there stays, in its folder.
+            match others.is_empty() {
+                true => self.trash_all(std::iter::once(earlier)).await?,
+                false => self.trash_all(our.iter()).await?,
+            }
+        }
         Ok(id)
     }
 
@@ -185,7 +187,7 @@ impl<'d> Drive<'d> {
             files: Vec<File>,
             next_page_token: Option<String>,
         }
-        let (mut all, mut next) = (Vec::new(), None::<String>);
+        let (mut all, mut next, mut seen) = (Vec::new(), None::<String>, BTreeSet::new());
         loop {
             let mut parameters = vec![
                 ("q", query),
@@ -200,8 +202,10 @@ impl<'d> Drive<'d> {
             let page: Page = self.ask(action, Method::GET, "", &parameters, None).await?;
             all.extend(page.files);
             next = page.next_page_token;
-            if next.is_none() {
-                return Ok(all);
+            let Some(token) = &next else { return Ok(all) };
+            if !seen.insert(token.clone()) {
+                let why = "a page leads back to itself".into();
+                return Err(Error::Drive { action: action.into(), why, remedy: "The next run goes on" });
             }
         }
     }
@@ -229,7 +233,9 @@ impl<'d> Drive<'d> {
 
     async fn upload(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let action = format!("upload {name}");
-        let about = json!({ "name": name, "parents": [folder], "mimeType": ZIP }).to_string();
+        let properties = json!({ "evidence": self.name });
+        let about =
+            json!({ "name": name, "parents": [folder], "mimeType": ZIP, "appProperties": properties }).to_string();
         let path = format!("{}/upload/drive/v3/files", self.config.api);
         if bytes.len() <= SMALL {
             // No zip of texts has this line.
@@ -243,8 +249,13 @@ impl<'d> Drive<'d> {
             body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
             let url = address(&path, &[("uploadType", "multipart")])?;
             let kind = format!("multipart/related; boundary={boundary}");
-            let request =
-                || self.http.request(Method::POST, url.clone()).header("content-type", &kind).body(body.clone());
+            let request = || {
+                self.http
+                    .request(Method::POST, url.clone())
+                    .header("content-type", &kind)
+                    .timeout(UPLOAD)
+                    .body(body.clone())
+            };
             return self.send(&action, request).await.map(drop);
         }
         let url = address(&path, &[("uploadType", "resumable")])?;
@@ -264,7 +275,13 @@ impl<'d> Drive<'d> {
             let why = format!("the upload is to go to {session}");
             return Err(Error::Drive { action, why, remedy: "The next run goes on" });
         }
-        let put = || self.http.request(Method::PUT, session.clone()).header("content-type", ZIP).body(bytes.to_vec());
+        let put = || {
+            self.http
+                .request(Method::PUT, session.clone())
+                .header("content-type", ZIP)
+                .timeout(UPLOAD)
+                .body(bytes.to_vec())
+        };
         self.send(&action, put).await.map(drop)
     }
 
@@ -293,7 +310,7 @@ impl<'d> Drive<'d> {
         let headers = authorization("Bearer", token)?;
         let (mut tries, mut pause) = (1, Duration::from_secs(1));
         loop {
-            match self.http.send(request().headers(headers.clone()).timeout(UPLOAD), self.deadline).await {
+            match self.http.send(request().headers(headers.clone()), self.deadline).await {
                 Err(error) if tries < TRIES && is_hasty(&error) && self.deadline.allows(pause) => {
                     sleep(pause).await;
                     (tries, pause) = (tries + 1, pause * 2);

@@ -28,13 +28,19 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// The month cannot be delivered yet, or is none.
+    #[error("{month} cannot be delivered: {why}")]
+    Month {
+        /// The month.
+        month: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A page leads back to itself.
-    #[error("cannot read {repository}: page {page} comes again\nThe next run begins it anew")]
+    #[error("cannot read {repository}: one of its pages leads back to itself\nThe next run begins it anew")]
     Repeats {
         /// The repository.
         repository: String,
-        /// The number of the page.
-        page: u64,
     },
     /// Drive does not do what was asked.
     #[error("cannot {action} in Drive: {why}\n{remedy}")]

@@ -5,11 +5,13 @@ use blackwater_base::store::{Store, client};
 use blackwater_function::{Function, Metric};
 use blackwater_http::Http;
 use chrono::{Datelike, Utc};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::manifest::{Manifest, State};
+use crate::month::Month;
 use crate::run::{AGENT, Evidence, Request};
 
 /// From which day on it is an error that the month before is not complete.
@@ -28,7 +30,7 @@ impl Evidence {
 
 /// For the schedule's event; `{"month": "2026-10", "anew": true}` asks for a month.
 impl Function for Evidence {
-    type Report = Manifest;
+    type Report = Summary;
     type Error = Error;
 
     const TARGET: &'static str = "evidence";
@@ -38,14 +40,15 @@ impl Function for Evidence {
         Self::on_aws(Config::read(None, std::env::vars())?).await
     }
 
-    async fn run(&self, event: &Value, deadline: Deadline) -> Result<Manifest, Error> {
-        let month = event["month"].as_str().and_then(|month| month.parse().ok());
+    async fn run(&self, event: &Value, deadline: Deadline) -> Result<Summary, Error> {
+        let unreadable = |_| Error::Month { month: event["month"].to_string(), why: "write a month as 2026-07" };
+        let month = event["month"].as_str().map(|month| month.parse().map_err(unreadable)).transpose()?;
         let request = Request { month, is_anew: event["anew"] == true, is_exhaustive: event["exhaustive"] == true };
         let manifest = self.run(request, deadline).await?;
         if manifest.state != State::Complete && month.is_none() && Utc::now().day() >= LATE {
-            tracing::error!("{} is not complete: {:?}", manifest.month, manifest.failures);
+            tracing::error!("{} is not complete", manifest.month);
         }
-        Ok(manifest)
+        Ok(Summary::of(&manifest))
     }
 
     fn is_of_login(_: &Error) -> bool {
@@ -56,8 +59,34 @@ impl Function for Evidence {
         self.name()
     }
 
-    fn metrics(manifest: &Manifest) -> Vec<Metric> {
-        let people = manifest.people.values().filter(|person| person.zip.is_some()).count() as u64;
-        vec![("Complete", "Count", u64::from(manifest.state == State::Complete)), ("People", "Count", people)]
+    fn metrics(summary: &Summary) -> Vec<Metric> {
+        let is_complete = u64::from(summary.state == State::Complete);
+        vec![("Complete", "Count", is_complete), ("People", "Count", summary.people as u64)]
+    }
+}
+
+/// What the log says of a month: nobody's name or address.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    month: Month,
+    state: State,
+    repositories: usize,
+    people: usize,
+    unknown_people: usize,
+    failures: usize,
+    waiting: usize,
+}
+
+impl Summary {
+    fn of(manifest: &Manifest) -> Self {
+        Self {
+            month: manifest.month,
+            state: manifest.state,
+            repositories: manifest.repositories.len(),
+            people: manifest.people.values().filter(|person| person.zip.is_some()).count(),
+            unknown_people: manifest.unknown_people.len(),
+            failures: manifest.failures.len(),
+            waiting: manifest.waiting.len(),
+        }
     }
 }

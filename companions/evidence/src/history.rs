@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::store::{If, JSON, Store};
-use blackwater_http::StatusCode;
+use blackwater_http::{Error as HttpError, StatusCode};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,16 @@ pub(crate) struct Walk {
     next: Option<String>,
     /// Pages in a row that were too old.
     old: u32,
+    /// What is read: of which time, and how far back.
+    of: Option<Span>,
+}
+
+/// The time that is read, and how many pages in a row may be older than it by how many days; `None`: all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) from: DateTime<Utc>,
+    pub(crate) to: DateTime<Utc>,
+    pub(crate) margin: Option<(u32, u32)>,
 }
 
 /// What ended a walk through commits.
@@ -51,13 +61,10 @@ pub(crate) enum End {
 /// What of a history is read.
 pub(crate) struct Wanted {
     pub(crate) month: Month,
-    pub(crate) from: DateTime<Utc>,
-    pub(crate) to: DateTime<Utc>,
-    /// How many pages in a row may be older than the month by how many days; `None`: all of them.
-    pub(crate) margin: Option<(u32, u32)>,
+    pub(crate) span: Span,
 }
 
-impl Wanted {
+impl Span {
     fn has(&self, date: DateTime<Utc>) -> bool {
         (self.from..self.to).contains(&date)
     }
@@ -72,7 +79,9 @@ pub(crate) async fn walk(
     deadline: Deadline,
 ) -> Result<Walk, Error> {
     let key = format!("evidence/{}/walks/{repository}.json", wanted.month);
-    let mut walk = read(store, &key).await?.unwrap_or_default();
+    // One of another time, or that looked less far back, is of no use.
+    let known = read(store, &key).await?.filter(|walk| walk.of == Some(wanted.span));
+    let mut walk = known.unwrap_or_else(|| Walk::of(wanted.span));
     if walk.is_done {
         return Ok(walk);
     }
@@ -87,7 +96,7 @@ pub(crate) async fn walk(
 
 /// Reads a repository from its beginning, and writes nothing.
 pub(crate) async fn look(bitbucket: &Bitbucket<'_>, repository: &str, wanted: &Wanted) -> Result<Walk, Error> {
-    let mut walk = Walk::default();
+    let mut walk = Walk::of(wanted.span);
     walk.go_on(bitbucket, None, repository, wanted).await?;
     Ok(walk)
 }
@@ -122,6 +131,20 @@ async fn write(store: &Store, key: &str, walk: &Walk) -> Result<(), Error> {
 }
 
 impl Walk {
+    fn of(span: Span) -> Self {
+        Self { of: Some(span), ..Self::default() }
+    }
+
+    /// Whether the repository is not there, or not for this token.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.ended == Some(End::NotFound)
+    }
+
+    /// Whether a time is of the month.
+    pub(crate) fn has(&self, date: DateTime<Utc>) -> bool {
+        self.of.is_some_and(|span| span.has(date))
+    }
+
     async fn go_on(
         &mut self,
         bitbucket: &Bitbucket<'_>,
@@ -132,34 +155,39 @@ impl Walk {
         // Addresses of pages may not hold for ever.
         let mut is_resumed = self.next.is_some();
         let mut seen = BTreeSet::new();
+        if self.ended == Some(End::NotFound) {
+            self.ended = None;
+        }
         while self.ended.is_none() {
             let url = self.next.clone().unwrap_or_else(|| bitbucket.commits(repository));
             let page = match bitbucket.page(&url).await {
                 Ok(page) => page,
-                Err(error)
-                    if is_resumed
-                        && error.status().is_some_and(|status| status.is_client_error() && !error.may_pass()) =>
-                {
-                    (*self, is_resumed) = (Self::default(), false);
+                Err(error) if is_resumed && is_of_page(&error) => {
+                    (*self, is_resumed) = (Self::of(wanted.span), false);
                     continue;
                 }
-                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
-                    (self.ended, self.is_done) = (Some(End::NotFound), true);
+                // Asked for again by each run: it may be there, or be shown to the token, by then.
+                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) && self.next.is_none() => {
+                    self.ended = Some(End::NotFound);
                     return Ok(());
                 }
-                Err(error) => return Err(failed(repository, error)),
+                Err(error) => {
+                    if is_of_page(&error) {
+                        *self = Self::of(wanted.span);
+                    }
+                    return Err(failed(repository, error));
+                }
             };
             if !seen.insert(url) {
-                let page = self.pages;
-                *self = Self::default();
-                return Err(Error::Repeats { repository: repository.into(), page });
+                *self = Self::of(wanted.span);
+                return Err(Error::Repeats { repository: repository.into() });
             }
             is_resumed = false;
             self.take(page.values.iter().filter_map(Commit::of), wanted);
             self.next = page.next;
             if self.next.is_none() {
                 self.ended = Some(End::History);
-            } else if wanted.margin.is_some_and(|(pages, _)| self.old >= pages) {
+            } else if wanted.span.margin.is_some_and(|(pages, _)| self.old >= pages) {
                 self.ended = Some(End::Margin);
             }
             if let Some((store, key)) = kept.filter(|_| self.pages.is_multiple_of(SAVED)) {
@@ -167,11 +195,14 @@ impl Walk {
             }
         }
         self.next = None;
-        let mut next = Some(bitbucket.pulls(repository, wanted.from));
+        let mut next = Some(bitbucket.pulls(repository, wanted.span.from));
         while let Some(url) = next {
             let page = bitbucket.page(&url).await.map_err(|error| failed(repository, error))?;
             for pull in page.values.iter().filter_map(Pull::of) {
-                self.take_pull(pull, wanted);
+                self.take_pull(pull);
+            }
+            if !seen.insert(url) {
+                return Err(Error::Repeats { repository: repository.into() });
             }
             next = page.next;
         }
@@ -181,33 +212,48 @@ impl Walk {
 
     /// Keeps what is of the month of a page of commits.
     fn take(&mut self, commits: impl Iterator<Item = Commit>, wanted: &Wanted) {
-        let days = wanted.margin.map_or(0, |(_, days)| days);
-        let oldest = wanted.from - TimeDelta::days(i64::from(days));
-        let mut is_old = true;
+        let days = wanted.span.margin.map_or(0, |(_, days)| days);
+        let oldest = wanted.span.from - TimeDelta::days(i64::from(days));
+        let (mut has_old, mut has_new) = (false, false);
         for commit in commits {
             match commit.date.map(|date| date.to_utc()) {
                 None => {
                     self.undated.insert(commit.hash);
                 }
                 Some(date) => {
-                    is_old &= date < oldest;
-                    if wanted.has(date) {
+                    (has_old, has_new) = (has_old || date < oldest, has_new || date >= oldest);
+                    if wanted.span.has(date) {
                         self.commits.insert(commit.hash.clone(), commit);
                     }
                 }
             }
         }
         self.pages += 1;
-        self.old = if is_old { self.old + 1 } else { 0 };
+        self.old = if has_old && !has_new { self.old + 1 } else { 0 };
     }
 
-    fn take_pull(&mut self, mut pull: Pull, wanted: &Wanted) {
-        pull.approvals.retain(|(_, date)| wanted.has(date.to_utc()));
-        let merge = pull.merged_as.clone().unwrap_or_default();
-        let is_merged = !merge.is_empty()
-            && self.commits.range(merge.clone()..).next().is_some_and(|(hash, _)| hash.starts_with(&merge));
-        if is_merged || !pull.approvals.is_empty() {
+    /// Keeps a pull request that was merged or approved in the month, with all its approvals: one of an earlier month is not to be
+    /// taken for one of this.
+    fn take_pull(&mut self, pull: Pull) {
+        let has_approval = pull.approvals.iter().any(|(_, date)| self.has(date.to_utc()));
+        if has_approval || self.merge_of(&pull).is_some() {
             self.pulls.insert(pull.id, pull);
         }
+    }
+
+    /// The commit of the month that merged a pull request.
+    pub(crate) fn merge_of(&self, pull: &Pull) -> Option<&Commit> {
+        let hash = pull.merged_as.as_ref().filter(|hash| !hash.is_empty())?;
+        let (known, commit) = self.commits.range(hash.clone()..).next()?;
+        known.starts_with(hash).then_some(commit)
+    }
+}
+
+/// Whether the fault is the page's address, which may not hold for ever.
+fn is_of_page(error: &HttpError) -> bool {
+    match error {
+        HttpError::Status { status, .. } => matches!(status.as_u16(), 400 | 404 | 410),
+        HttpError::Client(_) | HttpError::Form { .. } => true,
+        HttpError::NoAnswer { .. } => false,
     }
 }

@@ -17,7 +17,7 @@ use crate::texts::Counts;
 pub enum State {
     /// All is delivered.
     Complete,
-    /// Some repositories are not read to their end, for want of time or since Bitbucket lets nobody ask so often.
+    /// Some repositories are not there, or not read to their end, for want of time or since Bitbucket lets nobody ask so often.
     Partial,
     /// Something was not delivered.
     Failed,
@@ -36,6 +36,8 @@ pub struct Manifest {
     pub state: State,
     /// What is not delivered, and why.
     pub failures: Vec<String>,
+    /// What is waited for: it may pass by itself.
+    pub waiting: Vec<String>,
     /// The repositories.
     pub repositories: BTreeMap<String, Repository>,
     /// What each person did. Those who did nothing have no zip.
@@ -44,8 +46,8 @@ pub struct Manifest {
     pub unknown_people: Unknowns,
     /// The folder in Drive.
     pub drive: Option<String>,
-    /// The message in Slack.
-    pub slack: Option<Posted>,
+    /// The messages in Slack.
+    pub slack: Vec<Posted>,
 }
 
 /// How a repository was read.

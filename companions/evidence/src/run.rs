@@ -10,11 +10,11 @@ use chrono::Utc;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::bitbucket::Bitbucket;
+use crate::bitbucket::{self, Bitbucket};
 use crate::config::{self, Config, Message};
 use crate::drive::Drive;
 use crate::error::Error;
-use crate::history::{self, Walk, Wanted};
+use crate::history::{self, Span, Walk, Wanted};
 use crate::manifest::{self, Delivered, Manifest, Posted, Repository, State, Zip};
 use crate::month::Month;
 use crate::people::{People, Unknowns};
@@ -90,17 +90,23 @@ impl Evidence {
     /// If the bucket fails. What else fails is in the manifest.
     pub async fn run(&self, request: Request, deadline: Deadline) -> Result<Manifest, Error> {
         let month = request.month.unwrap_or_else(|| self.last_month());
+        let wanted = self.wanted(month, request);
+        if wanted.span.to > Utc::now() {
+            return Err(Error::Month { month: month.to_string(), why: "it is not over" });
+        }
+        // They may have been put right since the last run.
+        self.secrets.forget().await;
         let (number, previous) =
             manifest::last(&self.store, month).await?.map_or((0, None), |(number, last)| (number, Some(last)));
-        if let Some(complete) = previous.as_ref().filter(|last| last.state == State::Complete) {
-            if !request.is_anew {
-                return Ok(complete.clone());
-            }
+        if let Some(complete) = previous.as_ref().filter(|last| last.state == State::Complete && !request.is_anew) {
+            return Ok(complete.clone());
+        }
+        if previous.as_ref().is_some_and(|last| last.state != State::Partial) && request.is_anew {
             history::forget(&self.store, month).await?;
         }
-        let mut failures = Vec::new();
-        let walks = self.read(&self.wanted(month, request), deadline, &mut failures).await?;
-        let is_read = failures.is_empty() && walks.values().all(|walk| walk.is_done);
+        let (mut failures, mut waiting) = (Vec::new(), Vec::new());
+        let walks = self.read(&wanted, deadline, &mut failures, &mut waiting).await?;
+        let is_read = waiting.is_empty() && walks.values().all(|walk| walk.is_done || walk.is_missing());
         let evidence = texts::Evidence::of(month, &walks, &self.people);
         let mut manifest = Manifest {
             program: AGENT.into(),
@@ -108,14 +114,24 @@ impl Evidence {
             zone: self.config.zone.name().into(),
             state: State::Partial,
             failures,
+            waiting,
             repositories: walks.iter().map(|(name, walk)| (name.clone(), Repository::of(walk))).collect(),
             people: self.people.names().map(|name| (name.to_owned(), Delivered::default())).collect(),
             unknown_people: evidence.unknown.clone(),
             drive: previous.as_ref().and_then(|last| last.drive.clone()),
-            slack: previous.as_ref().and_then(|last| last.slack.clone()),
+            slack: previous.as_ref().map(|last| last.slack.clone()).unwrap_or_default(),
         };
-        if is_read {
-            self.deliver(&evidence, &mut manifest, previous.as_ref(), deadline).await?;
+        if !manifest.failures.is_empty() || is_read {
+            if manifest.failures.is_empty() {
+                self.deliver(&evidence, &mut manifest, deadline).await?;
+            }
+            self.tell(&mut manifest, deadline).await;
+            let is_whole = !manifest.repositories.values().any(Repository::is_missing);
+            manifest.state = match (manifest.failures.is_empty(), is_whole) {
+                (false, _) => State::Failed,
+                (true, false) => State::Partial,
+                (true, true) => State::Complete,
+            };
         }
         manifest::write(&self.store, number + 1, &manifest).await?;
         Ok(manifest)
@@ -142,10 +158,8 @@ impl Evidence {
         Ok(Preview { month, repositories, people, unknown_people: evidence.unknown })
     }
 
-    /// What is wrong with each service that a run needs; nothing if all is well.
-    ///
-    /// # Errors
-    /// Never: what is wrong is the answer.
+    /// What is wrong with each service that a run needs; nothing if all is well. Whether a bot may write to a channel is seen only
+    /// when it does.
     pub async fn check(&self, deadline: Deadline) -> Vec<Error> {
         let mut wrong = Vec::new();
         wrong.extend(self.store.check().await.err().map(Error::from));
@@ -154,8 +168,11 @@ impl Evidence {
             Err(error) => wrong.push(error),
             Ok(repositories) => {
                 for repository in repositories {
-                    if let Err(error) = bitbucket.page(&bitbucket.commits(&repository)).await {
-                        wrong.push(crate::bitbucket::failed(&repository, error));
+                    for first in [bitbucket.commits(&repository), bitbucket.pulls(&repository, Utc::now())] {
+                        if let Err(error) = bitbucket.page(&first).await {
+                            wrong.push(bitbucket::failed(&repository, error));
+                            break;
+                        }
                     }
                 }
             }
@@ -195,7 +212,7 @@ impl Evidence {
     fn wanted(&self, month: Month, request: Request) -> Wanted {
         let (from, to) = month.bounds(self.config.zone);
         let margin = (self.config.bitbucket.margin_pages, self.config.bitbucket.margin_days);
-        Wanted { month, from, to, margin: (!request.is_exhaustive).then_some(margin) }
+        Wanted { month, span: Span { from, to, margin: (!request.is_exhaustive).then_some(margin) } }
     }
 
     /// Reads the histories of all repositories, each from where an earlier run stopped.
@@ -204,6 +221,7 @@ impl Evidence {
         wanted: &Wanted,
         deadline: Deadline,
         failures: &mut Vec<String>,
+        waiting: &mut Vec<String>,
     ) -> Result<BTreeMap<String, Walk>, Error> {
         // What is left of the time is for zips and deliveries.
         let deadline = deadline.halfway();
@@ -212,7 +230,7 @@ impl Evidence {
         let repositories = match bitbucket.repositories().await {
             Ok(repositories) => repositories,
             Err(error) => {
-                failures.push(error.to_string());
+                note(error, failures, waiting);
                 return Ok(walks);
             }
         };
@@ -222,31 +240,24 @@ impl Evidence {
                     walks.insert(repository, walk);
                 }
                 Err(error @ Error::Store(_)) => return Err(error),
-                Err(error) => {
-                    tracing::error!("{error}");
-                    failures.push(error.to_string());
-                }
+                Err(error) => note(error, failures, waiting),
             }
         }
         Ok(walks)
     }
 
-    /// Delivers the zips everywhere, and tells. What fails is a failure of the manifest, and the rest goes on.
+    /// Delivers the zips everywhere. What fails is a failure of the manifest, and the rest goes on.
     async fn deliver(
         &self,
         evidence: &texts::Evidence,
         manifest: &mut Manifest,
-        previous: Option<&Manifest>,
         deadline: Deadline,
     ) -> Result<(), Error> {
         let mut files = BTreeMap::new();
         for (person, work) in &evidence.people {
             let bytes = work.zip()?;
             let zip = Zip { key: self.key(manifest.month, person), bytes: bytes.len() as u64, sha256: sha256(&bytes) };
-            let known = previous.and_then(|last| last.people.get(person)).and_then(|last| last.zip.as_ref());
-            if known != Some(&zip) || !self.store.exists(&zip.key).await? {
-                self.store.put_if(If::Any, &zip.key, Some("application/zip"), bytes.clone().into()).await?;
-            }
+            self.store.put_if(If::Any, &zip.key, Some("application/zip"), bytes.clone().into()).await?;
             files.insert(format!("{}-{person}.zip", manifest.month.label()), bytes);
             manifest.people.insert(person.clone(), Delivered { counts: work.counts, zip: Some(zip) });
         }
@@ -262,16 +273,6 @@ impl Evidence {
                 }
             }
         }
-        if let Some(slack) = &self.config.slack {
-            match self.tell(slack, manifest, deadline).await {
-                Ok(posted) => manifest.slack = Some(posted),
-                Err(error) => {
-                    tracing::error!("{error}");
-                    manifest.failures.push(error.to_string());
-                }
-            }
-        }
-        manifest.state = if manifest.failures.is_empty() { State::Complete } else { State::Failed };
         Ok(())
     }
 
@@ -280,14 +281,22 @@ impl Evidence {
         key.replace("{person}", person)
     }
 
-    async fn tell(&self, slack: &config::Slack, manifest: &Manifest, deadline: Deadline) -> Result<Posted, Error> {
+    /// Tells Slack how the month is. What fails is a failure of the manifest.
+    async fn tell(&self, manifest: &mut Manifest, deadline: Deadline) {
+        let Some(slack) = &self.config.slack else { return };
+        match self.told(slack, manifest, deadline).await {
+            Ok(posted) => manifest.slack = posted,
+            Err(error) => {
+                tracing::error!("{error}");
+                manifest.failures.push(error.to_string());
+            }
+        }
+    }
+
+    async fn told(&self, slack: &config::Slack, manifest: &Manifest, deadline: Deadline) -> Result<Vec<Posted>, Error> {
         let token = self.slack_token(slack).await?;
-        let missing: Vec<_> = manifest
-            .repositories
-            .iter()
-            .filter(|(_, repository)| repository.is_missing())
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let missing = manifest.repositories.iter().filter(|(_, repository)| repository.is_missing());
+        let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
         let unknown: Vec<_> = manifest.unknown_people.keys().map(String::as_str).collect();
         let values = [
             ("month_name", manifest.month.name()),
@@ -305,7 +314,19 @@ impl Evidence {
         };
         let text: Vec<_> = messages.iter().map(|message| slack::filled(message, &values)).collect();
         let slack = Slack { http: &self.http, api: &slack.api, token: &token, deadline };
-        slack.tell(&messages[0].channel, &text.join("\n"), manifest.slack.as_ref()).await
+        slack.tell(&messages[0].channel, &text.join("\n"), &manifest.slack).await
+    }
+}
+
+/// Notes what is wrong with a repository: what may pass by itself is waited for.
+fn note(error: Error, failures: &mut Vec<String>, waiting: &mut Vec<String>) {
+    let may_pass = matches!(&error, Error::Bitbucket { why, .. } if why.may_pass());
+    if may_pass {
+        tracing::warn!("{error}");
+        waiting.push(error.to_string());
+    } else {
+        tracing::error!("{error}");
+        failures.push(error.to_string());
     }
 }
 

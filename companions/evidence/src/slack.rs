@@ -44,21 +44,27 @@ pub(crate) fn filled(message: &Message, values: &[(&str, String)]) -> String {
 }
 
 impl Slack<'_> {
-    /// Posts a message, or corrects the one that was posted before to the same channel.
-    pub(crate) async fn tell(&self, channel: &str, text: &str, posted: Option<&Posted>) -> Result<Posted, Error> {
-        if let Some(known) = posted.filter(|known| known.to == channel) {
+    /// Posts a message, or corrects what was posted of the month before, also to other channels: all that was.
+    pub(crate) async fn tell(&self, channel: &str, text: &str, posted: &[Posted]) -> Result<Vec<Posted>, Error> {
+        let mut all = Vec::new();
+        for known in posted {
             let content = json!({ "channel": known.channel, "ts": known.ts, "text": text });
-            match self.ask("chat.update", channel, content).await? {
-                answer if answer.ok => return Ok(known.clone()),
-                answer if answer.error == "message_not_found" => {}
-                answer => return Err(refused(channel, answer.error)),
+            let answer = self.ask("chat.update", &known.to, content).await?;
+            match answer.error.as_str() {
+                _ if answer.ok => all.push(known.clone()),
+                // It is gone, or another bot's.
+                "message_not_found" | "cant_update_message" | "edit_window_closed" | "channel_not_found" => {}
+                _ => return Err(refused(&known.to, answer.error)),
             }
         }
-        let answer = self.ask("chat.postMessage", channel, json!({ "channel": channel, "text": text })).await?;
-        match answer.ok {
-            true => Ok(Posted { to: channel.into(), channel: answer.channel, ts: answer.ts }),
-            false => Err(refused(channel, answer.error)),
+        if !all.iter().any(|known| known.to == channel) {
+            let answer = self.ask("chat.postMessage", channel, json!({ "channel": channel, "text": text })).await?;
+            if !answer.ok {
+                return Err(refused(channel, answer.error));
+            }
+            all.push(Posted { to: channel.into(), channel: answer.channel, ts: answer.ts });
         }
+        Ok(all)
     }
 
     /// Whether the token is one, and of whom.

@@ -66,17 +66,15 @@ impl Evidence {
         }
         for pull in walk.pulls.values() {
             let place = format!("{repository} pull request {}", pull.id);
-            let merge = pull.merged_as.as_ref().and_then(|hash| {
-                walk.commits
-                    .range(hash.clone()..)
-                    .next()
-                    .filter(|(known, _)| known.starts_with(hash))
-                    .map(|(_, commit)| commit)
-            });
+            let merge = walk.merge_of(pull);
             let author = people.find(&pull.author);
             for (approver, date) in &pull.approvals {
-                let Some(person) = people.find_or_note(approver, &place, &mut self.unknown) else { continue };
-                if Some(person) == author || !approved.insert((person, pull.id)) {
+                let found = match walk.has(date.to_utc()) {
+                    true => people.find_or_note(approver, &place, &mut self.unknown),
+                    false => people.find(approver),
+                };
+                let Some(person) = found else { continue };
+                if Some(person) == author || !approved.insert((person, pull.id)) || !walk.has(date.to_utc()) {
                     continue;
                 }
                 let about = match merge {
@@ -110,7 +108,8 @@ impl Evidence {
         }
         for (person, mut entries) in entries {
             entries.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
-            let name = format!("{}_{}-{person}.txt", month.label(), repository.replace('/', "-"));
+            // A workspace has no dot in its name.
+            let name = format!("{}_{}-{person}.txt", month.label(), repository.replace('/', "."));
             let text = entries.into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join("\n");
             self.people.entry(person.into()).or_default().texts.insert(name, text);
         }
