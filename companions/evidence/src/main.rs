@@ -50,6 +50,12 @@ enum Command {
         #[arg(long)]
         month: Option<Month>,
     },
+    /// List the addresses and accounts of a month, with the person that the settings know each as
+    People {
+        /// The month; the last one if none is named
+        #[arg(long)]
+        month: Option<Month>,
+    },
     /// See it work on this machine: two repositories, three people, Drive and Slack
     #[cfg(feature = "demo")]
     Demo,
@@ -122,6 +128,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
                     Ok(FAILED)
                 }
             }
+        }
+        Some(Command::People { month }) => {
+            let request = Request { month, ..Request::default() };
+            for seen in open().await?.seen(request, Deadline::NONE).await? {
+                let person = seen.person.as_deref().unwrap_or("(unknown)");
+                print(&format!(
+                    "{person:<24} {:>6}  {}  {}",
+                    seen.count,
+                    seen.identity.raw,
+                    seen.identity.accounts.join(" ")
+                ))?;
+            }
+            Ok(0)
         }
         #[cfg(feature = "demo")]
         Some(Command::Demo) => demo::run().await.map(|()| 0),

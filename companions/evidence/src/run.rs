@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::history::{self, Span, Walk, Wanted};
 use crate::manifest::{self, Delivered, Manifest, Posted, Repository, State, Zip};
 use crate::month::Month;
-use crate::people::{People, Unknowns};
+use crate::people::{Identity, People, Unknowns};
 use crate::slack::{self, Slack};
 use crate::texts::{self, Counts};
 
@@ -56,6 +56,18 @@ pub struct Preview {
     pub people: BTreeMap<String, (Counts, usize)>,
     /// Those whom the settings do not know.
     pub unknown_people: Unknowns,
+}
+
+/// Somebody who did something in a month.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// Who that is, by the settings.
+    pub person: Option<String>,
+    /// Who it says to be.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// How often.
+    pub count: u64,
 }
 
 /// The token of Slack.
@@ -156,6 +168,29 @@ impl Evidence {
         }
         let repositories = walks.iter().map(|(name, walk)| (name.clone(), Repository::of(walk))).collect();
         Ok(Preview { month, repositories, people, unknown_people: evidence.unknown })
+    }
+
+    /// Who did what in a month, and whom the settings do not know, so that they can be completed: for each address and account together
+    /// how often.
+    ///
+    /// # Errors
+    /// If something cannot be read.
+    pub async fn seen(&self, request: Request, deadline: Deadline) -> Result<Vec<Seen>, Error> {
+        let month = request.month.unwrap_or_else(|| self.last_month());
+        let bitbucket = Bitbucket::new(&self.config.bitbucket, &self.http, &self.secrets, deadline);
+        let mut all: BTreeMap<(String, Vec<String>), u64> = BTreeMap::new();
+        for repository in bitbucket.repositories().await? {
+            let walk = history::look(&bitbucket, &repository, &self.wanted(month, request)).await?;
+            let approvers = walk.pulls.values().flat_map(|pull| pull.approvals.iter().map(|(approver, _)| approver));
+            for who in walk.commits.values().map(|commit| &commit.author).chain(approvers) {
+                *all.entry((who.raw.clone(), who.accounts.clone())).or_default() += 1;
+            }
+        }
+        let seen = all.into_iter().map(|((raw, accounts), count)| {
+            let identity = Identity { raw, accounts };
+            Seen { person: self.people.find(&identity).map(str::to_owned), identity, count }
+        });
+        Ok(seen.collect())
     }
 
     /// What is wrong with each service that a run needs; nothing if all is well. Whether a bot may write to a channel is seen only

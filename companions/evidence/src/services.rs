@@ -183,7 +183,7 @@ impl Known {
             form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
         let parameter = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         let rest = path.trim_start_matches("repositories/");
-        let page = |all: Vec<Value>, size: usize| {
+        let page = |all: &[Value], size: usize| {
             let from = parameter("page").and_then(|page| page.parse::<usize>().ok()).unwrap_or(0);
             let mut document =
                 json!({ "pagelen": size, "values": all.iter().skip(from).take(size).collect::<Vec<_>>() });
@@ -196,12 +196,12 @@ impl Known {
         match parts.as_slice() {
             [workspace] => {
                 let names = self.commits.keys().filter(|name| name.starts_with(&format!("{workspace}/")));
-                page(names.map(|name| json!({ "full_name": name })).collect(), self.page)
+                page(&names.map(|name| json!({ "full_name": name })).collect::<Vec<_>>(), self.page)
             }
             [workspace, slug, what] => {
                 let repository = format!("{workspace}/{slug}");
                 match (self.commits.get(&repository), *what) {
-                    (Some(commits), "commits") => page(commits.clone(), self.page),
+                    (Some(commits), "commits") => page(commits, self.page),
                     (Some(_), "pullrequests") => {
                         if parameter("page").is_none()
                             && (parameter("q").is_none()
@@ -209,7 +209,7 @@ impl Known {
                         {
                             self.faults.push(format!("{path} does not ask for what is needed: {query:?}"));
                         }
-                        page(self.pulls.get(&repository).cloned().unwrap_or_default(), self.page.min(50))
+                        page(self.pulls.get(&repository).map(Vec::as_slice).unwrap_or_default(), self.page.min(50))
                     }
                     _ => plain(
                         404,

@@ -10,6 +10,7 @@ use blackwater_base::deadline::Deadline;
 use blackwater_base::store::{Store, client};
 use blackwater_http::Http;
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use blackwater_tests::Function;
 use evidence::config::Config;
 use evidence::manifest::{Manifest, State};
 use evidence::services::{BITBUCKET, FOLDER, Instead, SLACK, Services};
@@ -24,8 +25,8 @@ struct World {
     evidence: Evidence,
     store: Store,
     services: Services,
-    _s3: S3,
-    _folder: tempfile::TempDir,
+    s3: S3,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -42,7 +43,7 @@ impl World {
         let client = client(Some(&s3.endpoint()), Some((ACCESS_KEY, SECRET_KEY))).await;
         let store = Store::new(client, "evidence", "store.bucket");
         let evidence = Evidence::new(config, store.clone(), Http::new(AGENT).unwrap());
-        Self { evidence, store, services, _s3: s3, _folder: folder }
+        Self { evidence, store, services, s3, folder }
     }
 
     async fn start() -> Self {
@@ -590,6 +591,97 @@ async fn what_others_put_into_the_folder_stays_and_what_they_took_comes_back() {
     assert_ne!(world.run().await.drive.as_deref(), Some(first.as_str()));
     let inside: Vec<_> = folders(&world.services).into_iter().map(|(_, files)| files).collect();
     assert_eq!(inside, [vec!["signed.pdf"], vec!["2026_10-ADA.zip"]]);
+}
+
+#[tokio::test]
+async fn everybody_of_a_month_is_listed_to_complete_the_settings_with() {
+    let world = World::start().await;
+    let mut known = commit("e1", "Eve <eve@example.com>", "2026-10-15T10:00:00+00:00");
+    known["author"]["user"] = json!({ "account_id": "1:eve", "uuid": "{e}" });
+    world.commits(vec![commit("a1", ADA, "2026-10-15T10:00:00+00:00"), known]);
+    world
+        .services
+        .known()
+        .pulls
+        .insert(SHOP.into(), vec![pull(7, "1:eve", &[("1:ben", "2026-10-15T09:00:00+00:00")], None)]);
+    let request = Request { month: Some("2026-10".parse().unwrap()), ..Request::default() };
+    let seen = world.evidence.seen(request, Deadline::NONE).await.unwrap();
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|one| (one.person.as_deref(), one.identity.raw.as_str(), one.identity.accounts.join(" ")))
+        .collect();
+    let expected = [
+        (Some("BEN"), "1:ben", "1:ben".into()),
+        (Some("ADA"), ADA, String::new()),
+        (None, "Eve <eve@example.com>", "1:eve {e}".into()),
+    ];
+    assert_eq!(seen, expected);
+}
+
+/// The program as Lambda runs it, in the folder of its settings.
+async fn function(world: &World) -> Function {
+    let file = std::path::Path::new(world.folder.path()).join("run");
+    std::fs::write(
+        &file,
+        format!("#!/bin/sh\ncd {}\nexec {}\n", world.folder.path().display(), env!("CARGO_BIN_EXE_evidence")),
+    )
+    .unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let variables = [
+        ("AWS_REGION", "eu-west-2"),
+        ("AWS_ENDPOINT_URL", &world.s3.endpoint()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Function::start(&[file], &variables, Duration::from_secs(120)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_function_delivers_the_month_that_it_is_asked_for_and_names_nobody_in_its_log() {
+    let world = World::start().await;
+    world.commits(vec![
+        commit("a1", ADA, "2026-10-15T10:00:00+00:00"),
+        commit("e1", "Eve <eve@example.com>", "2026-10-15T10:00:00+00:00"),
+    ]);
+    let function = function(&world).await;
+    let summary = function.invoke(json!({ "month": "2026-10" })).await.unwrap();
+    assert_eq!(
+        (&summary["state"], &summary["people"], &summary["unknown_people"]),
+        (&"complete".into(), &1.into(), &1.into())
+    );
+    let error = function.invoke(json!({ "month": "2026-1" })).await.unwrap_err();
+    assert_eq!(error["errorType"], "Month");
+    let lines = function.end().await;
+    assert!(lines.iter().any(|line| line.get("_aws").is_some() && line["Complete"] == 1), "{lines:?}");
+    let text = lines.iter().map(Value::to_string).collect::<String>();
+    for secret in ["eve@", "ada@", "refresh", BITBUCKET, SLACK] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_large_repositories_take_few_requests_and_little_memory() {
+    let world = World::with(&[]).await;
+    // Four thousand commits each, three a day.
+    let first = chrono::DateTime::parse_from_rfc3339("2026-11-20T10:00:00+00:00").unwrap();
+    let commits: Vec<_> = (0..4000)
+        .map(|number| {
+            commit(&format!("{number:040x}"), ADA, &(first - chrono::TimeDelta::hours(8 * number)).to_rfc3339())
+        })
+        .collect();
+    for number in 0..50 {
+        world.services.known().commits.insert(format!("acme/r{number}"), commits.clone());
+    }
+    let settings = std::fs::read_to_string(world.folder.path().join("evidence.toml")).unwrap();
+    std::fs::write(world.folder.path().join("evidence.toml"), settings.replace("[\"acme/shop\"]", "[\"acme/*\"]"))
+        .unwrap();
+    let function = function(&world).await;
+    let summary = function.invoke(json!({ "month": "2026-10" })).await.unwrap();
+    assert_eq!((&summary["state"], &summary["repositories"]), (&"complete".into(), &51.into()), "{summary}");
+    let asked = world.services.known().calls.iter().filter(|call| call.starts_with("GET /bitbucket/")).count();
+    assert!(asked < 1000, "{asked} requests");
+    assert!(function.memory() < 100 << 10, "{} kB", function.memory());
 }
 
 #[tokio::test]
