@@ -43,7 +43,8 @@ impl Function for Evidence {
     async fn run(&self, event: &Value, deadline: Deadline) -> Result<Summary, Error> {
         let unreadable = |_| Error::Month { month: event["month"].to_string(), why: "write a month as 2026-07" };
         let month = event["month"].as_str().map(|month| month.parse().map_err(unreadable)).transpose()?;
-        let request = Request { month, is_anew: event["anew"] == true, is_exhaustive: event["exhaustive"] == true };
+        let (is_anew, is_exhaustive) = (event["anew"] == true, event["exhaustive"] == true);
+        let request = Request { month, is_anew, is_exhaustive, only: None };
         let manifest = self.run(request, deadline).await?;
         if manifest.state != State::Complete && month.is_none() && Utc::now().day() >= LATE {
             tracing::error!("{} is not complete", manifest.month);

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use blackwater_base::deadline::Deadline;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use evidence::config::Config;
 use evidence::manifest::{Manifest, State};
 use evidence::month::Month;
-use evidence::{Evidence, Request};
+use evidence::{Evidence, Request, Target};
 
 #[cfg(feature = "demo")]
 mod demo;
@@ -38,6 +38,9 @@ enum Command {
         /// Read histories to their end, however old
         #[arg(long)]
         exhaustive: bool,
+        /// Deliver to one alone, beside S3
+        #[arg(long, value_enum)]
+        only: Option<To>,
         /// Exit with 3 if people or repositories are unknown
         #[arg(long)]
         strict: bool,
@@ -59,6 +62,13 @@ enum Command {
     /// See it work on this machine: two repositories, three people, Drive and Slack
     #[cfg(feature = "demo")]
     Demo,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum To {
+    S3,
+    Drive,
+    Slack,
 }
 
 /// Something is not delivered.
@@ -93,8 +103,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Ok(Evidence::on_aws(Config::read(arguments.config.as_deref(), variables)?).await?)
     };
     match arguments.command {
-        Some(Command::Run { month, dry_run, exhaustive, strict }) => {
-            let request = Request { month, is_anew: true, is_exhaustive: exhaustive };
+        Some(Command::Run { month, dry_run, exhaustive, only, strict }) => {
+            let only = only.map(|to| match to {
+                To::S3 => Target::S3,
+                To::Drive => Target::Drive,
+                To::Slack => Target::Slack,
+            });
+            let request = Request { month, is_anew: true, is_exhaustive: exhaustive, only };
             let evidence = open().await?;
             if dry_run {
                 let preview = evidence.preview(request, Deadline::NONE).await?;

@@ -43,6 +43,19 @@ pub struct Request {
     pub is_anew: bool,
     /// Whether histories are read to their end, however old.
     pub is_exhaustive: bool,
+    /// To whom alone it is delivered; `None`: to all. Zips go to S3 in any case.
+    pub only: Option<Target>,
+}
+
+/// To whom evidence is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The bucket.
+    S3,
+    /// The folder in Google Drive.
+    Drive,
+    /// The channel in Slack.
+    Slack,
 }
 
 /// What would be made of a month.
@@ -134,11 +147,17 @@ impl Evidence {
             slack: previous.as_ref().map(|last| last.slack.clone()).unwrap_or_default(),
         };
         if !manifest.failures.is_empty() || is_read {
+            let is_for = |target| request.only.is_none_or(|only| only == target);
             if manifest.failures.is_empty() {
-                self.deliver(&evidence, &mut manifest, deadline).await?;
+                let files = self.keep(&evidence, &mut manifest).await?;
+                if is_for(Target::Drive) {
+                    self.deliver(&files, &mut manifest, deadline).await;
+                }
             }
-            self.tell(&mut manifest, deadline).await;
-            let is_whole = !manifest.repositories.values().any(Repository::is_missing);
+            if is_for(Target::Slack) {
+                self.tell(&mut manifest, deadline).await;
+            }
+            let is_whole = request.only.is_none() && !manifest.repositories.values().any(Repository::is_missing);
             manifest.state = match (manifest.failures.is_empty(), is_whole) {
                 (false, _) => State::Failed,
                 (true, false) => State::Partial,
@@ -281,13 +300,12 @@ impl Evidence {
         Ok(walks)
     }
 
-    /// Delivers the zips everywhere. What fails is a failure of the manifest, and the rest goes on.
-    async fn deliver(
+    /// Puts the zips into the bucket: each by its name in Drive.
+    async fn keep(
         &self,
         evidence: &texts::Evidence,
         manifest: &mut Manifest,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let mut files = BTreeMap::new();
         for (person, work) in &evidence.people {
             let bytes = work.zip()?;
@@ -296,19 +314,22 @@ impl Evidence {
             files.insert(format!("{}-{person}.zip", manifest.month.label()), bytes);
             manifest.people.insert(person.clone(), Delivered { counts: work.counts, zip: Some(zip) });
         }
-        if let Some(drive) = &self.config.drive {
-            let zips = manifest.people.values().filter_map(|person| person.zip.as_ref());
-            let digest = sha256(zips.map(|zip| format!("{} {}\n", zip.key, zip.sha256)).collect::<String>().as_bytes());
-            let drive = Drive::new(drive, &self.config.name, &self.http, &self.secrets, deadline);
-            match drive.deliver(&manifest.month.label(), &digest, &files).await {
-                Ok(folder) => manifest.drive = Some(folder),
-                Err(error) => {
-                    tracing::error!("{error}");
-                    manifest.failures.push(error.to_string());
-                }
+        Ok(files)
+    }
+
+    /// Delivers the zips to Drive. What fails is a failure of the manifest, and the rest goes on.
+    async fn deliver(&self, files: &BTreeMap<String, Vec<u8>>, manifest: &mut Manifest, deadline: Deadline) {
+        let Some(drive) = &self.config.drive else { return };
+        let zips = manifest.people.values().filter_map(|person| person.zip.as_ref());
+        let digest = sha256(zips.map(|zip| format!("{} {}\n", zip.key, zip.sha256)).collect::<String>().as_bytes());
+        let drive = Drive::new(drive, &self.config.name, &self.http, &self.secrets, deadline);
+        match drive.deliver(&manifest.month.label(), &digest, files).await {
+            Ok(folder) => manifest.drive = Some(folder),
+            Err(error) => {
+                tracing::error!("{error}");
+                manifest.failures.push(error.to_string());
             }
         }
-        Ok(())
     }
 
     fn key(&self, month: Month, person: &str) -> String {

@@ -44,6 +44,8 @@ pub struct Known {
     pub files: Vec<Value>,
     /// The messages in Slack.
     pub messages: Vec<Value>,
+    /// What service accounts signed to log in to Drive.
+    pub assertions: Vec<String>,
     /// What Slack says is wrong.
     pub slack_error: Option<String>,
     /// What is answered instead, by the beginning of the request, in order: a status, headers and a text; whether it is done all the
@@ -145,6 +147,7 @@ impl Known {
         }
         if path == "/drive-login" {
             let form: BTreeMap<_, _> = form_urlencoded::parse(body).into_owned().collect();
+            self.assertions.extend(form.get("assertion").cloned());
             let is_known =
                 form.get("refresh_token").is_some_and(|token| token == "refresh") || form.contains_key("assertion");
             return match is_known {

@@ -14,7 +14,7 @@ use blackwater_tests::Function;
 use evidence::config::Config;
 use evidence::manifest::{Manifest, State};
 use evidence::services::{BITBUCKET, FOLDER, Instead, SLACK, Services};
-use evidence::{AGENT, Evidence, Request};
+use evidence::{AGENT, Evidence, Request, Target};
 use serde_json::{Value, json};
 
 const ADA: &str = "Ada <ada@example.com>";
@@ -59,7 +59,7 @@ impl World {
     }
 
     async fn run_within(&self, time: Duration) -> Manifest {
-        let request = Request { month: Some("2026-10".parse().unwrap()), is_anew: true, is_exhaustive: false };
+        let request = Request { month: Some("2026-10".parse().unwrap()), is_anew: true, ..Request::default() };
         let manifest = self.evidence.run(request, Deadline::at(SystemTime::now() + time)).await.unwrap();
         assert_eq!(self.services.known().faults, Vec::<String>::new());
         manifest
@@ -329,7 +329,7 @@ async fn a_history_is_read_until_it_is_old_enough_or_to_its_end() {
     let manifest = world.run().await;
     assert_eq!((manifest.people["ADA"].counts.commits, manifest.repositories[SHOP].pages), (1, 6));
     let month = Some("2026-10".parse().unwrap());
-    let request = Request { month, is_anew: true, is_exhaustive: true };
+    let request = Request { month, is_anew: true, is_exhaustive: true, only: None };
     let manifest = world.evidence.run(request, Deadline::NONE).await.unwrap();
     assert_eq!((manifest.people["ADA"].counts.commits, manifest.repositories[SHOP].pages), (2, 21));
 }
@@ -591,6 +591,49 @@ async fn what_others_put_into_the_folder_stays_and_what_they_took_comes_back() {
     assert_ne!(world.run().await.drive.as_deref(), Some(first.as_str()));
     let inside: Vec<_> = folders(&world.services).into_iter().map(|(_, files)| files).collect();
     assert_eq!(inside, [vec!["signed.pdf"], vec!["2026_10-ADA.zip"]]);
+}
+
+#[tokio::test]
+async fn it_can_be_delivered_to_one_alone() {
+    for (only, has_drive, has_slack) in
+        [(Target::S3, false, false), (Target::Drive, true, false), (Target::Slack, false, true)]
+    {
+        let world = World::start().await;
+        world.commits(vec![commit("a1", ADA, "2026-10-15T10:00:00+00:00")]);
+        let request = Request { month: Some("2026-10".parse().unwrap()), only: Some(only), ..Request::default() };
+        let manifest = world.evidence.run(request, Deadline::NONE).await.unwrap();
+        // The rest is still to come.
+        assert_eq!(manifest.state, State::Partial);
+        assert_eq!(world.hashes(&manifest, "ADA").await, ["a1"]);
+        assert_eq!(
+            (!folders(&world.services).is_empty(), !world.services.known().messages.is_empty()),
+            (has_drive, has_slack)
+        );
+        assert_eq!(world.run().await.state, State::Complete);
+    }
+}
+
+#[tokio::test]
+async fn a_service_account_signs_who_it_is() {
+    let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+    let key =
+        json!({ "type": "service_account", "client_email": "robot@example.com", "private_key": pair.serialize_pem() });
+    let world = World::with(&[("DRIVE__KEY", &key.to_string())]).await;
+    world.commits(vec![commit("a1", ADA, "2026-10-15T10:00:00+00:00")]);
+    let manifest = world.run().await;
+    assert_eq!(manifest.state, State::Complete, "{:?}", manifest.failures);
+    let login = format!("{}/drive-login", world.services.origin());
+    let signed = world.services.known().assertions[0].clone();
+    let public = jsonwebtoken::DecodingKey::from_rsa_pem(pair.public_key_pem().as_bytes()).unwrap();
+    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::RS256);
+    validation.set_audience(&[login]);
+    let claims = jsonwebtoken::decode::<Value>(&signed, &public, &validation).unwrap().claims;
+    let expected = (&"robot@example.com".into(), &"https://www.googleapis.com/auth/drive".into());
+    assert_eq!((&claims["iss"], &claims["scope"]), expected);
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 3600);
+    // It has no storage of its own, and the folder is of no shared drive.
+    let wrong: Vec<_> = world.evidence.check(Deadline::NONE).await.iter().map(ToString::to_string).collect();
+    assert!(wrong.len() == 1 && wrong[0].contains("Take a folder of a shared drive"), "{wrong:?}");
 }
 
 #[tokio::test]
