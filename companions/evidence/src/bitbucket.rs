@@ -134,9 +134,19 @@ impl<'c> Bitbucket<'c> {
         Ok(all)
     }
 
-    /// The first page of a repository's commits, newest first as far as their order goes.
-    pub(crate) fn commits(&self, repository: &str) -> String {
-        format!("{}/repositories/{repository}/commits?pagelen=100", self.config.api)
+    /// The first page of a repository's commits, newest first as far as their order goes, without those that these lead to.
+    pub(crate) fn commits(&self, repository: &str, exclude: &[String]) -> String {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("pagelen", "100")
+            .extend_pairs(exclude.iter().map(|head| ("exclude", head)))
+            .finish();
+        format!("{}/repositories/{repository}/commits?{query}", self.config.api)
+    }
+
+    /// The first pages of a repository's branches and tags.
+    pub(crate) fn refs(&self, repository: &str) -> [String; 2] {
+        ["branches", "tags"]
+            .map(|kind| format!("{}/repositories/{repository}/refs/{kind}?pagelen=100", self.config.api))
     }
 
     /// The first page of the pull requests that something happened to since then.

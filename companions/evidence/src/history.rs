@@ -14,6 +14,8 @@ use crate::month::Month;
 
 /// Pages after which the state is written, so that a run that dies loses no more.
 const SAVED: u64 = 25;
+/// The most heads that go into an address.
+const MOST_HEADS: usize = 100;
 
 /// How far a repository is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,12 @@ pub(crate) struct Walk {
     pub(crate) pulls: BTreeMap<u64, Pull>,
     /// Commits without a date.
     pub(crate) undated: BTreeSet<String>,
+    /// Commits of later months, for which those need not look again.
+    later: BTreeMap<String, Commit>,
+    /// What branches and tags pointed to before the commits were read.
+    heads: BTreeSet<String>,
+    /// The heads of the month before, whose history was read then.
+    exclude: Vec<String>,
     /// Pages of commits so far.
     pub(crate) pages: u64,
     /// What ended the commits; `None` until they are.
@@ -52,6 +60,8 @@ pub(crate) struct Span {
 pub(crate) enum End {
     /// There were no more.
     History,
+    /// There were no more that the month before had not seen.
+    Seen,
     /// So many pages in a row were older than the month that no more are expected.
     Margin,
     /// The repository is not there, or not for this token.
@@ -81,7 +91,13 @@ pub(crate) async fn walk(
     let key = format!("evidence/{}/walks/{repository}.json", wanted.month);
     // One of another time, or that looked less far back, is of no use.
     let known = read(store, &key).await?.filter(|walk| walk.of == Some(wanted.span));
-    let mut walk = known.unwrap_or_else(|| Walk::of(wanted.span));
+    let mut walk = match known {
+        Some(walk) => walk,
+        None => {
+            let before = format!("evidence/{}/walks/{repository}.json", wanted.month.previous());
+            Walk::after(read(store, &before).await?, wanted.span)
+        }
+    };
     if walk.is_done {
         return Ok(walk);
     }
@@ -135,6 +151,18 @@ impl Walk {
         Self { of: Some(span), ..Self::default() }
     }
 
+    /// One that reads only what the month before has not seen, unless everything is to be read.
+    fn after(before: Option<Self>, span: Span) -> Self {
+        let mut walk = Self::of(span);
+        let is_before = |before: &Self| before.is_done && before.of.is_some_and(|known| known.to == span.from);
+        let before = before.filter(|before| is_before(before) && span.margin.is_some());
+        if let Some(before) = before.filter(|before| (1..=MOST_HEADS).contains(&before.heads.len())) {
+            walk.exclude = before.heads.into_iter().collect();
+            walk.take(before.later.into_values(), span);
+        }
+        walk
+    }
+
     /// Whether the repository is not there, or not for this token.
     pub(crate) fn is_missing(&self) -> bool {
         self.ended == Some(End::NotFound)
@@ -158,18 +186,28 @@ impl Walk {
         if self.ended == Some(End::NotFound) {
             self.ended = None;
         }
-        while self.ended.is_none() {
-            let url = self.next.clone().unwrap_or_else(|| bitbucket.commits(repository));
-            let page = match bitbucket.page(&url).await {
-                Ok(page) => page,
-                Err(error) if is_resumed && is_of_page(&error) => {
-                    (*self, is_resumed) = (Self::of(wanted.span), false);
-                    continue;
-                }
+        if self.next.is_none() && self.ended.is_none() {
+            // Before the commits: what is pushed meanwhile is the next month's to see.
+            match heads(bitbucket, repository).await {
+                Ok(heads) => self.heads = heads,
                 // Asked for again by each run: it may be there, or be shown to the token, by then.
-                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) && self.next.is_none() => {
+                Err(Error::Bitbucket { why, .. }) if why.status() == Some(StatusCode::NOT_FOUND) => {
                     self.ended = Some(End::NotFound);
                     return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        while self.ended.is_none() {
+            let url = self.next.clone().unwrap_or_else(|| bitbucket.commits(repository, &self.exclude));
+            let page = match bitbucket.page(&url).await {
+                Ok(page) => page,
+                Err(error) if is_of_page(&error) && (is_resumed || !self.exclude.is_empty()) => {
+                    // Begun anew, and without heads that may be gone.
+                    let heads = std::mem::take(&mut self.heads);
+                    (*self, is_resumed) = (Self { heads, ..Self::of(wanted.span) }, false);
+                    seen.clear();
+                    continue;
                 }
                 Err(error) => {
                     if is_of_page(&error) {
@@ -183,11 +221,12 @@ impl Walk {
                 return Err(Error::Repeats { repository: repository.into() });
             }
             is_resumed = false;
-            self.take(page.values.iter().filter_map(Commit::of), wanted);
+            self.pages += 1;
+            self.take(page.values.iter().filter_map(Commit::of), wanted.span);
             self.next = page.next;
             if self.next.is_none() {
-                self.ended = Some(End::History);
-            } else if wanted.span.margin.is_some_and(|(pages, _)| self.old >= pages) {
+                self.ended = Some(if self.exclude.is_empty() { End::History } else { End::Seen });
+            } else if self.exclude.is_empty() && wanted.span.margin.is_some_and(|(pages, _)| self.old >= pages) {
                 self.ended = Some(End::Margin);
             }
             if let Some((store, key)) = kept.filter(|_| self.pages.is_multiple_of(SAVED)) {
@@ -210,25 +249,23 @@ impl Walk {
         Ok(())
     }
 
-    /// Keeps what is of the month of a page of commits.
-    fn take(&mut self, commits: impl Iterator<Item = Commit>, wanted: &Wanted) {
-        let days = wanted.span.margin.map_or(0, |(_, days)| days);
-        let oldest = wanted.span.from - TimeDelta::days(i64::from(days));
+    /// Keeps what is of the month of a page of commits, and what is of later ones.
+    fn take(&mut self, commits: impl Iterator<Item = Commit>, span: Span) {
+        let days = span.margin.map_or(0, |(_, days)| days);
+        let oldest = span.from - TimeDelta::days(i64::from(days));
         let (mut has_old, mut has_new) = (false, false);
         for commit in commits {
-            match commit.date.map(|date| date.to_utc()) {
-                None => {
-                    self.undated.insert(commit.hash);
-                }
-                Some(date) => {
-                    (has_old, has_new) = (has_old || date < oldest, has_new || date >= oldest);
-                    if wanted.span.has(date) {
-                        self.commits.insert(commit.hash.clone(), commit);
-                    }
-                }
+            let Some(date) = commit.date.map(|date| date.to_utc()) else {
+                self.undated.insert(commit.hash);
+                continue;
+            };
+            (has_old, has_new) = (has_old || date < oldest, has_new || date >= oldest);
+            if span.has(date) {
+                self.commits.insert(commit.hash.clone(), commit);
+            } else if date >= span.to {
+                self.later.insert(commit.hash.clone(), commit);
             }
         }
-        self.pages += 1;
         self.old = if has_old && !has_new { self.old + 1 } else { 0 };
     }
 
@@ -247,6 +284,23 @@ impl Walk {
         let (known, commit) = self.commits.range(hash.clone()..).next()?;
         known.starts_with(hash).then_some(commit)
     }
+}
+
+/// What the branches and tags of a repository point to.
+async fn heads(bitbucket: &Bitbucket<'_>, repository: &str) -> Result<BTreeSet<String>, Error> {
+    let (mut heads, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    for first in bitbucket.refs(repository) {
+        let mut next = Some(first);
+        while let Some(url) = next {
+            let page = bitbucket.page(&url).await.map_err(|error| failed(repository, error))?;
+            heads.extend(page.values.iter().filter_map(|found| Some(found["target"]["hash"].as_str()?.to_owned())));
+            if !seen.insert(url) {
+                return Err(Error::Repeats { repository: repository.into() });
+            }
+            next = page.next;
+        }
+    }
+    Ok(heads)
 }
 
 /// Whether the fault is the page's address, which may not hold for ever.

@@ -19,6 +19,12 @@ impl Month {
         Self(first - Months::new(1))
     }
 
+    /// The month before this one.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self(self.0 - Months::new(1))
+    }
+
     /// When it begins and when the next one does, in this zone.
     #[must_use]
     pub fn bounds(self, zone: Tz) -> (DateTime<Utc>, DateTime<Utc>) {

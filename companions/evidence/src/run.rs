@@ -222,7 +222,7 @@ impl Evidence {
             Err(error) => wrong.push(error),
             Ok(repositories) => {
                 for repository in repositories {
-                    for first in [bitbucket.commits(&repository), bitbucket.pulls(&repository, Utc::now())] {
+                    for first in [bitbucket.commits(&repository, &[]), bitbucket.pulls(&repository, Utc::now())] {
                         if let Err(error) = bitbucket.page(&first).await {
                             wrong.push(bitbucket::failed(&repository, error));
                             break;

@@ -36,6 +36,8 @@ pub struct Known {
     pub faults: Vec<String>,
     /// The commits of each repository, in the order in which Bitbucket lists them.
     pub commits: BTreeMap<String, Vec<Value>>,
+    /// What the branches of each repository point to.
+    pub heads: BTreeMap<String, Vec<String>>,
     /// The pull requests of each repository.
     pub pulls: BTreeMap<String, Vec<Value>>,
     /// How many commits a page has.
@@ -191,7 +193,12 @@ impl Known {
             let mut document =
                 json!({ "pagelen": size, "values": all.iter().skip(from).take(size).collect::<Vec<_>>() });
             if from + size < all.len() {
-                document["next"] = format!("http://{address}/bitbucket/{path}?page={}", from + size).into();
+                let others = query.iter().filter(|(name, _)| name != "page");
+                let next = form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(others)
+                    .append_pair("page", &(from + size).to_string())
+                    .finish();
+                document["next"] = format!("http://{address}/bitbucket/{path}?{next}").into();
             }
             plain(200, document)
         };
@@ -204,7 +211,15 @@ impl Known {
             [workspace, slug, what] => {
                 let repository = format!("{workspace}/{slug}");
                 match (self.commits.get(&repository), *what) {
-                    (Some(commits), "commits") => page(commits, self.page),
+                    (Some(commits), "commits") => {
+                        let excluded: Vec<_> =
+                            query.iter().filter(|(name, _)| name == "exclude").map(|(_, head)| head.as_str()).collect();
+                        match without(commits, &excluded) {
+                            _ if excluded.is_empty() => page(commits, self.page),
+                            Some(rest) => page(&rest, self.page),
+                            None => plain(404, json!({ "type": "error", "error": { "message": "Commit not found" } })),
+                        }
+                    }
                     (Some(_), "pullrequests") => {
                         if parameter("page").is_none()
                             && (parameter("q").is_none()
@@ -218,6 +233,15 @@ impl Known {
                         404,
                         json!({ "type": "error", "error": { "message": format!("Repository {repository} not found") } }),
                     ),
+                }
+            }
+            [workspace, slug, "refs", kind] => {
+                let repository = format!("{workspace}/{slug}");
+                let heads = self.heads.get(&repository).filter(|_| *kind == "branches").cloned().unwrap_or_default();
+                let heads: Vec<_> = heads.iter().map(|hash| json!({ "target": { "hash": hash } })).collect();
+                match self.commits.contains_key(&repository) {
+                    true => page(&heads, self.page),
+                    false => plain(404, json!({ "type": "error", "error": { "message": "Repository not found" } })),
                 }
             }
             _ => plain(404, json!({ "type": "error", "error": { "message": "Not found" } })),
@@ -339,6 +363,28 @@ impl Known {
         self.files.push(about.clone());
         about
     }
+}
+
+/// The commits without these and all that they lead to; `None` if one of these is not there.
+fn without(commits: &[Value], excluded: &[&str]) -> Option<Vec<Value>> {
+    let known: BTreeMap<_, _> = commits.iter().filter_map(|commit| Some((commit["hash"].as_str()?, commit))).collect();
+    let mut gone = std::collections::BTreeSet::new();
+    let mut left: Vec<&str> = excluded.to_vec();
+    while let Some(hash) = left.pop() {
+        let commit = known.get(hash)?;
+        if gone.insert(hash) {
+            left.extend(
+                commit["parents"].as_array().into_iter().flatten().filter_map(|parent| parent["hash"].as_str()),
+            );
+        }
+    }
+    Some(
+        commits
+            .iter()
+            .filter(|commit| !commit["hash"].as_str().is_some_and(|hash| gone.contains(hash)))
+            .cloned()
+            .collect(),
+    )
 }
 
 /// Whether a file is what a query of Drive's asks for, of the kinds of queries that evidence makes.

@@ -637,6 +637,68 @@ async fn a_service_account_signs_who_it_is() {
 }
 
 #[tokio::test]
+async fn a_month_sees_what_is_new_since_the_month_before_wherever_it_is_listed() {
+    let with_parents = |hash: &str, date: &str, parents: &[&str]| {
+        let mut commit = commit(hash, ADA, date);
+        commit["parents"] = parents.iter().map(|hash| json!({ "hash": hash })).collect();
+        commit
+    };
+    let world = World::with(&[("BITBUCKET__MARGIN_PAGES", "2")]).await;
+    world.services.known().page = 2;
+    let old: Vec<_> = (0..30)
+        .map(|number| {
+            with_parents(&format!("old{number}"), "2024-01-01T10:00:00+00:00", &[&format!("old{}", number + 1)])
+        })
+        .collect();
+    let old = |count: usize| {
+        let mut old = old[..count].to_vec();
+        old[count - 1]["parents"] = json!([]);
+        old
+    };
+    // In September's run, on 1 October, one of October is there already.
+    let mut history = vec![
+        with_parents("early", "2026-10-01T03:00:00+00:00", &["sept"]),
+        with_parents("sept", "2026-09-10T10:00:00+00:00", &["old0"]),
+    ];
+    history.extend(old(30));
+    world.commits(history.clone());
+    world.services.known().heads.insert(SHOP.into(), vec!["early".into()]);
+    let month = |month: &str, is_exhaustive: bool| Request {
+        month: Some(month.parse().unwrap()),
+        is_anew: true,
+        is_exhaustive,
+        only: None,
+    };
+    let run = async |request: Request| world.evidence.run(request, Deadline::NONE).await.unwrap();
+    assert_eq!(run(month("2026-09", false)).await.people["ADA"].counts.commits, 1);
+
+    // A branch that was begun long ago is pushed in October, and listed after all that is old.
+    let mut history = vec![with_parents("oct", "2026-10-20T10:00:00+00:00", &["early"])];
+    history.extend(world.services.known().commits[SHOP].clone());
+    history.push(with_parents("late", "2026-10-05T10:00:00+00:00", &["begun"]));
+    history.push(with_parents("begun", "2023-01-01T10:00:00+00:00", &[]));
+    world.commits(history);
+    world.services.known().heads.insert(SHOP.into(), vec!["oct".into(), "late".into()]);
+    let manifest = run(month("2026-10", false)).await;
+    assert_eq!(world.hashes(&manifest, "ADA").await, ["oct", "late", "early"]);
+    assert_eq!(manifest.repositories[SHOP].pages, 2);
+    // The same from all of the history.
+    let whole = run(month("2026-10", true)).await;
+    assert_eq!(whole.people["ADA"].zip, manifest.people["ADA"].zip);
+    assert!(whole.repositories[SHOP].pages > 15);
+
+    // A head of the month before that is gone: everything is read, as far as the margin.
+    let world = World::start().await;
+    world.commits(vec![with_parents("a1", "2026-09-10T10:00:00+00:00", &[])]);
+    world.services.known().heads.insert(SHOP.into(), vec!["a1".into()]);
+    let run = async |request: Request| world.evidence.run(request, Deadline::NONE).await.unwrap();
+    run(month("2026-09", false)).await;
+    world.commits(vec![with_parents("b1", "2026-10-10T10:00:00+00:00", &[])]);
+    let manifest = run(month("2026-10", false)).await;
+    assert_eq!((manifest.state, world.hashes(&manifest, "ADA").await), (State::Complete, vec!["b1".to_owned()]));
+}
+
+#[tokio::test]
 async fn everybody_of_a_month_is_listed_to_complete_the_settings_with() {
     let world = World::start().await;
     let mut known = commit("e1", "Eve <eve@example.com>", "2026-10-15T10:00:00+00:00");
