@@ -27,14 +27,14 @@ pub async fn fetch(secret: &str) -> Result<SecretString, String> {
 
 /// Why a secret cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the secret {secret}: {why}\nGive it the text {wanted}, and this program the right to read it")]
+#[error("cannot use the secret {secret}: {why}\n{remedy}")]
 pub struct Error {
     /// Its name or ARN.
     pub secret: String,
     /// What is wrong.
     pub why: String,
-    /// What it should be.
-    pub wanted: &'static str,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// Secrets that are asked for once, and kept until this is dropped.
@@ -47,14 +47,18 @@ impl Secrets {
     /// # Errors
     /// Without the value.
     pub async fn json<T: DeserializeOwned>(&self, secret: &str, wanted: &'static str) -> Result<T, Error> {
-        let failed = |why| Error { secret: secret.into(), why, wanted };
+        let failed = |why, remedy| Error { secret: secret.into(), why, remedy };
+        let login =
+            "Log in to AWS (AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), as somebody who may read it"
+                .to_owned();
         let mut known = self.0.lock().await;
         let text = match known.get(secret) {
             Some(text) => text.clone(),
-            None => fetch(secret).await.map_err(failed)?,
+            None => fetch(secret).await.map_err(|why| failed(why.trim_end_matches('.').to_owned(), login))?,
         };
         // Nothing that serde says: it quotes.
-        let value = serde_json::from_str(text.expose_secret()).map_err(|_| failed("it has another form".into()))?;
+        let value = serde_json::from_str(text.expose_secret())
+            .map_err(|_| failed("it has another form".into(), format!("Give it the text {wanted}")))?;
         known.insert(secret.into(), text);
         Ok(value)
     }

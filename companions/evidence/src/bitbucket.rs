@@ -248,7 +248,7 @@ pub(crate) fn failed(repository: &str, why: HttpError) -> Error {
         Some(401) => "Put a token that holds into the secret",
         Some(403) => "Give the token the scopes repository and pullrequest",
         Some(301 | 307 | 308 | 404) => "Correct bitbucket.repositories, or let the token see it",
-        None if matches!(why, HttpError::Client(_)) => "Put a login that holds into the secret",
+        None if matches!(why, HttpError::Client(_)) => "See that the login is right",
         _ => "The next run goes on from there",
     };
     Error::Bitbucket { repository: repository.into(), why: Box::new(why), remedy }

@@ -25,6 +25,7 @@ pub struct Config {
     /// Where commits come from.
     pub bitbucket: Bitbucket,
     /// Whose work it is.
+    #[serde(default)]
     pub people: Vec<Person>,
     /// Where zips, manifests and states are kept.
     pub store: Store,
@@ -218,6 +219,9 @@ impl Config {
         if self.bitbucket.margin_pages == 0 || self.bitbucket.margin_days > 3650 {
             return wrong("bitbucket.margin_pages".into(), "one page or more, and margin_days is 3650 or less");
         }
+        if self.store.bucket.is_empty() {
+            return wrong("store.bucket".into(), "name the bucket");
+        }
         if self.bitbucket.repositories.is_empty() {
             return wrong("bitbucket.repositories".into(), "name at least one");
         }
@@ -247,6 +251,12 @@ impl Config {
             }
             if names.insert(person.name.to_lowercase(), number).is_some() {
                 return wrong(format!("{setting}.name"), "somebody before has the same");
+            }
+            if person.emails.is_empty() && person.accounts.is_empty() {
+                return wrong(setting, "write emails or accounts, or nobody will be taken for this person");
+            }
+            if person.emails.iter().any(|email| email.trim_matches('*').is_empty()) {
+                return wrong(format!("{setting}.emails"), "an address that is a * alone is everybody's");
             }
             let emails = person.emails.iter().map(|email| (email.to_lowercase(), "emails"));
             for (identity, list) in emails.chain(person.accounts.iter().map(|account| (account.clone(), "accounts"))) {

@@ -60,6 +60,15 @@ pub(crate) async fn run() -> anyhow::Result<()> {
             delivered.zip.as_ref().map_or("nothing".to_owned(), |zip| format!("{}, {} bytes", zip.key, zip.bytes));
         print(&format!("  {person}: {zip}\n"))?;
     }
+    let key = manifest.people.get("BEN").and_then(|person| Some(person.zip.as_ref()?.key.clone()));
+    let zip = store.get(&key.context("BEN has no zip; please report this")?).await?.unwrap_or_default();
+    // It is stored as it is.
+    let texts = String::from_utf8_lossy(&zip).into_owned();
+    let begin = texts.find("approved ").unwrap_or_default();
+    print("\n  What BEN did begins so:\n")?;
+    for line in texts[begin..].lines().take(9) {
+        print(&format!("    {line}\n"))?;
+    }
     let known = services.known();
     let folder_of_month = known.files.first().context("nothing is in Drive; please report this")?;
     print(&format!("\n  In Drive, in the folder {}:\n", text(&folder_of_month["name"])))?;
@@ -88,6 +97,7 @@ emails = ["ben@example.com"]
 accounts = ["1:ben"]
 [[people]]
 name = "CID"
+emails = ["cid@example.com"]
 [store]
 bucket = "evidence"
 [drive]

@@ -15,5 +15,5 @@ pub mod services;
 mod slack;
 mod texts;
 
-pub use run::{AGENT, Evidence, Preview, Request, Seen, Target};
+pub use run::{AGENT, Evidence, Planned, Preview, Request, Seen, Target};
 pub use texts::Counts;

@@ -114,7 +114,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
             if dry_run {
                 let preview = evidence.preview(request, Deadline::NONE).await?;
                 print(&serde_json::to_string_pretty(&preview)?)?;
-                return Ok(0);
+                let is_missing = preview.repositories.values().any(|one| one.is_missing());
+                let is_unknown = is_missing || !preview.unknown_people.is_empty();
+                return Ok(if strict && is_unknown { UNKNOWN } else { 0 });
             }
             let manifest = evidence.run(request, Deadline::NONE).await?;
             print(&serde_json::to_string_pretty(&manifest)?)?;

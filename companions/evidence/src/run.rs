@@ -65,10 +65,20 @@ pub struct Preview {
     pub month: Month,
     /// The repositories.
     pub repositories: BTreeMap<String, Repository>,
-    /// What each person did, and the size of the zip.
-    pub people: BTreeMap<String, (Counts, usize)>,
+    /// What each person did.
+    pub people: BTreeMap<String, Planned>,
     /// Those whom the settings do not know.
     pub unknown_people: Unknowns,
+}
+
+/// What a person did, and the zip that would be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// How much.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// The size of the zip.
+    pub bytes: usize,
 }
 
 /// Somebody who did something in a month.
@@ -174,16 +184,20 @@ impl Evidence {
     /// If something cannot be read.
     pub async fn preview(&self, request: Request, deadline: Deadline) -> Result<Preview, Error> {
         let month = request.month.unwrap_or_else(|| self.last_month());
+        let wanted = self.wanted(month, request);
+        if wanted.span.from > Utc::now() {
+            return Err(Error::Month { month: month.to_string(), why: "it has not begun" });
+        }
         let bitbucket = Bitbucket::new(&self.config.bitbucket, &self.http, &self.secrets, deadline);
         let mut walks = BTreeMap::new();
         for repository in bitbucket.repositories().await? {
-            let walk = history::look(&bitbucket, &repository, &self.wanted(month, request)).await?;
+            let walk = history::look(&bitbucket, &repository, &wanted).await?;
             walks.insert(repository, walk);
         }
         let evidence = texts::Evidence::of(month, &walks, &self.people);
         let mut people = BTreeMap::new();
         for (name, work) in &evidence.people {
-            people.insert(name.clone(), (work.counts, work.zip()?.len()));
+            people.insert(name.clone(), Planned { counts: work.counts, bytes: work.zip()?.len() });
         }
         let repositories = walks.iter().map(|(name, walk)| (name.clone(), Repository::of(walk))).collect();
         Ok(Preview { month, repositories, people, unknown_people: evidence.unknown })

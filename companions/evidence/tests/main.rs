@@ -106,6 +106,7 @@ emails = ["ben@example.com"]
 accounts = ["1:ben"]
 [[people]]
 name = "CID"
+emails = ["cid@example.com"]
 [store]
 bucket = "evidence"
 [drive]
@@ -795,7 +796,7 @@ async fn a_preview_asks_and_does_nothing() {
     world.commits(vec![commit("a1", ADA, "2026-10-15T10:00:00+00:00")]);
     let request = Request { month: Some("2026-10".parse().unwrap()), ..Request::default() };
     let preview = world.evidence.preview(request, Deadline::NONE).await.unwrap();
-    assert_eq!(preview.people["ADA"].0, evidence::Counts { commits: 1, approvals: 0 });
+    assert_eq!(preview.people["ADA"].counts, evidence::Counts { commits: 1, approvals: 0 });
     assert!(
         world.services.known().calls.iter().all(|call| call.starts_with("GET ")),
         "{:?}",

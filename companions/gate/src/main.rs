@@ -1,5 +1,6 @@
 //! `gate`: checks files on this machine as an upload is checked; shows what an event would do; and is the function on AWS.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -86,7 +87,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match &arguments.command {
-        Some(Command::Check { files }) => check_files(&Rules::read(file, variables)?, files),
+        Some(Command::Check { files }) => {
+            if !Rules::is_there(file) {
+                eprintln!("no gate.toml here: checked by the defaults, which know no kinds; --rules names a file");
+            }
+            check_files(&Rules::read(file, variables)?, files)
+        }
         Some(Command::ServeEvent { event }) => {
             in_runtime(serve_event(Rules::read_for_buckets(file, variables)?, event))
         }
@@ -108,13 +114,21 @@ async fn serve_event(rules: Rules, path: &Path) -> anyhow::Result<bool> {
     };
     let event = serde_json::from_str(&text.with_context(failed)?).with_context(failed)?;
     let previews = Gate::on_aws(rules).await?.preview(&event, Deadline::NONE).await?;
-    anyhow::ensure!(!previews.is_empty(), "{} is about no upload in drop.bucket", path.display());
+    anyhow::ensure!(
+        !previews.is_empty(),
+        "{} is about no upload: its bucket is not drop.bucket, its key is not as drop.layout says, or the file is gone",
+        path.display()
+    );
     writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&previews)?)?;
     Ok(previews.iter().all(|preview| preview.mail.is_none()))
 }
 
 /// Whether the files are let in.
 fn check_files(rules: &Rules, files: &[PathBuf]) -> anyhow::Result<bool> {
+    let mut known = BTreeSet::new();
+    if let Some(twice) = files.iter().find(|file| !known.insert(*file)) {
+        anyhow::bail!("{} is named twice: an upload has a file once", twice.display());
+    }
     let mut checked: Vec<_> = files.iter().map(|file| check_file(rules, file)).collect::<Result<_, _>>()?;
     check_set(rules, &mut checked);
     let is_valid = checked.iter().all(|file| file.csv_valid);

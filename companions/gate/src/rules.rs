@@ -341,6 +341,12 @@ impl Rules {
         }
     }
 
+    /// Whether there is a file of rules, or all are defaults.
+    #[must_use]
+    pub fn is_there(file: Option<&Path>) -> bool {
+        file.is_some() || Path::new(FILE).exists()
+    }
+
     /// As [`Self::read`], for a gate between buckets.
     ///
     /// # Errors
@@ -392,6 +398,9 @@ impl Rules {
             .is_some_and(|name| name.split('/').filter(|part| !part.is_empty()).count() != 2)
         {
             return wrong("issue.repository", "write owner/name");
+        }
+        if !self.names.member.starts_with('/') {
+            return wrong("names.member", "write a JSON pointer, as /name");
         }
         if self.mail.from.is_some() == self.mail.to.is_empty() {
             return wrong("mail", "write both from and to");
@@ -447,6 +456,9 @@ impl Rules {
         ];
         let texts = texts.into_iter().filter_map(|(setting, text, known)| Some((setting.to_owned(), text?, known)));
         texts.chain(members).find_map(|(setting, text, known)| {
+            if text.matches('{').count() != text.matches('}').count() {
+                return Some((setting, "a brace is not closed".into()));
+            }
             let name = names_in(text).find(|name| !known.contains(name))?;
             let known: Vec<_> = known.iter().copied().collect();
             Some((setting, format!("nothing gives {{{name}}}; there are {}", known.join(", "))))

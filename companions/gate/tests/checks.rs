@@ -307,6 +307,8 @@ fn rules_that_cannot_be_meant_are_refused_by_name() {
         ("[limits]\nexempt = { place = [\"a\"] }".into(), ["limits.exempt.place", "drop.layout has no such name"]),
         ("[mail]\nfrom = \"a@example.com\"".into(), ["gate.toml, line 1: mail", "write both from and to"]),
         ("[webhook]\nurl = \"example.com\"".into(), ["gate.toml, line 2: webhook.url", "https://"]),
+        ("[issue]\ntitle = \"{area\"".into(), ["gate.toml, line 2: issue.title", "a brace is not closed"]),
+        ("[names]\nmember = \"name\"".into(), ["gate.toml, line 2: names.member", "JSON pointer"]),
         ("[limits\n".into(), ["gate.toml, line 1", ""]),
     ] {
         std::fs::write(&file, &text).unwrap();

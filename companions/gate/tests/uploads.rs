@@ -63,6 +63,28 @@ async fn a_valid_file_is_let_in_with_an_issue_and_a_report() {
 }
 
 #[tokio::test]
+async fn a_file_is_read_once_and_one_that_is_too_large_not_at_all() {
+    let world = World::watched(|services| {
+        let mut settings = everything(services);
+        settings.push(("LIMITS__MAX_BYTES", "20000000".into()));
+        settings
+    })
+    .await;
+    // The only bad row is the last.
+    let large = table(HALAROSE, 10) + &"1,2,3,4\n".repeat(1_000_000) + "1,2,3\n";
+    world.upload(&[("large.csv", &large), ("larger.csv", &large.repeat(3))]).await;
+    let outcome = world.receive("large.csv").await.unwrap();
+    assert_eq!(outcome.status, Status::TurnedAway);
+    let errors: Vec<_> = outcome.report.unwrap().file_set.into_iter().map(|file| file.errors).collect();
+    assert_eq!(
+        errors,
+        ["Incomplete file: Expected 4 columns on row 1000011 found 3", "Expected file to be under 20MB"]
+    );
+    let reads = world.reads.lock().unwrap().clone();
+    assert_eq!(reads, [key("large.csv").replace(':', "%3A")]);
+}
+
+#[tokio::test]
 async fn a_file_keeps_its_content_type() {
     let world = World::start().await;
     let put = world.client.put_object().bucket("drop").key(key("data.csv")).content_type("application/vnd.ms-excel");

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::store::{Client, Store, client};
-use blackwater_http::Http;
+use blackwater_http::{Http, Method, Url};
+use blackwater_local::http::Server;
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use gate::error::Error;
 use gate::mail::Ses;
@@ -27,6 +29,9 @@ pub(crate) struct World {
     pub(crate) s3: S3,
     pub(crate) client: Client,
     folder: tempfile::TempDir,
+    /// The objects of the drop bucket whose bytes were asked for.
+    pub(crate) reads: Arc<Mutex<Vec<String>>>,
+    _watched: Server,
 }
 
 /// The rules that come with the program.
@@ -57,20 +62,31 @@ impl World {
 
     /// One whose gate has these settings over the rules that come with it.
     pub(crate) async fn with(settings: impl FnOnce(&Services) -> Vec<(&'static str, String)>) -> Self {
+        Self::build(settings, false).await
+    }
+
+    /// The same, and what is read of the drop bucket is noted, which takes time.
+    pub(crate) async fn watched(settings: impl FnOnce(&Services) -> Vec<(&'static str, String)>) -> Self {
+        Self::build(settings, true).await
+    }
+
+    async fn build(settings: impl FnOnce(&Services) -> Vec<(&'static str, String)>, is_watched: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let s3 = S3::start(folder.path(), &["drop", "final"]).await.unwrap();
+        let (reads, watched) = watch(s3.endpoint()).await;
+        let endpoint = if is_watched { watched.origin() } else { s3.endpoint() };
         let services = Services::start().await.unwrap();
         services.known().names = BTreeMap::from([(AREA.to_owned(), "Piddleton Parish Council".to_owned())]);
         let buckets = [("DROP__BUCKET", "drop".to_owned()), ("FINAL__BUCKET", "final".to_owned())];
         let settings = buckets.into_iter().chain(settings(&services));
         let settings = settings.map(|(name, value)| (format!("GATE_{name}"), value));
         let rules = Rules::read_for_buckets(Some(&rules()), settings).unwrap();
-        let client = client(Some(&s3.endpoint()), Some((ACCESS_KEY, SECRET_KEY))).await;
+        let client = client(Some(&endpoint), Some((ACCESS_KEY, SECRET_KEY))).await;
         let drop = Store::new(client.clone(), "drop", "drop.bucket");
         let last = Store::new(client.clone(), "final", "final.bucket");
         let ses = Ses::at(&services.origin(), ACCESS_KEY, SECRET_KEY);
         let gate = Gate::new(rules, drop.clone(), last.clone(), ses, Http::new(AGENT).unwrap());
-        Self { gate, drop, last, services, s3, client, folder }
+        Self { gate, drop, last, services, s3, client, folder, reads, _watched: watched }
     }
 
     /// Where the buckets are, a folder each.
@@ -125,6 +141,31 @@ impl World {
         assert_eq!(known.faults, Vec::<String>::new());
         std::mem::take(&mut known.calls)
     }
+}
+
+/// A server before S3's that notes which objects of the drop bucket are read.
+async fn watch(s3: String) -> (Arc<Mutex<Vec<String>>>, Server) {
+    let reads = Arc::<Mutex<Vec<String>>>::default();
+    let (noted, http) = (Arc::clone(&reads), Http::new("watch").unwrap());
+    let server = Server::start(move |_, request| {
+        let key = request.uri().path().strip_prefix("/drop/").filter(|key| !key.is_empty()).map(str::to_owned);
+        if request.method() == Method::GET {
+            noted.lock().unwrap().extend(key);
+        }
+        let (head, body) = request.into_parts();
+        let url = Url::parse(&format!("{s3}{}", head.uri)).unwrap();
+        // With the name that it was signed for.
+        let sent = http.request(head.method, url).headers(head.headers).body(body).send();
+        async move {
+            let answer = sent.await.unwrap();
+            let mut copy = hyper::Response::builder().status(answer.status());
+            for (name, value) in answer.headers() {
+                copy = copy.header(name, value);
+            }
+            copy.body(answer.bytes().await.unwrap()).unwrap()
+        }
+    });
+    (reads, server.await.unwrap())
 }
 
 pub(crate) fn within(time: Duration) -> Deadline {

@@ -32,7 +32,7 @@ pub(super) fn check(rules: &Rules, key: &str, from: &mut impl Read) -> io::Resul
         if error.is_io() {
             return Err(error.into());
         }
-        file.refuse(&error.to_string());
+        file.refuse(&format!("The file is no JSON: {error}"));
         return Ok(file);
     }
     // What is not looked at is not decoded either.

@@ -48,7 +48,7 @@ pub fn check(rules: &Rules, key: &str, size: Option<u64>, mut from: impl Read) -
     let most = rules.limits.max_bytes.saturating_add(1);
     let hash = rules.report.extended.then(Sha256::new);
     let mut counted = Counted { from: (&mut from).take(most), bytes: 0, hash };
-    let mut checked = match key.ends_with(".json") {
+    let mut checked = match key.to_lowercase().ends_with(".json") {
         true => json::check(rules, key, &mut counted),
         false => text::check(rules, key, &mut counted),
     }?;
