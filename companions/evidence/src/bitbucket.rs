@@ -113,21 +113,15 @@ impl<'c> Bitbucket<'c> {
     /// The repositories of the settings, those of whole workspaces by name.
     pub(crate) async fn repositories(&self) -> Result<Vec<String>, Error> {
         self.login().await.map_err(|why| failed("anything", why))?;
-        let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut all = Vec::new();
         for repository in &self.config.repositories {
             let Some(workspace) = repository.strip_suffix("/*") else {
                 all.push(repository.clone());
                 continue;
             };
-            let mut next = Some(format!("{}/repositories/{workspace}?pagelen=100", self.config.api));
-            while let Some(url) = next {
-                let page = self.page(&url).await.map_err(|why| failed(repository, why))?;
-                all.extend(page.values.iter().filter_map(|found| Some(found["full_name"].as_str()?.to_owned())));
-                if !seen.insert(url) {
-                    return Err(Error::Repeats { repository: repository.clone() });
-                }
-                next = page.next;
-            }
+            let first = format!("{}/repositories/{workspace}?pagelen=100", self.config.api);
+            let found = self.values(repository, first).await?;
+            all.extend(found.iter().filter_map(|found| Some(found["full_name"].as_str()?.to_owned())));
         }
         let mut known = BTreeSet::new();
         all.retain(|repository| known.insert(repository.to_lowercase()));
@@ -161,6 +155,20 @@ impl<'c> Bitbucket<'c> {
             .append_pair("fields", "+values.participants")
             .finish();
         format!("{}/repositories/{repository}/pullrequests?{query}", self.config.api)
+    }
+
+    /// What is on all pages of a short list.
+    pub(crate) async fn values(&self, repository: &str, first: String) -> Result<Vec<Value>, Error> {
+        let (mut all, mut next, mut seen) = (Vec::new(), Some(first), BTreeSet::new());
+        while let Some(url) = next {
+            let page = self.page(&url).await.map_err(|why| failed(repository, why))?;
+            all.extend(page.values);
+            if !seen.insert(url) {
+                return Err(Error::Repeats { repository: repository.into() });
+            }
+            next = page.next;
+        }
+        Ok(all)
     }
 
     /// A page. A token that is refused is asked for once more.

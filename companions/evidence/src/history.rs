@@ -234,16 +234,9 @@ impl Walk {
             }
         }
         self.next = None;
-        let mut next = Some(bitbucket.pulls(repository, wanted.span.from));
-        while let Some(url) = next {
-            let page = bitbucket.page(&url).await.map_err(|error| failed(repository, error))?;
-            for pull in page.values.iter().filter_map(Pull::of) {
-                self.take_pull(pull);
-            }
-            if !seen.insert(url) {
-                return Err(Error::Repeats { repository: repository.into() });
-            }
-            next = page.next;
+        let pulls = bitbucket.values(repository, bitbucket.pulls(repository, wanted.span.from)).await?;
+        for pull in pulls.iter().filter_map(Pull::of) {
+            self.take_pull(pull);
         }
         self.is_done = true;
         Ok(())
@@ -288,17 +281,10 @@ impl Walk {
 
 /// What the branches and tags of a repository point to.
 async fn heads(bitbucket: &Bitbucket<'_>, repository: &str) -> Result<BTreeSet<String>, Error> {
-    let (mut heads, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut heads = BTreeSet::new();
     for first in bitbucket.refs(repository) {
-        let mut next = Some(first);
-        while let Some(url) = next {
-            let page = bitbucket.page(&url).await.map_err(|error| failed(repository, error))?;
-            heads.extend(page.values.iter().filter_map(|found| Some(found["target"]["hash"].as_str()?.to_owned())));
-            if !seen.insert(url) {
-                return Err(Error::Repeats { repository: repository.into() });
-            }
-            next = page.next;
-        }
+        let found = bitbucket.values(repository, first).await?;
+        heads.extend(found.iter().filter_map(|found| Some(found["target"]["hash"].as_str()?.to_owned())));
     }
     Ok(heads)
 }

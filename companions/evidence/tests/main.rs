@@ -700,6 +700,17 @@ async fn a_month_sees_what_is_new_since_the_month_before_wherever_it_is_listed()
 }
 
 #[tokio::test]
+async fn repositories_of_one_name_have_a_text_each() {
+    let world = World::with(&[("BITBUCKET__REPOSITORIES", "acme/shop,other/shop")]).await;
+    world.commits(vec![commit("a1", ADA, "2026-10-15T10:00:00+00:00")]);
+    let other = vec![commit("a2", ADA, "2026-10-16T10:00:00+00:00")];
+    world.services.known().commits.insert("other/shop".into(), other);
+    let manifest = world.run().await;
+    let names: Vec<_> = world.texts(&manifest, "ADA").await.into_keys().collect();
+    assert_eq!(names, ["2026_10_acme.shop-ADA.txt", "2026_10_other.shop-ADA.txt"]);
+}
+
+#[tokio::test]
 async fn everybody_of_a_month_is_listed_to_complete_the_settings_with() {
     let world = World::start().await;
     let mut known = commit("e1", "Eve <eve@example.com>", "2026-10-15T10:00:00+00:00");
