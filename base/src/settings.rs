@@ -218,6 +218,14 @@ fn or_text<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr>(
     }
 }
 
+/// Whether a text fits a pattern, in which a `*` stands for anything.
+#[must_use]
+pub fn fits(pattern: &str, text: &str) -> bool {
+    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(text) = text.strip_prefix(begin) else { return false };
+    (0..=text.len()).any(|at| text.is_char_boundary(at) && fits(rest, &text[at..]))
+}
+
 /// `256MB` as a number of bytes (binary: 1 MB is 2^20 bytes).
 #[must_use]
 pub fn bytes(text: &str) -> Option<u64> {

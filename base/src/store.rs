@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::task::JoinHandle;
 
 /// What is written as `%XX` in the path of an object.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -437,7 +438,7 @@ pub struct Uploaded {
     pub sha256: String,
 }
 
-/// An object under way. What is small goes in one request, the rest in parts.
+/// An object under way. What is small goes in one request, the rest in parts, of which one is sent while the next one is gathered.
 #[derive(Debug)]
 pub struct Upload {
     store: Store,
@@ -452,6 +453,23 @@ pub struct Upload {
 struct Multipart {
     id: String,
     parts: Vec<CompletedPart>,
+    sending: Option<JoinHandle<Result<CompletedPart, Error>>>,
+}
+
+impl Multipart {
+    /// Waits for the part under way.
+    async fn sent(&mut self) -> Result<(), Error> {
+        if let Some(sending) = &mut self.sending {
+            let part = sending.await.map_err(|error| Error::Request {
+                action: "write a part of",
+                place: self.id.clone(),
+                why: error.to_string(),
+            });
+            self.sending = None;
+            self.parts.push(part??);
+        }
+        Ok(())
+    }
 }
 
 impl Upload {
@@ -480,28 +498,53 @@ impl Upload {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub async fn finish(mut self) -> Result<Uploaded, Error> {
+    pub async fn finish(self) -> Result<Uploaded, Error> {
+        let (bucket, key) = (self.store.bucket.clone(), self.key.clone());
+        let taken = || Error::Changed { bucket, key, why: "another write is under way".into() };
+        self.finish_if(If::Any).await?.ok_or_else(taken)
+    }
+
+    /// Completes the object only if its key is free: `None` if it is not.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn finish_new(self) -> Result<Option<Uploaded>, Error> {
+        self.finish_if(If::Free).await
+    }
+
+    async fn finish_if(mut self, condition: If<'_>) -> Result<Option<Uploaded>, Error> {
         let rest = self.waiting.split().freeze();
-        if self.multipart.is_none() {
-            self.store.put(&self.key, rest).await?;
+        let is_written = if self.multipart.is_none() {
+            self.store.put_if(condition, &self.key, None, rest).await?.is_some()
         } else {
             if !rest.is_empty() {
                 self.send_part(rest).await?;
             }
-            if let Some(Multipart { id, parts }) = &self.multipart {
-                let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.clone())).build();
-                let Store { client, bucket, .. } = &self.store;
-                let complete = client.complete_multipart_upload().bucket(bucket).key(&self.key).upload_id(id);
-                complete
-                    .multipart_upload(parts)
-                    .send()
-                    .await
-                    .map_err(|error| self.store.failed("complete", &self.key, &error))?;
-            }
-            self.multipart = None;
+            self.complete(condition).await?
+        };
+        if !is_written {
+            return Ok(None);
         }
+        self.multipart = None;
         let (key, hash) = (std::mem::take(&mut self.key), std::mem::take(&mut self.hash));
-        Ok(Uploaded { key, bytes: self.bytes, sha256: hex(&hash.finalize()) })
+        Ok(Some(Uploaded { key, bytes: self.bytes, sha256: hex(&hash.finalize()) }))
+    }
+
+    async fn complete(&mut self, condition: If<'_>) -> Result<bool, Error> {
+        let Some(multipart) = &mut self.multipart else { return Ok(true) };
+        multipart.sent().await?;
+        let Store { client, bucket, .. } = &self.store;
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(multipart.parts.clone())).build();
+        let complete = client.complete_multipart_upload().bucket(bucket).key(&self.key).upload_id(&multipart.id);
+        let complete = match condition {
+            If::Free => complete.if_none_match("*"),
+            If::Any | If::Is(_) => complete,
+        };
+        match complete.multipart_upload(parts).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(status(&error), Some(409 | 412)) => Ok(false),
+            Err(error) => Err(self.store.failed("complete", &self.key, &error)),
+        }
     }
 
     async fn send_part(&mut self, part: Bytes) -> Result<(), Error> {
@@ -512,17 +555,18 @@ impl Upload {
                 let create = client.create_multipart_upload().bucket(bucket).key(&self.key).send().await;
                 let created = create.map_err(|error| self.store.failed("write", &self.key, &error))?;
                 let id = created.upload_id.unwrap_or_default();
-                self.multipart.insert(Multipart { id, parts: Vec::new() })
+                self.multipart.insert(Multipart { id, parts: Vec::new(), sending: None })
             }
         };
+        multipart.sent().await?;
         let number = multipart.parts.len() as i32 + 1;
         let upload = client.upload_part().bucket(bucket).key(&self.key).upload_id(&multipart.id).part_number(number);
-        let sent = upload
-            .body(ByteStream::from(part))
-            .send()
-            .await
-            .map_err(|error| self.store.failed("write a part of", &self.key, &error))?;
-        multipart.parts.push(CompletedPart::builder().set_e_tag(sent.e_tag).part_number(number).build());
+        let upload = upload.body(ByteStream::from(part));
+        let (store, key) = (self.store.clone(), self.key.clone());
+        multipart.sending = Some(tokio::spawn(async move {
+            let sent = upload.send().await.map_err(|error| store.failed("write a part of", &key, &error))?;
+            Ok(CompletedPart::builder().set_e_tag(sent.e_tag).part_number(number).build())
+        }));
         Ok(())
     }
 }
@@ -533,7 +577,14 @@ impl Drop for Upload {
         if let (Some(multipart), Ok(runtime)) = (self.multipart.take(), tokio::runtime::Handle::try_current()) {
             let Store { client, bucket, .. } = &self.store;
             let abort = client.abort_multipart_upload().bucket(bucket).key(&self.key).upload_id(multipart.id);
-            runtime.spawn(abort.send());
+            runtime.spawn(async move {
+                // A part that comes after its upload was aborted would stay.
+                if let Some(sending) = multipart.sending {
+                    sending.abort();
+                    let _ = sending.await;
+                }
+                let _ = abort.send().await;
+            });
         }
     }
 }

@@ -99,3 +99,21 @@ async fn an_upload_that_is_not_finished_leaves_nothing() {
     assert_eq!(parts(), 0);
     assert_eq!(store.list("", "", 10).await.unwrap(), ["whole"]);
 }
+
+#[tokio::test]
+async fn of_two_uploads_of_one_key_the_first_that_is_finished_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_s3, store, _) = stores(&folder).await;
+    for bytes in [3, 20 << 20] {
+        let key = format!("of {bytes} bytes");
+        let (mut first, mut second) = (store.upload(key.clone()), store.upload(key.clone()));
+        for (upload, byte) in [(&mut first, b'1'), (&mut second, b'2')] {
+            upload.write(&vec![byte; bytes]).await.unwrap();
+        }
+        let kept = first.finish_new().await.unwrap().unwrap();
+        assert!(second.finish_new().await.unwrap().is_none());
+        let found = store.get(&key).await.unwrap().unwrap();
+        assert_eq!((found.len(), found[bytes - 1]), (bytes, b'1'));
+        assert_eq!(blackwater_base::store::sha256(&found), kept.sha256);
+    }
+}

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LINK, RETRY_AFTER};
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LINK, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 pub use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How often a request is sent until it succeeds.
 const TRIES: u32 = 4;
 /// How long a connection may take to be there, and a request to be answered.
 const CONNECT: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(30);
+/// How long an answer that is read as it comes may be silent: a server may have to gather it first.
+const SILENCE: Duration = Duration::from_secs(60);
 /// What is waited for before the second try; before each further one, twice as long.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest that a service may ask to wait where there is no deadline.
@@ -36,7 +39,7 @@ pub enum Error {
         /// The cause.
         why: String,
     },
-    /// The answer is that it failed, or that it is elsewhere.
+    /// The answer is that it failed.
     #[error("{request} is answered with {status}{}{}", said(.message), after(*.pause))]
     Status {
         /// The method, and the address without what may be secret.
@@ -47,6 +50,16 @@ pub enum Error {
         message: String,
         /// How long the service asks to wait.
         pause: Option<Duration>,
+    },
+    /// The answer is that what is asked for is elsewhere.
+    #[error("{request} is answered with {status}: it is elsewhere")]
+    Elsewhere {
+        /// The method, and the address without what may be secret.
+        request: String,
+        /// The status.
+        status: StatusCode,
+        /// Where.
+        to: Place,
     },
     /// The answer has another form than the service's documentation says.
     #[error("{request} is answered with something else than {wanted}: {why}")]
@@ -65,7 +78,7 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Status { status, .. } => Some(*status),
+            Self::Status { status, .. } | Self::Elsewhere { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -73,7 +86,10 @@ impl Error {
     /// The same without the path of the address, which is the secret of some webhooks.
     #[must_use]
     pub fn without_path(mut self) -> Self {
-        if let Self::NoAnswer { request, .. } | Self::Status { request, .. } | Self::Form { request, .. } = &mut self
+        if let Self::NoAnswer { request, .. }
+        | Self::Status { request, .. }
+        | Self::Elsewhere { request, .. }
+        | Self::Form { request, .. } = &mut self
             && let Some(path) = request.find("://").and_then(|begin| Some(begin + 3 + request[begin + 3..].find('/')?))
         {
             request.truncate(path);
@@ -93,7 +109,7 @@ impl Error {
         match self {
             Self::NoAnswer { .. } => true,
             Self::Status { status, pause, .. } => pause.is_some() || is_trouble(*status),
-            Self::Client(_) | Self::Form { .. } => false,
+            Self::Client(_) | Self::Elsewhere { .. } | Self::Form { .. } => false,
         }
     }
 }
@@ -104,6 +120,56 @@ fn said(message: &str) -> String {
 
 fn after(pause: Option<Duration>) -> String {
     pause.map_or_else(String::new, |pause| format!(" (ask again in {} s)", pause.as_secs()))
+}
+
+/// Where something else is. What it prints is the host alone: the rest may be secret.
+#[derive(Clone)]
+pub struct Place(pub Url);
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.host_str().unwrap_or_default())
+    }
+}
+
+/// An answer that is read as it comes.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its headers.
+    pub headers: HeaderMap,
+    answer: reqwest::Response,
+    request: String,
+}
+
+impl Stream {
+    /// Its next bytes; `None` at its end.
+    ///
+    /// # Errors
+    /// If it breaks off, or is silent for a minute.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let broken = |why| Error::NoAnswer { request: self.request.clone(), why };
+        match timeout(SILENCE, self.answer.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(broken(format!("it breaks off: {}", innermost(&error.without_url())))),
+            Err(_) => Err(broken(format!("nothing comes for {} s", SILENCE.as_secs()))),
+        }
+    }
+
+    /// All of it, which is little.
+    ///
+    /// # Errors
+    /// As [`Self::chunk`], or if it is more than 16 MB.
+    pub async fn whole(mut self) -> Result<Answer, Error> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MOST {
+                let why = format!("the answer has more than {} MB", MOST >> 20);
+                return Err(Error::NoAnswer { request: self.request, why });
+            }
+        }
+        Ok(Answer { status: self.answer.status(), headers: self.headers, body, request: self.request })
+    }
 }
 
 /// An answer that is no failure.
@@ -165,24 +231,44 @@ impl Http {
         self.0.request(method, url)
     }
 
-    /// Sends a request until it is answered, half a minute at most unless the request has a time of its own, as often and as long as the deadline allows. A request that would do something twice
-    /// is sent again only when it did nothing: when there was no connection, or when the service asks to come again.
+    /// Sends a request until it is answered, half a minute at most unless the request has a time of its own, as often and as long as
+    /// the deadline allows. A request that would do something twice is sent again only when it did nothing: when there was no
+    /// connection, or when the service asks to come again.
     ///
     /// # Errors
     /// If there is no answer, or one with another status than 304 or from 200 to 299.
     pub async fn send(&self, request: RequestBuilder, deadline: Deadline) -> Result<Answer, Error> {
+        self.until_answered(request, false, deadline, async |request| self.send_once(request, deadline).await).await
+    }
+
+    /// Sends a request that reads, whatever its method, as [`Self::send`] does, until the answer begins.
+    ///
+    /// # Errors
+    /// If there is none, or one with another status than from 200 to 299.
+    pub async fn open(&self, request: RequestBuilder, deadline: Deadline) -> Result<Stream, Error> {
+        self.until_answered(request, true, deadline, async |request| self.open_once(request, deadline).await).await
+    }
+
+    async fn until_answered<T>(
+        &self,
+        request: RequestBuilder,
+        is_read: bool,
+        deadline: Deadline,
+        once: impl AsyncFn(reqwest::Request) -> Result<T, Failed>,
+    ) -> Result<T, Error> {
         let request = request.build().map_err(|error| Error::Client(innermost(&error.without_url())))?;
+        let is_safe = is_read || request.method().is_idempotent();
         let mut pause = PAUSE;
         for tried in 1.. {
             // All bodies here are in memory, so each can be sent again.
             let Some(again) = request.try_clone() else { break };
-            let failed = match self.send_once(again, deadline).await {
+            let failed = match once(again).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
             let waits = failed.pause().unwrap_or(pause);
             let is_in_time = waits < deadline.left().unwrap_or(LONGEST_PAUSE);
-            let may_repeat = may_repeat(&failed, request.method());
+            let may_repeat = may_repeat(&failed, is_safe);
             let error = failed.into_error(&request);
             if tried == TRIES || !may_repeat || !is_in_time {
                 return Err(error);
@@ -199,39 +285,68 @@ impl Http {
         let left = deadline.left().unwrap_or(most).min(most);
         *request.timeout_mut() = Some(left);
         let asked = named(&request);
-        let no_answer = |error: reqwest::Error| {
-            let is_begun = !error.is_connect();
-            Failed::NoAnswer { is_begun, why: innermost(&error.without_url()) }
-        };
         let mut answer = self.0.execute(request).await.map_err(no_answer)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(no_answer)? {
-            if body.len() + chunk.len() > MOST {
-                let why = format!("the answer has more than {} MB", MOST >> 20);
-                return Err(Failed::NoAnswer { is_begun: true, why });
-            }
-            body.extend_from_slice(&chunk);
+        let body = whole(&mut answer).await?;
+        match status.is_success() || status == StatusCode::NOT_MODIFIED {
+            true => Ok(Answer { status, headers, body, request: asked }),
+            false => Err(Failed::of(status, &headers, &body, answer.url())),
         }
-        if !status.is_success() && status != StatusCode::NOT_MODIFIED {
-            let pause = pause(status, &headers);
-            return Err(Failed::Status { status, message: message(&body), pause });
-        }
-        Ok(Answer { status, headers, body, request: asked })
     }
+
+    async fn open_once(&self, request: reqwest::Request, deadline: Deadline) -> Result<Stream, Failed> {
+        let asked = named(&request);
+        let most = deadline.left().unwrap_or(SILENCE).min(SILENCE);
+        let silent = |_| Failed::NoAnswer { is_begun: true, why: format!("nothing comes for {} s", most.as_secs()) };
+        let mut answer = timeout(most, self.0.execute(request)).await.map_err(silent)?.map_err(no_answer)?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        if status.is_success() {
+            return Ok(Stream { headers, answer, request: asked });
+        }
+        let body = timeout(most, whole(&mut answer)).await.map_err(silent)??;
+        Err(Failed::of(status, &headers, &body, answer.url()))
+    }
+}
+
+fn no_answer(error: reqwest::Error) -> Failed {
+    let is_begun = !error.is_connect();
+    Failed::NoAnswer { is_begun, why: innermost(&error.without_url()) }
+}
+
+async fn whole(answer: &mut reqwest::Response) -> Result<Vec<u8>, Failed> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(no_answer)? {
+        if body.len() + chunk.len() > MOST {
+            let why = format!("the answer has more than {} MB", MOST >> 20);
+            return Err(Failed::NoAnswer { is_begun: true, why });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// A try that failed.
 enum Failed {
     NoAnswer { is_begun: bool, why: String },
     Status { status: StatusCode, message: String, pause: Option<Duration> },
+    Elsewhere { status: StatusCode, to: Place },
 }
 
 impl Failed {
+    /// What an answer with such a status says.
+    fn of(status: StatusCode, headers: &HeaderMap, body: &[u8], asked: &Url) -> Self {
+        let location = headers.get(LOCATION).filter(|_| status.is_redirection());
+        if let Some(to) = location.and_then(|to| asked.join(to.to_str().ok()?).ok()) {
+            return Self::Elsewhere { status, to: Place(to) };
+        }
+        let message = message(body);
+        Self::Status { status, pause: pause(status, headers, &message), message }
+    }
+
     /// How long the service asks to wait.
     fn pause(&self) -> Option<Duration> {
         match self {
-            Self::NoAnswer { .. } => None,
+            Self::NoAnswer { .. } | Self::Elsewhere { .. } => None,
             Self::Status { pause, .. } => *pause,
         }
     }
@@ -241,15 +356,16 @@ impl Failed {
         match self {
             Self::NoAnswer { why, .. } => Error::NoAnswer { request, why },
             Self::Status { status, message, pause } => Error::Status { request, status, message, pause },
+            Self::Elsewhere { status, to } => Error::Elsewhere { request, status, to },
         }
     }
 }
 
-fn may_repeat(failed: &Failed, method: &Method) -> bool {
-    let is_safe = method.is_idempotent();
+fn may_repeat(failed: &Failed, is_safe: bool) -> bool {
     match failed {
         Failed::NoAnswer { is_begun, .. } => is_safe || !is_begun,
         Failed::Status { status, pause, .. } => pause.is_some() || is_safe && is_trouble(*status),
+        Failed::Elsewhere { .. } => false,
     }
 }
 
@@ -260,7 +376,7 @@ fn is_trouble(status: StatusCode) -> bool {
 
 /// How long a service asks to wait that lets nobody ask so often.
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit>
-fn pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+fn pause(status: StatusCode, headers: &HeaderMap, message: &str) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
     let now = chrono::Utc::now().timestamp();
     if !matches!(status.as_u16(), 403 | 429 | 503) {
@@ -272,7 +388,9 @@ fn pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     });
     let spent = number("x-ratelimit-remaining") == Some(0);
     let reset = number("x-ratelimit-reset").filter(|_| spent).map(|reset| reset - now + 1);
-    let seconds = asked.or(reset).or((status == StatusCode::TOO_MANY_REQUESTS).then_some(60))?;
+    // GitHub's secondary limits may say so in words alone.
+    let is_limit = status == StatusCode::TOO_MANY_REQUESTS || message.to_lowercase().contains("rate limit");
+    let seconds = asked.or(reset).or(is_limit.then_some(60))?;
     Some(Duration::from_secs(seconds.clamp(1, 24 * 3600).unsigned_abs()))
 }
 

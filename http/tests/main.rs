@@ -11,6 +11,7 @@ use blackwater_base::deadline::Deadline;
 use blackwater_http::{Error, Http, Method, StatusCode, Url, authorization};
 use blackwater_local::http::Server;
 use hyper::Response;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 /// What was asked: the method, the path, and the token.
@@ -109,6 +110,51 @@ async fn a_service_that_asks_for_more_time_than_there_is_gets_an_error_at_once()
     // One that forbids for another reason is not asked again.
     let one = service(vec![(403, vec![("x-ratelimit-remaining", "10".into())])]).await;
     assert!(!one.ask(Method::GET, 10).await.unwrap_err().may_pass());
+}
+
+#[tokio::test]
+async fn a_limit_that_is_told_in_words_alone_asks_to_wait_for_a_minute() {
+    let said = br#"{"message": "You have exceeded a secondary rate limit."}"#;
+    let server =
+        Server::start(move |_, _| async { Response::builder().status(403).body(said.as_slice().into()).unwrap() });
+    let one = nobody(
+        server
+            .await
+            .map(|server| {
+                let origin = server.origin();
+                std::mem::forget(server);
+                origin
+            })
+            .unwrap(),
+    );
+    let error = one.ask(Method::GET, 10).await.unwrap_err();
+    assert!(error.may_pass() && !error.is_refused());
+    assert!(error.to_string().ends_with("(ask again in 60 s)"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_as_it_comes_says_when_it_breaks_off() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = Url::parse(&format!("http://{}/a?key=hidden", listener.local_addr().unwrap())).unwrap();
+    tokio::spawn(async move {
+        for end in ["4\r\nmore\r\n0\r\n\r\n", "8\r\nmo"] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let begin = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n5\r\nfirst\r\n";
+            stream.read_u8().await.unwrap();
+            stream.write_all(format!("{begin}{end}").as_bytes()).await.unwrap();
+        }
+    });
+    let http = Http::new("test").unwrap();
+    let answer = http.open(http.request(Method::GET, url.clone()), Deadline::NONE).await.unwrap();
+    assert_eq!(answer.whole().await.unwrap().body, b"firstmore");
+    let mut answer = http.open(http.request(Method::GET, url), Deadline::NONE).await.unwrap();
+    let error = loop {
+        match answer.chunk().await {
+            Ok(chunk) => assert!(chunk.is_some(), "a part is taken for the whole"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.may_pass() && error.to_string().contains("breaks off") && !error.to_string().contains("hidden"));
 }
 
 #[tokio::test]

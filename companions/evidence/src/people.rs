@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use blackwater_base::settings::fits;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Person;
@@ -96,13 +97,6 @@ impl People {
         }
         found
     }
-}
-
-/// Whether a text fits a pattern, in which a `*` stands for anything.
-fn fits(pattern: &str, text: &str) -> bool {
-    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(text) = text.strip_prefix(begin) else { return false };
-    (0..=text.len()).any(|at| text.is_char_boundary(at) && fits(rest, &text[at..]))
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@
 use std::fmt::Write;
 
 use blackwater_base::deadline::Deadline;
-use blackwater_http::header::{ACCEPT, HeaderMap, HeaderValue};
-use blackwater_http::{Answer, Error as HttpError, Http, Method, Url, authorization};
+use blackwater_github::GitHub;
+use blackwater_http::{Answer, Error as HttpError, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -62,10 +61,8 @@ impl Issue {
 
 /// The issues of a repository.
 pub(crate) struct Repository<'r> {
-    pub(crate) http: &'r Http,
-    pub(crate) api: &'r str,
+    pub(crate) github: GitHub,
     pub(crate) name: &'r str,
-    pub(crate) token: &'r SecretString,
     pub(crate) deadline: Deadline,
 }
 
@@ -170,35 +167,14 @@ impl Repository<'_> {
             if let Some(found) = answer.json::<Vec<T>>(what)?.into_iter().find(&fits) {
                 return Ok(Some(found));
             }
-            let Some(next) = answer.next() else { return Ok(None) };
-            let (next, api) = (parsed(&next)?, parsed(self.api)?);
-            // The token goes nowhere else.
-            if next.origin() != api.origin() {
-                return Err(HttpError::Client(format!("the next page is not at {api}, but at {next}")));
-            }
-            answer = self.send_to(Method::GET, next, None).await?;
+            let Some(next) = self.github.after(&answer, self.deadline).await? else { return Ok(None) };
+            answer = next;
         }
     }
 
     async fn send(&self, method: Method, path: &str, content: Option<Value>) -> Result<Answer, HttpError> {
-        let url = format!("{}/repos/{}/{path}", self.api.trim_end_matches('/'), self.name);
-        self.send_to(method, parsed(&url)?, content).await
+        self.github.send(method, &format!("repos/{}/{path}", self.name), content, self.deadline).await
     }
-
-    async fn send_to(&self, method: Method, url: Url, content: Option<Value>) -> Result<Answer, HttpError> {
-        let mut headers: HeaderMap = authorization("Bearer", self.token)?;
-        headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
-        headers.insert("x-github-api-version", HeaderValue::from_static("2022-11-28"));
-        let mut request = self.http.request(method, url).headers(headers);
-        if let Some(content) = content {
-            request = request.header("content-type", "application/json").body(content.to_string());
-        }
-        self.http.send(request, self.deadline).await
-    }
-}
-
-fn parsed(url: &str) -> Result<Url, HttpError> {
-    Url::parse(url).map_err(|error| HttpError::Client(format!("{url}: {error}")))
 }
 
 /// That an issue cannot be raised, and what to do.

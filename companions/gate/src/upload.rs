@@ -3,6 +3,7 @@
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::store::{If, JSON};
+use blackwater_github::GitHub;
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
@@ -90,9 +91,10 @@ impl Upload<'_> {
             );
             return Ok(Issued::default());
         };
-        let repository = Repository { http: &self.gate.http, api: &rules.api, name, token, deadline: self.deadline };
-        let raised = repository.raise(issue, self.kept.state.issue.as_ref()).await;
-        raised.map_err(|why| issue::refused(&self.place.prefix, name, why))
+        let refused = |why| issue::refused(&self.place.prefix, name, why);
+        let github = GitHub::new(&self.gate.http, &rules.api, token).map_err(refused)?;
+        let repository = Repository { github, name, deadline: self.deadline };
+        repository.raise(issue, self.kept.state.issue.as_ref()).await.map_err(refused)
     }
 
     /// Writes the report beside the files, unless there is one of more files.
