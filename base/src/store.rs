@@ -479,6 +479,12 @@ impl Upload {
         self.bytes
     }
 
+    /// The SHA-256 of the bytes written so far, in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex(&self.hash.clone().finalize())
+    }
+
     /// Adds bytes at the end.
     ///
     /// # Errors

@@ -157,8 +157,7 @@ impl Calls {
         let earliest = now.checked_sub(MINUTE - self.apart).unwrap_or(now);
         let turn = (*next).max(earliest);
         if deadline.left().is_some_and(|left| turn > now + left) {
-            let why = "there is no time left for it among the calls of a minute".into();
-            return Err(Error::NoAnswer { request: "a call to GitHub".into(), why });
+            return Err(Error::Late { request: "a call to GitHub, so many a minute as are allowed".into() });
         }
         *next = turn + self.apart;
         drop(next);

@@ -39,6 +39,12 @@ pub enum Error {
         /// The cause.
         why: String,
     },
+    /// There is no time for it.
+    #[error("there is no time left for {request}")]
+    Late {
+        /// The method, and the address without what may be secret.
+        request: String,
+    },
     /// The answer is that it failed.
     #[error("{request} is answered with {status}{}{}", said(.message), after(*.pause))]
     Status {
@@ -87,6 +93,7 @@ impl Error {
     #[must_use]
     pub fn without_path(mut self) -> Self {
         if let Self::NoAnswer { request, .. }
+        | Self::Late { request }
         | Self::Status { request, .. }
         | Self::Elsewhere { request, .. }
         | Self::Form { request, .. } = &mut self
@@ -103,11 +110,17 @@ impl Error {
         matches!(self, Self::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, pause: None, .. })
     }
 
+    /// Whether there is no time for it before the deadline, with what the service asks to wait.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Late { .. } | Self::Status { pause: Some(_), .. })
+    }
+
     /// Whether it may pass by itself: there is no answer, or one that asks to come again.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::NoAnswer { .. } => true,
+            Self::NoAnswer { .. } | Self::Late { .. } => true,
             Self::Status { status, pause, .. } => pause.is_some() || is_trouble(*status),
             Self::Client(_) | Self::Elsewhere { .. } | Self::Form { .. } => false,
         }
@@ -258,6 +271,9 @@ impl Http {
     ) -> Result<T, Error> {
         let request = request.build().map_err(|error| Error::Client(innermost(&error.without_url())))?;
         let is_safe = is_read || request.method().is_idempotent();
+        if deadline.left().is_some_and(|left| left.is_zero()) {
+            return Err(Error::Late { request: named(&request) });
+        }
         let mut pause = PAUSE;
         for tried in 1.. {
             // All bodies here are in memory, so each can be sent again.

@@ -117,6 +117,23 @@ async fn a_limit_that_is_told_in_words_alone_asks_to_wait_for_a_minute() {
     let said = br#"{"message": "You have exceeded a secondary rate limit."}"#;
     let server =
         Server::start(move |_, _| async { Response::builder().status(403).body(said.as_slice().into()).unwrap() });
+    let server = server.await.unwrap();
+    let one = Service { origin: server.origin(), asked: Arc::default(), _server: Some(server) };
+    let error = one.ask(Method::GET, 10).await.unwrap_err().to_string();
+    assert!(error.contains("403 Forbidden: so it is (ask again in 90"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(one.asked(), 1);
+
+    // One that forbids for another reason is not asked again.
+    let one = service(vec![(403, vec![("x-ratelimit-remaining", "10".into())])]).await;
+    assert!(!one.ask(Method::GET, 10).await.unwrap_err().may_pass());
+}
+
+#[tokio::test]
+async fn a_limit_that_is_told_in_words_alone_asks_to_wait_for_a_minute() {
+    let said = br#"{"message": "You have exceeded a secondary rate limit."}"#;
+    let server =
+        Server::start(move |_, _| async { Response::builder().status(403).body(said.as_slice().into()).unwrap() });
     let one = nobody(
         server
             .await

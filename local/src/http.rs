@@ -1,16 +1,39 @@
 //! A server on loopback that answers as a function says: stand-ins of services, for demos and tests.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Collected, Full};
-use hyper::body::Incoming;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Collected, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+/// What an answer has: bytes that are there, or come.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// An answer's bytes, all there.
+#[must_use]
+pub fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// An answer's bytes as they are read.
+pub fn streamed(reader: impl AsyncRead + Send + Unpin + 'static) -> Body {
+    let chunks = stream::try_unfold(reader, async |mut reader| {
+        let mut chunk = BytesMut::with_capacity(64 << 10);
+        let read = reader.read_buf(&mut chunk).await?;
+        Ok((read > 0).then(|| (Frame::data(chunk.freeze()), reader)))
+    });
+    StreamBody::new(chunks).boxed_unsync()
+}
 
 /// A running server. It stops when this is dropped.
 #[derive(Debug)]
@@ -24,10 +47,26 @@ impl Server {
     ///
     /// # Errors
     /// If there is no port.
-    pub async fn start<F, A>(answer: F) -> std::io::Result<Self>
+    pub async fn start<F, A>(answer: F) -> io::Result<Self>
     where
         F: Fn(SocketAddr, Request<Bytes>) -> A + Clone + Send + 'static,
-        A: Future<Output = Response<Bytes>> + Send,
+        A: Future<Output = Response<Bytes>> + Send + 'static,
+    {
+        Self::streaming(move |address, request| {
+            let answer = answer(address, request);
+            async move { answer.await.map(whole) }
+        })
+        .await
+    }
+
+    /// Serves what `answer` says, as it comes.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn streaming<F, A>(answer: F) -> io::Result<Self>
+    where
+        F: Fn(SocketAddr, Request<Bytes>) -> A + Clone + Send + 'static,
+        A: Future<Output = Response<Body>> + Send,
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -40,8 +79,7 @@ impl Server {
                     async move {
                         let (head, body) = request.into_parts();
                         let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-                        let answer = answer(address, Request::from_parts(head, body)).await;
-                        Ok::<_, Infallible>(answer.map(Full::new))
+                        Ok::<_, Infallible>(answer(address, Request::from_parts(head, body)).await)
                     }
                 });
                 let serving =

@@ -294,6 +294,6 @@ fn is_of_page(error: &HttpError) -> bool {
     match error {
         HttpError::Status { status, .. } => matches!(status.as_u16(), 400 | 404 | 410),
         HttpError::Client(_) | HttpError::Form { .. } => true,
-        HttpError::NoAnswer { .. } | HttpError::Elsewhere { .. } => false,
+        HttpError::NoAnswer { .. } | HttpError::Late { .. } | HttpError::Elsewhere { .. } => false,
     }
 }

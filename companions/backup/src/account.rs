@@ -1,0 +1,225 @@
+//! The account that is backed up: its token, where it is kept, and its repositories.
+
+use blackwater_base::deadline::Deadline;
+use blackwater_base::secrets::Secrets;
+use blackwater_base::settings::fits;
+use blackwater_base::store::{Client, Store};
+use blackwater_github::GitHub;
+use blackwater_http::{Answer, Error as HttpError, Http};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::git::Git;
+
+/// The account that is backed up.
+pub(crate) struct Account {
+    pub(crate) github: GitHub,
+    pub(crate) git: Git,
+    pub(crate) store: Store,
+    /// What all keys begin with: empty, or with a slash at its end.
+    pub(crate) prefix: String,
+    only_owner: bool,
+}
+
+/// What the secret has; all but the token is what the original kept there.
+#[derive(Deserialize)]
+struct Login {
+    #[serde(rename = "TOKEN_GITHUB")]
+    token: SecretString,
+    #[serde(default, rename = "BACKUP_S3_BUCKET")]
+    bucket: Option<String>,
+    #[serde(default, rename = "BACKUP_S3_PREFIX")]
+    prefix: Option<String>,
+    #[serde(default, rename = "BACKUP_ONLY_OWNER_REPOS")]
+    only_owner: Option<Value>,
+}
+
+/// A repository as GitHub lists it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its number, which a rename keeps.
+    pub id: u64,
+    /// Owner and name.
+    pub full_name: String,
+    /// Whether it is private.
+    #[serde(default)]
+    pub private: bool,
+    /// Its default branch.
+    #[serde(default)]
+    pub default_branch: Option<String>,
+    /// When its branches were pushed to.
+    #[serde(default)]
+    pub pushed_at: Option<String>,
+    /// When it was changed otherwise.
+    #[serde(default)]
+    pub updated_at: Option<String>,
+    /// Its size in KB, as GitHub counted it a while ago.
+    #[serde(default)]
+    pub size: u64,
+    /// Whether it may have a wiki.
+    #[serde(default)]
+    pub has_wiki: bool,
+    /// Whether it has issues.
+    #[serde(default)]
+    pub has_issues: bool,
+    #[serde(default, skip_serializing)]
+    pub(crate) owner: Owner,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Owner {
+    #[serde(default)]
+    pub(crate) login: String,
+}
+
+/// All repositories that the token sees, and which of them are to be backed up.
+pub(crate) struct Repositories {
+    pub(crate) all: BTreeSet<u64>,
+    pub(crate) wanted: Vec<Listed>,
+    /// Who has the token.
+    pub(crate) login: String,
+}
+
+impl Account {
+    /// The account of these settings; the secret is asked for anew.
+    pub(crate) async fn open(config: &Config, client: &Client, http: &Http, secrets: &Secrets) -> Result<Self, Error> {
+        // It may have been put right since the last run.
+        secrets.forget().await;
+        let login = match (&config.token, &config.secret) {
+            (Some(token), _) => Login { token: token.clone(), bucket: None, prefix: None, only_owner: None },
+            (None, secret) => secrets.json(secret.as_deref().unwrap_or_default(), "{\"TOKEN_GITHUB\": \"…\"}").await?,
+        };
+        let bucket = config.bucket.clone().or(login.bucket).filter(|bucket| !bucket.is_empty());
+        let unnamed =
+            || Error::Setting { setting: "bucket", why: "neither the settings nor the secret names it".into() };
+        let bucket = bucket.ok_or_else(unnamed)?;
+        let prefix = config.prefix.clone().or(login.prefix).unwrap_or_default();
+        let prefix = prefix.trim_matches('/');
+        let only_owner = config.only_owner.map_or_else(|| only_owner(login.only_owner.as_ref()), Ok)?;
+        Ok(Self {
+            github: GitHub::new(http, &config.api, &login.token)?.at_most(config.calls_per_minute),
+            git: Git::new(http, &config.git, &login.token)?,
+            store: Store::new(client.clone(), &bucket, "bucket"),
+            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            only_owner,
+        })
+    }
+
+    /// A key in the bucket.
+    pub(crate) fn key(&self, rest: &str) -> String {
+        format!("{}{rest}", self.prefix)
+    }
+
+    /// The bucket and the prefix, for messages.
+    pub(crate) fn place(&self) -> String {
+        format!("{}/{}", self.store.bucket(), self.prefix)
+    }
+
+    /// Who has the token, and what GitHub says of it.
+    pub(crate) async fn user(&self, deadline: Deadline) -> Result<(String, Answer), Error> {
+        #[derive(Deserialize)]
+        struct User {
+            login: String,
+        }
+        let answer = self.github.get("user", deadline).await.map_err(unlisted)?;
+        let User { login } = answer.json("a user").map_err(unlisted)?;
+        Ok((login, answer))
+    }
+
+    /// All repositories that the token sees.
+    /// <https://docs.github.com/en/rest/repos/repos#list-repositories-for-the-authenticated-user>
+    pub(crate) async fn repositories(&self, config: &Config, deadline: Deadline) -> Result<Repositories, Error> {
+        let (login, _) = self.user(deadline).await?;
+        let path =
+            "user/repos?affiliation=owner,collaborator,organization_member&visibility=all&sort=full_name&per_page=100";
+        let mut page = Some(self.github.get(path, deadline).await.map_err(unlisted)?);
+        // A repository is on two pages if one before it was renamed meanwhile.
+        let mut listed = BTreeMap::new();
+        while let Some(answer) = page {
+            for one in answer.json::<Vec<Listed>>("repositories").map_err(unlisted)? {
+                listed.insert(one.id, one);
+            }
+            page = self.github.after(&answer, deadline).await.map_err(unlisted)?;
+        }
+        let all = listed.keys().copied().collect();
+        let is_wanted = |one: &Listed| {
+            let is_one_of = |patterns: &[String]| {
+                patterns.iter().any(|pattern| fits(&pattern.to_lowercase(), &one.full_name.to_lowercase()))
+            };
+            let is_ours = !self.only_owner || one.owner.login.eq_ignore_ascii_case(&login);
+            is_ours && is_one_of(&config.include) && !is_one_of(&config.exclude)
+        };
+        let mut wanted: Vec<_> = listed.into_values().filter(is_wanted).collect();
+        wanted.sort_by(|one, other| one.full_name.cmp(&other.full_name));
+        Ok(Repositories { all, wanted, login })
+    }
+
+    /// The repositories in which an issue or a pull request was changed since a time; `None` if the token does not let that be asked.
+    /// One question for all of them, in place of one for each.
+    /// <https://docs.github.com/en/rest/issues/issues#list-issues-assigned-to-the-authenticated-user>
+    pub(crate) async fn with_news(&self, since: &str, deadline: Deadline) -> Result<Option<BTreeSet<u64>>, HttpError> {
+        #[derive(Deserialize)]
+        struct Issue {
+            repository: Repository,
+        }
+        #[derive(Deserialize)]
+        struct Repository {
+            id: u64,
+        }
+        let path = format!("issues?filter=all&state=all&since={since}&per_page=100");
+        let mut found = BTreeSet::new();
+        let mut page = match self.github.get(&path, deadline).await {
+            Ok(answer) => Some(answer),
+            Err(error)
+                if matches!(error.status().map(|status| status.as_u16()), Some(403 | 404)) && !error.is_late() =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        while let Some(answer) = page {
+            found.extend(answer.json::<Vec<Issue>>("issues")?.into_iter().map(|issue| issue.repository.id));
+            page = self.github.after(&answer, deadline).await?;
+        }
+        Ok(Some(found))
+    }
+
+    /// Whether a repository that is not listed is there all the same, and may be seen.
+    pub(crate) async fn is_there(&self, id: u64, deadline: Deadline) -> Result<bool, HttpError> {
+        match self.github.get(&format!("repositories/{id}"), deadline).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.status().is_some() && !error.may_pass() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The original's switch, in any case.
+fn only_owner(value: Option<&Value>) -> Result<bool, Error> {
+    let text = match value {
+        None => return Ok(false),
+        Some(Value::Bool(value)) => return Ok(*value),
+        Some(value) => value.as_str().unwrap_or_default().to_lowercase(),
+    };
+    match text.as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Error::Setting {
+            setting: "BACKUP_ONLY_OWNER_REPOS of the secret",
+            why: "it is neither true nor false".into(),
+        }),
+    }
+}
+
+fn unlisted(why: HttpError) -> Error {
+    let remedy = match why.status().map(|status| status.as_u16()) {
+        Some(401) => "Put a token that holds into the secret; it may have expired",
+        Some(403 | 404) => "Give the token the right to read repositories: the scope repo, or Metadata and Contents",
+        _ => "The next run tries again",
+    };
+    Error::List { why: Box::new(why), remedy }
+}
