@@ -8,7 +8,7 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{Credentials, Region};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{BucketVersioningStatus, CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::{Digest, Sha256};
@@ -100,6 +100,15 @@ pub struct Head {
     pub bytes: u64,
     /// Its ETag, with the quotes.
     pub etag: String,
+}
+
+/// How a bucket keeps what is overwritten or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// Whether older versions stay.
+    pub is_versioned: bool,
+    /// What keeps versions from being removed, and for how long, as `governance, for 30 days`.
+    pub lock: Option<String>,
 }
 
 /// What must hold of a key for a write to it.
@@ -271,6 +280,32 @@ impl Store {
             Err(error) if status(&error) == Some(412) || error.code() == Some("NoSuchKey") => Ok(false),
             Err(error) => Err(self.failed("copy", key, &error)),
         }
+    }
+
+    /// How the bucket keeps what is overwritten or removed.
+    ///
+    /// # Errors
+    /// If that may not be asked.
+    pub async fn protection(&self) -> Result<Protection, Error> {
+        let versioning = self.client.get_bucket_versioning().bucket(&self.bucket).send().await;
+        let versioning = versioning.map_err(|error| self.failed("ask for the versioning of", "", &error))?;
+        let lock = match self.client.get_object_lock_configuration().bucket(&self.bucket).send().await {
+            Ok(found) => {
+                found.object_lock_configuration.and_then(|lock| lock.rule).and_then(|rule| rule.default_retention)
+            }
+            Err(error) if error.code() == Some("ObjectLockConfigurationNotFoundError") => None,
+            Err(error) => return Err(self.failed("ask for the object lock of", "", &error)),
+        };
+        let lock = lock.map(|lock| {
+            let mode = lock.mode.map_or_else(String::new, |mode| mode.as_str().to_lowercase());
+            match (lock.days, lock.years) {
+                (Some(days), _) => format!("{mode}, for {days} days"),
+                (None, Some(years)) => format!("{mode}, for {years} years"),
+                (None, None) => mode,
+            }
+        });
+        let is_versioned = versioning.status == Some(BucketVersioningStatus::Enabled);
+        Ok(Protection { is_versioned, lock })
     }
 
     /// Whether the bucket keeps an object that is there when another one is to be created in its place: without that, two runs

@@ -214,12 +214,17 @@ impl Answer {
     /// <https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api>
     #[must_use]
     pub fn next(&self) -> Option<String> {
-        let links = self.headers.get(LINK)?.to_str().ok()?;
-        links.split(',').find_map(|link| {
-            let (address, about) = link.split_once('>')?;
-            let is_next = about.split(';').any(|part| part.trim() == "rel=\"next\"");
-            is_next.then(|| address.trim().trim_start_matches('<').to_owned())
-        })
+        // An address may have commas too.
+        let mut links = self.headers.get(LINK)?.to_str().ok()?;
+        while let Some((_, link)) = links.split_once('<') {
+            let (address, rest) = link.split_once('>')?;
+            let (about, others) = rest.split_once('<').map_or((rest, ""), |(about, _)| (about, &rest[about.len()..]));
+            if about.split([';', ',']).any(|part| part.trim() == "rel=\"next\"") {
+                return Some(address.trim().to_owned());
+            }
+            links = others;
+        }
+        None
     }
 }
 

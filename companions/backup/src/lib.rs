@@ -1,10 +1,12 @@
 //! Backup: every repository of a GitHub account, in S3.
 
 mod account;
+pub mod check;
 pub mod config;
 pub mod error;
 mod fault;
 mod files;
+mod function;
 mod git;
 mod lists;
 pub mod manifest;

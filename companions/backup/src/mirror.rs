@@ -10,7 +10,7 @@ use crate::manifest::{Mirror, Object};
 use crate::run::Run;
 
 /// What a mirror has of refs; those of pull requests beside them are many, and keep the commits of forks.
-const REFS: [&str; 5] = ["HEAD", "refs/heads/", "refs/tags/", "refs/notes/", "refs/replace/"];
+pub(crate) const REFS: [&str; 5] = ["HEAD", "refs/heads/", "refs/tags/", "refs/notes/", "refs/replace/"];
 
 /// What was read of a repository.
 pub(crate) struct Made {

@@ -43,6 +43,27 @@ impl Backup {
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
 
+    /// The backups that are there, in their order.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub async fn list(&self) -> Result<Vec<Manifest>, Error> {
+        let account = self.account().await?;
+        let mut found = Vec::new();
+        for number in Manifest::numbers(&account).await? {
+            found.extend(Manifest::read(&account, number).await?);
+        }
+        Ok(found)
+    }
+
+    /// A backup, the newest if none is named.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub async fn read(&self, at: Option<u64>) -> Result<Manifest, Error> {
+        self.backup(&self.account().await?, at).await
+    }
+
     /// A backup, the newest if none is named.
     pub(crate) async fn backup(&self, account: &Account, at: Option<u64>) -> Result<Manifest, Error> {
         let found = match at {

@@ -1,5 +1,6 @@
 //! The way of a backup: list the repositories, bring what is kept of each up to date, say what became of each.
 
+use std::collections::btree_map::Entry::Vacant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -159,8 +160,8 @@ impl Backup {
         let mut entries: BTreeMap<u64, Entry> =
             read.into_iter().flatten().map(|entry| (entry.listed.id, entry)).collect();
         for (id, entry) in known {
-            if !entries.contains_key(&id) {
-                entries.insert(id, run.absent(entry, &listed).await?);
+            if let Vacant(place) = entries.entry(id) {
+                place.insert(run.absent(entry, &listed).await?);
             }
         }
         run.end(listed.login, entries).await

@@ -404,7 +404,7 @@ impl Known {
                 self.paged(address, head, &query, issues)
             }
             ["repositories", id, ref rest @ ..] => {
-                let found = self.repositories.iter().find(|one| one["id"].to_string() == id);
+                let found = self.repositories.iter().find(|one| one["id"].as_u64() == id.parse().ok());
                 let name = found.and_then(|one| one["full_name"].as_str()).unwrap_or_default().to_owned();
                 match found.cloned() {
                     Some(one) if rest.is_empty() => plain(200, &one),

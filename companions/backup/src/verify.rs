@@ -58,15 +58,19 @@ impl Backup {
         let account = self.account().await?;
         let manifest = self.backup(&account, at).await?;
         let mut verified = Verified { backup: manifest.backup, ..Verified::default() };
-        let mut objects = BTreeMap::new();
+        let (mut objects, mut unread) = (BTreeMap::new(), Vec::new());
         for entry in &manifest.repositories {
             let name = &entry.listed.full_name;
             objects.extend(entry.objects().map(|object| (object.clone(), name.clone())));
-            match beside(&account, entry).await {
-                Ok(files) => objects.extend(files.into_iter().map(|object| (object, name.clone()))),
-                // It is found again below.
-                Err(Error::Damaged { .. }) => {}
-                Err(error) => return Err(error),
+            for list in lists(entry) {
+                match manifest::files(&account.store, list).await {
+                    Ok(files) => objects.extend(files.into_iter().map(|file| (file.object, name.clone()))),
+                    Err(error) => unread.push(Damage {
+                        repository: name.clone(),
+                        key: list.key.clone(),
+                        why: format!("it cannot be read, nor what it lists: {error}"),
+                    }),
+                }
             }
             let missing = [&entry.lfs, &entry.assets].into_iter().flatten().flat_map(|files| &files.missing);
             let missing =
@@ -94,19 +98,17 @@ impl Backup {
                 deep(store, entry, &known, &mut verified).await?;
             }
         }
+        let found: BTreeSet<_> = verified.damage.iter().map(|damage| damage.key.clone()).collect();
+        verified.damage.extend(unread.into_iter().filter(|damage| !found.contains(&damage.key)));
         verified.damage.sort();
         verified.strays = strays(&account).await?;
         Ok(verified)
     }
 }
 
-/// The files beside a repository.
-async fn beside(account: &Account, entry: &Entry) -> Result<Vec<Object>, Error> {
-    let mut objects = Vec::new();
-    for list in [&entry.lfs, &entry.assets].into_iter().flatten().filter_map(|files| files.list.as_ref()) {
-        objects.extend(manifest::files(&account.store, list).await?.into_iter().map(|file| file.object));
-    }
-    Ok(objects)
+/// The lists of files beside a repository.
+fn lists(entry: &Entry) -> impl Iterator<Item = &Object> {
+    [&entry.lfs, &entry.assets].into_iter().flatten().filter_map(|files| files.list.as_ref())
 }
 
 /// What is wrong with an object.
@@ -200,32 +202,28 @@ async fn strays(account: &Account) -> Result<Vec<String>, Error> {
     let mut known = BTreeSet::new();
     for number in &numbers {
         for entry in Manifest::read(account, *number).await?.iter().flat_map(|manifest| &manifest.repositories) {
-            note(account, entry, &mut known).await?;
+            note(account, entry, &mut known).await;
         }
     }
     for entry in crate::run::kept(account, numbers.last().map_or(1, |newest| newest + 1)).await? {
-        note(account, &entry, &mut known).await?;
+        note(account, &entry, &mut known).await;
     }
     let keys = account.store.list(&account.prefix, "", usize::MAX).await?;
-    let is_of_content = |key: &&String| {
+    let is_known = |key: &String| {
         let rest = &key[account.prefix.len()..];
-        !rest.starts_with("backups/") && !rest.starts_with("running/") && !rest.ends_with("/metadata.json") && !known.contains(*key)
-            // The same whichever run wrote it.
-            && !(rest.starts_with("repositories/") && rest.contains("/lfs/"))
+        let is_about = ["backups/", "running/"].iter().any(|folder| rest.starts_with(folder));
+        is_about || rest.ends_with("/metadata.json") || known.contains(key)
     };
-    Ok(keys.iter().filter(is_of_content).cloned().collect())
+    Ok(keys.into_iter().filter(|key| !is_known(key)).collect())
 }
 
-async fn note(account: &Account, entry: &Entry, known: &mut BTreeSet<String>) -> Result<(), Error> {
-    known.extend(entry.objects().map(|object| object.key.clone()));
-    if entry.assets.is_some() {
-        match beside(account, entry).await {
-            Ok(files) => known.extend(files.into_iter().map(|object| object.key)),
-            Err(Error::Damaged { .. }) => {}
-            Err(error) => return Err(error),
-        }
+async fn note(account: &Account, entry: &Entry, known: &mut BTreeSet<String>) {
+    for list in lists(entry).filter(|list| !known.contains(&list.key)).collect::<Vec<_>>() {
+        // One that cannot be read is damage, and found as that.
+        let files = manifest::files(&account.store, list).await.unwrap_or_default();
+        known.extend(files.into_iter().map(|file| file.object.key));
     }
-    Ok(())
+    known.extend(entry.objects().map(|object| object.key.clone()));
 }
 
 fn temporary(error: &std::io::Error) -> Error {

@@ -89,6 +89,21 @@ impl World {
     }
 }
 
+/// Bytes that cannot be compressed.
+fn noise(bytes: usize, mut seed: u64) -> Vec<u8> {
+    let next = |seed: &mut u64| {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        seed.to_le_bytes()
+    };
+    let mut made = Vec::with_capacity(bytes + 8);
+    while made.len() < bytes {
+        made.extend_from_slice(&next(&mut seed));
+    }
+    made
+}
+
 fn uuid() -> String {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos().to_string()
 }

@@ -103,7 +103,7 @@ async fn a_mirror_is_read_in_full_again_after_some_increments() {
     let name = "acme/shop";
     world.github.make(1, name).unwrap();
     // Large beside what comes.
-    let noise: Vec<u8> = (0..200_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise = noise(200_000, 7);
     world.github.commit(name, "main", "noise", &noise).unwrap();
     let mut counts = Vec::new();
     for number in 0..6 {
@@ -113,7 +113,7 @@ async fn a_mirror_is_read_in_full_again_after_some_increments() {
     assert_eq!(counts, [1, 2, 3, 1, 2, 3]);
     // What is added is larger than half of what was there.
     for file in ["a", "b"] {
-        let other: Vec<u8> = noise.iter().map(|byte| byte.wrapping_add(file.as_bytes()[0]) ^ 0x5a).collect();
+        let other = super::noise(200_000, u64::from(file.as_bytes()[0]));
         world.github.commit(name, "main", file, &other).unwrap();
         counts.push(of(&world.run().await, name).git.as_ref().unwrap().bundles.len());
     }
