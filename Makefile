@@ -1,8 +1,8 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo gate-demo evidence-demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
+.PHONY: help demo gate-demo evidence-demo backup-demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
 
-# Which of the systems: blackwater, evidence, gate.
+# Which of the systems: blackwater, backup, evidence, gate.
 STACK = blackwater
 
 DENY_VERSION = 0.20.2
@@ -20,6 +20,9 @@ demo: postgres ## See it work on this machine: private servers, sample data, bot
 gate-demo: ## See the companion gate work on this machine: uploads that are let in or not, the issue, the mail
 	cargo run --locked --bin gate -- demo
 
+backup-demo: ## See the companion backup work on this machine: a small account backed up, damaged, verified, restored; needs git
+	cargo run --locked --bin backup -- demo
+
 evidence-demo: ## See the companion evidence work on this machine: a month of two repositories, the zips, Drive, Slack
 	cargo run --locked --bin evidence -- demo
 
@@ -27,12 +30,12 @@ build: ## Build the program: target/debug/blackwater
 	cargo build --locked --bin blackwater
 
 release: ## Build it for speed, which takes longer: target/release/blackwater, and the companions
-	cargo build --locked --release --bin blackwater --bin evidence --bin gate
+	cargo build --locked --release --bin blackwater --bin backup --bin evidence --bin gate
 
 test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
 
-bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline and the gate, beside COPY, Python, Sling and dlt
+bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline, the gate and the backup, beside COPY, Python, Sling, dlt and git
 	cargo run --locked --bin bench
 
 lint: ## Check the format, the lints and the documentation

@@ -31,6 +31,12 @@ impl Deadline {
         self.left().is_none_or(|left| left > lately * 2)
     }
 
+    /// So much earlier.
+    #[must_use]
+    pub fn earlier(self, by: Duration) -> Self {
+        Self(self.0.map(|at| at.checked_sub(by).unwrap_or(at)))
+    }
+
     /// The middle of what is left.
     #[must_use]
     pub fn halfway(self) -> Self {

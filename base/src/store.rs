@@ -527,10 +527,15 @@ impl Upload {
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.bytes += bytes.len() as u64;
         self.hash.update(bytes);
-        self.waiting.extend_from_slice(bytes);
-        while self.waiting.len() >= PART {
-            let part = self.waiting.split_to(PART).freeze();
-            self.send_part(part).await?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.len().min(PART - self.waiting.len()));
+            self.waiting.extend_from_slice(piece);
+            rest = after;
+            if self.waiting.len() == PART {
+                let part = std::mem::take(&mut self.waiting).freeze();
+                self.send_part(part).await?;
+            }
         }
         Ok(())
     }

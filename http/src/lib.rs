@@ -152,18 +152,20 @@ pub struct Stream {
     pub headers: HeaderMap,
     answer: reqwest::Response,
     request: String,
+    deadline: Deadline,
 }
 
 impl Stream {
     /// Its next bytes; `None` at its end.
     ///
     /// # Errors
-    /// If it breaks off, or is silent for a minute.
+    /// If it breaks off, or is silent for a minute, or if there is no time left.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let broken = |why| Error::NoAnswer { request: self.request.clone(), why };
-        match timeout(SILENCE, self.answer.chunk()).await {
+        match timeout(patience(self.deadline), self.answer.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(broken(format!("it breaks off: {}", innermost(&error.without_url())))),
+            Err(_) if is_over(self.deadline) => Err(Error::Late { request: format!("the rest of {}", self.request) }),
             Err(_) => Err(broken(format!("nothing comes for {} s", SILENCE.as_secs()))),
         }
     }
@@ -177,8 +179,7 @@ impl Stream {
         while let Some(chunk) = self.chunk().await? {
             body.extend_from_slice(&chunk);
             if body.len() > MOST {
-                let why = format!("the answer has more than {} MB", MOST >> 20);
-                return Err(Error::NoAnswer { request: self.request, why });
+                return Err(too_large(self.request));
             }
         }
         Ok(Answer { status: self.answer.status(), headers: self.headers, body, request: self.request })
@@ -276,7 +277,7 @@ impl Http {
     ) -> Result<T, Error> {
         let request = request.build().map_err(|error| Error::Client(innermost(&error.without_url())))?;
         let is_safe = is_read || request.method().is_idempotent();
-        if deadline.left().is_some_and(|left| left.is_zero()) {
+        if is_over(deadline) {
             return Err(Error::Late { request: named(&request) });
         }
         let mut pause = PAUSE;
@@ -317,16 +318,32 @@ impl Http {
 
     async fn open_once(&self, request: reqwest::Request, deadline: Deadline) -> Result<Stream, Failed> {
         let asked = named(&request);
-        let most = deadline.left().unwrap_or(SILENCE).min(SILENCE);
-        let silent = |_| Failed::NoAnswer { is_begun: true, why: format!("nothing comes for {} s", most.as_secs()) };
+        let most = patience(deadline);
+        let silent = |_| match is_over(deadline) {
+            true => Failed::Late,
+            false => Failed::NoAnswer { is_begun: true, why: format!("nothing comes for {} s", most.as_secs()) },
+        };
         let mut answer = timeout(most, self.0.execute(request)).await.map_err(silent)?.map_err(no_answer)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         if status.is_success() {
-            return Ok(Stream { headers, answer, request: asked });
+            return Ok(Stream { headers, answer, request: asked, deadline });
         }
         let body = timeout(most, whole(&mut answer)).await.map_err(silent)??;
         Err(Failed::of(status, &headers, &body, answer.url()))
     }
+}
+
+/// How long an answer is waited for.
+fn patience(deadline: Deadline) -> Duration {
+    deadline.left().unwrap_or(SILENCE).min(SILENCE)
+}
+
+fn is_over(deadline: Deadline) -> bool {
+    deadline.left().is_some_and(|left| left.is_zero())
+}
+
+fn too_large(request: String) -> Error {
+    Error::Form { request, wanted: "what can be read at once", why: format!("it has more than {} MB", MOST >> 20) }
 }
 
 fn no_answer(error: reqwest::Error) -> Failed {
@@ -338,8 +355,7 @@ async fn whole(answer: &mut reqwest::Response) -> Result<Vec<u8>, Failed> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(no_answer)? {
         if body.len() + chunk.len() > MOST {
-            let why = format!("the answer has more than {} MB", MOST >> 20);
-            return Err(Failed::NoAnswer { is_begun: true, why });
+            return Err(Failed::TooLarge);
         }
         body.extend_from_slice(&chunk);
     }
@@ -351,6 +367,8 @@ enum Failed {
     NoAnswer { is_begun: bool, why: String },
     Status { status: StatusCode, message: String, pause: Option<Duration> },
     Elsewhere { status: StatusCode, to: Place },
+    TooLarge,
+    Late,
 }
 
 impl Failed {
@@ -367,8 +385,8 @@ impl Failed {
     /// How long the service asks to wait.
     fn pause(&self) -> Option<Duration> {
         match self {
-            Self::NoAnswer { .. } | Self::Elsewhere { .. } => None,
             Self::Status { pause, .. } => *pause,
+            Self::NoAnswer { .. } | Self::Elsewhere { .. } | Self::TooLarge | Self::Late => None,
         }
     }
 
@@ -378,6 +396,8 @@ impl Failed {
             Self::NoAnswer { why, .. } => Error::NoAnswer { request, why },
             Self::Status { status, message, pause } => Error::Status { request, status, message, pause },
             Self::Elsewhere { status, to } => Error::Elsewhere { request, status, to },
+            Self::TooLarge => too_large(request),
+            Self::Late => Error::Late { request },
         }
     }
 }
@@ -386,7 +406,7 @@ fn may_repeat(failed: &Failed, is_safe: bool) -> bool {
     match failed {
         Failed::NoAnswer { is_begun, .. } => is_safe || !is_begun,
         Failed::Status { status, pause, .. } => pause.is_some() || is_safe && is_trouble(*status),
-        Failed::Elsewhere { .. } => false,
+        Failed::Elsewhere { .. } | Failed::TooLarge | Failed::Late => false,
     }
 }
 

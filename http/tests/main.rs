@@ -150,6 +150,25 @@ async fn an_answer_that_is_read_as_it_comes_says_when_it_breaks_off() {
 }
 
 #[tokio::test]
+async fn an_answer_that_falls_silent_is_late_at_the_deadline() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = Url::parse(&format!("http://{}/a", listener.local_addr().unwrap())).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let http = Http::new("test").unwrap();
+    let deadline = Deadline::at(SystemTime::now() + Duration::from_secs(1));
+    let mut answer = http.open(http.request(Method::GET, url), deadline).await.unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap().as_ref(), b"first");
+    let began = Instant::now();
+    assert!(answer.chunk().await.unwrap_err().is_late());
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
 async fn a_request_ends_with_its_deadline() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let silent = nobody(format!("http://{}", listener.local_addr().unwrap()));

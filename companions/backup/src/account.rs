@@ -6,7 +6,7 @@ use blackwater_base::settings::fits;
 use blackwater_base::store::{Client, Store};
 use blackwater_github::GitHub;
 use blackwater_http::{Answer, Error as HttpError, Http};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +82,18 @@ pub(crate) struct Repositories {
     pub(crate) wanted: Vec<Listed>,
     /// Who has the token.
     pub(crate) login: String,
+    /// What GitHub says that it leaves out.
+    pub(crate) lacks: Vec<String>,
+}
+
+/// What becomes of a repository that is not listed.
+pub(crate) enum Presence {
+    /// It is there all the same.
+    There(Box<Listed>),
+    /// It is not, or is not to be seen.
+    Gone,
+    /// It may not be seen now.
+    Refused(HttpError),
 }
 
 impl Account {
@@ -93,6 +105,8 @@ impl Account {
             (Some(token), _) => Login { token: token.clone(), bucket: None, prefix: None, only_owner: None },
             (None, secret) => secrets.json(secret.as_deref().unwrap_or_default(), "{\"TOKEN_GITHUB\": \"…\"}").await?,
         };
+        // As it is copied into a secret, a line may end after it.
+        let token = SecretString::from(login.token.expose_secret().trim());
         let bucket = config.bucket.clone().or(login.bucket).filter(|bucket| !bucket.is_empty());
         let unnamed =
             || Error::Setting { setting: "bucket", why: "neither the settings nor the secret names it".into() };
@@ -101,8 +115,8 @@ impl Account {
         let prefix = prefix.trim_matches('/');
         let only_owner = config.only_owner.map_or_else(|| only_owner(login.only_owner.as_ref()), Ok)?;
         Ok(Self {
-            github: GitHub::new(http, &config.api, &login.token)?.at_most(config.calls_per_minute),
-            git: Git::new(http, &config.git, &login.token)?,
+            github: GitHub::new(http, &config.api, &token)?.at_most(config.calls_per_minute),
+            git: Git::new(http, &config.git, &token)?,
             store: Store::new(client.clone(), &bucket, "bucket"),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
             only_owner,
@@ -134,44 +148,57 @@ impl Account {
     /// <https://docs.github.com/en/rest/repos/repos#list-repositories-for-the-authenticated-user>
     pub(crate) async fn repositories(&self, config: &Config, deadline: Deadline) -> Result<Repositories, Error> {
         let (login, _) = self.user(deadline).await?;
-        let path =
-            "user/repos?affiliation=owner,collaborator,organization_member&visibility=all&sort=full_name&per_page=100";
+        let path = "user/repos?affiliation=owner,collaborator,organization_member&visibility=all&sort=created&direction=asc&per_page=100";
         let mut page = Some(self.github.get(path, deadline).await.map_err(unlisted)?);
-        // A repository is on two pages if one before it was renamed meanwhile.
-        let mut listed = BTreeMap::new();
+        let (mut listed, mut lacks) = (BTreeMap::new(), Vec::new());
         while let Some(answer) = page {
             for one in answer.json::<Vec<Listed>>("repositories").map_err(unlisted)? {
                 listed.insert(one.id, one);
             }
+            // <https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#authenticating-with-saml-sso>
+            if lacks.is_empty()
+                && answer.headers.get("x-github-sso").is_some_and(|sso| sso.as_bytes().starts_with(b"partial"))
+            {
+                lacks.push(
+                    "GitHub leaves out repositories of organizations with single sign-on: authorize the token for them"
+                        .into(),
+                );
+            }
             page = self.github.after(&answer, deadline).await.map_err(unlisted)?;
         }
         let all = listed.keys().copied().collect();
-        let is_wanted = |one: &Listed| {
-            let is_one_of = |patterns: &[String]| {
-                patterns.iter().any(|pattern| fits(&pattern.to_lowercase(), &one.full_name.to_lowercase()))
-            };
-            let is_ours = !self.only_owner || one.owner.login.eq_ignore_ascii_case(&login);
-            is_ours && is_one_of(&config.include) && !is_one_of(&config.exclude)
-        };
-        let mut wanted: Vec<_> = listed.into_values().filter(is_wanted).collect();
+        let mut wanted: Vec<_> = listed.into_values().filter(|one| self.is_wanted(config, &login, one)).collect();
         wanted.sort_by(|one, other| one.full_name.cmp(&other.full_name));
-        Ok(Repositories { all, wanted, login })
+        Ok(Repositories { all, wanted, login, lacks })
     }
 
-    /// The repositories in which an issue or a pull request was changed since a time; `None` if the token does not let that be asked.
+    /// Whether the settings let a repository be backed up.
+    pub(crate) fn is_wanted(&self, config: &Config, login: &str, one: &Listed) -> bool {
+        let name = one.full_name.to_lowercase();
+        let is_one_of = |patterns: &[String]| patterns.iter().any(|pattern| fits(&pattern.to_lowercase(), &name));
+        let is_ours = !self.only_owner || one.owner.login.eq_ignore_ascii_case(login);
+        is_ours && is_one_of(&config.include) && !is_one_of(&config.exclude)
+    }
+
+    /// The repositories in which an issue or a pull request was changed since a time, and when last; `None` if the token does not let that be asked.
     /// One question for all of them, in place of one for each.
     /// <https://docs.github.com/en/rest/issues/issues#list-issues-assigned-to-the-authenticated-user>
-    pub(crate) async fn with_news(&self, since: &str, deadline: Deadline) -> Result<Option<BTreeSet<u64>>, HttpError> {
+    pub(crate) async fn with_news(
+        &self,
+        since: &str,
+        deadline: Deadline,
+    ) -> Result<Option<BTreeMap<u64, String>>, HttpError> {
         #[derive(Deserialize)]
         struct Issue {
             repository: Repository,
+            updated_at: String,
         }
         #[derive(Deserialize)]
         struct Repository {
             id: u64,
         }
         let path = format!("issues?filter=all&state=all&since={since}&per_page=100");
-        let mut found = BTreeSet::new();
+        let mut found: BTreeMap<u64, String> = BTreeMap::new();
         let mut page = match self.github.get(&path, deadline).await {
             Ok(answer) => Some(answer),
             Err(error)
@@ -182,18 +209,21 @@ impl Account {
             Err(error) => return Err(error),
         };
         while let Some(answer) = page {
-            found.extend(answer.json::<Vec<Issue>>("issues")?.into_iter().map(|issue| issue.repository.id));
+            for issue in answer.json::<Vec<Issue>>("issues")? {
+                let last = found.entry(issue.repository.id).or_default();
+                *last = issue.updated_at.max(std::mem::take(last));
+            }
             page = self.github.after(&answer, deadline).await?;
         }
         Ok(Some(found))
     }
 
-    /// Whether a repository that is not listed is there all the same, and may be seen.
-    pub(crate) async fn is_there(&self, id: u64, deadline: Deadline) -> Result<bool, HttpError> {
+    /// Looks for a repository that is not listed: one that is deleted while pages are read hides another.
+    pub(crate) async fn look_for(&self, id: u64, deadline: Deadline) -> Presence {
         match self.github.get(&format!("repositories/{id}"), deadline).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.status().is_some() && !error.may_pass() => Ok(false),
-            Err(error) => Err(error),
+            Ok(answer) => answer.json("a repository").map_or_else(Presence::Refused, Presence::There),
+            Err(error) if matches!(error.status().map(|status| status.as_u16()), Some(404 | 410)) => Presence::Gone,
+            Err(error) => Presence::Refused(error),
         }
     }
 }

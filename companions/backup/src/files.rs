@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use blackwater_base::in_parts;
 use blackwater_base::store::sha256;
 use blackwater_http::header::{HeaderMap, HeaderName, HeaderValue};
-use blackwater_http::{Error as HttpError, Method, Stream, Url};
+use blackwater_http::{Method, Stream, Url};
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
@@ -27,7 +28,7 @@ pub(crate) async fn want(
     known: Option<&Files>,
     wanted: impl Iterator<Item = Wanted>,
 ) -> Result<Files, Fault> {
-    let mut files = known.cloned().unwrap_or_default();
+    let mut files = known.cloned().filter(|_| !run.is_full).unwrap_or_default();
     let kept = kept(run, &files).await?;
     let kept: BTreeSet<_> = kept.iter().map(|file| file.name.as_str()).collect();
     let mut waiting: BTreeSet<_> = std::mem::take(&mut files.waiting).into_iter().collect();
@@ -43,7 +44,7 @@ async fn kept(run: &Run<'_>, files: &Files) -> Result<Vec<File>, Fault> {
         None => Ok(Vec::new()),
         Some(list) => manifest::files(&run.account.store, list).await.map_err(|error| match error {
             Error::Store(error) => Fault::Store(error),
-            other => Fault::Form(other.to_string()),
+            other => Fault::Form(format!("{}: run `backup run --full --only` for it", in_parts(&other.to_string()).0)),
         }),
     }
 }
@@ -93,7 +94,7 @@ pub(crate) async fn lfs(run: &Run<'_>, id: u64, remote: &Remote<'_>, files: File
                 let key = run.account.key(&format!("repositories/{id}/lfs/{}/{}", &one.name[..2], one.name));
                 // Under the hash of its content: what is there is it, if it is as long.
                 match run.account.store.head(&key).await {
-                    Ok(Some(head)) if head.bytes == one.bytes => {
+                    Ok(Some(head)) if head.bytes == one.bytes && !run.is_full => {
                         let object = Object { key, bytes: one.bytes, sha256: one.name.clone() };
                         return Read::Kept(File { name: one.name, object });
                     }
@@ -154,12 +155,10 @@ async fn keep(
     open: &impl AsyncFn() -> Result<Stream, Fault>,
     is_it: &impl Fn(&Object) -> bool,
 ) -> Result<Object, Fault> {
+    let _turn = run.uploads.acquire().await;
     let mut content = open().await?;
     let mut upload = run.account.store.upload(key);
     while let Some(bytes) = content.chunk().await? {
-        if run.deadline.left().is_some_and(|left| left.is_zero()) {
-            return Err(HttpError::Late { request: "the rest of a file".into() }.into());
-        }
         upload.write(&bytes).await?;
     }
     let (bytes, hash) = (upload.bytes(), upload.sha256());
@@ -174,7 +173,8 @@ async fn keep(
 async fn settle(run: &Run<'_>, files: Files, read: Vec<Read>, list: String) -> Outcome {
     let mut lines = kept(run, &files).await?;
     let before = lines.len();
-    let (mut settled, mut first) = (Files { list: files.list, count: files.count, ..Files::default() }, None);
+    let (waiting, missing) = (Vec::new(), Vec::new());
+    let (mut settled, mut first) = (Files { waiting, missing, ..files }, None);
     for one in read {
         match one {
             Read::Kept(file) => lines.push(file),

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::config::{Config, Every};
 use crate::error::Error;
-use crate::manifest::{Manifest, Status};
-use crate::run::{AGENT, Backup, Outcome, Request, kept};
+use crate::manifest::{Manifest, Problem, Status};
+use crate::progress::Progress;
+use crate::run::{AGENT, Backup, Outcome, Request};
 
 /// After how many hours what failed is tried again.
 const AGAIN: i64 = 24;
@@ -27,16 +28,17 @@ impl Backup {
         Ok(Self::new(config, client(None, None).await, Http::new(AGENT)?))
     }
 
-    /// The newest backup, and whether another one is due at a time: there is none of this month (or week, or day), one was begun, or
+    /// The newest backup of all repositories, and whether another one is due at a time: there is none of this month (or week, or day), one was begun, or
     /// something failed a day ago.
     ///
     /// # Errors
     /// If the bucket cannot be read.
     pub async fn due(&self, at: DateTime<Utc>) -> Result<(Option<Manifest>, bool), Error> {
         let account = self.account().await?;
-        let newest = Manifest::newest(&account).await?;
+        let newest = Manifest::newest_whole(&account).await?;
         let Some(last) = &newest else { return Ok((None, true)) };
-        let is_begun = !kept(&account, last.backup + 1).await?.is_empty();
+        let number = Manifest::numbers(&account).await?.last().map_or(1, |number| number + 1);
+        let is_begun = Progress::is_any(&account, number).await?;
         let date = last.date.parse::<NaiveDate>().ok();
         let period = |date: NaiveDate| match self.config.every {
             Every::Month => (date.year(), date.month()),
@@ -70,6 +72,11 @@ impl Function for Backup {
         Ok(match self.run(&request, deadline).await? {
             Outcome::Made(made) => {
                 let summary = Summary::of(State::Made, Some(&made), 0);
+                for entry in &made.repositories {
+                    for Problem { part, why, .. } in &entry.problems {
+                        tracing::warn!(repository = entry.listed.full_name, part, "not backed up: {why}");
+                    }
+                }
                 if !made.complete {
                     tracing::error!("backup {} lacks something of {} repositories", made.backup, summary.failed);
                 }

@@ -11,6 +11,8 @@ mod git;
 mod lists;
 pub mod manifest;
 mod mirror;
+mod progress;
+mod reading;
 mod repository;
 mod restore;
 mod run;

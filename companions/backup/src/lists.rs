@@ -1,8 +1,7 @@
 //! Issues, pull requests and so on, as GitHub's API has them: lines of JSON.
 
-use std::collections::BTreeSet;
-
 use blackwater_base::store::Upload;
+use blackwater_http::Answer;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -21,31 +20,26 @@ pub(crate) struct Kind {
 }
 
 enum Order {
-    /// From what was changed first; those before a time can be left out.
-    Oldest,
-    /// From what was changed last.
-    Newest,
-    /// Any: it is read in full.
+    /// By the time of the last change; those before a time can be left out.
+    Updated,
+    /// The same, for what cannot leave anything out.
+    Pulls,
+    /// Any: it is read in full. A page of releases may be large, with the files of each.
     Any,
-    /// Those of each changed pull request.
+    /// What belongs to each changed pull request.
     OfPulls,
 }
 
 /// <https://docs.github.com/en/rest/issues>, <https://docs.github.com/en/rest/pulls>, <https://docs.github.com/en/rest/releases>
 pub(crate) const KINDS: [Kind; 8] = [
-    Kind { with: "issues", name: "issues", path: "issues?state=all&sort=updated&direction=asc", order: Order::Oldest },
-    Kind { with: "issues", name: "comments", path: "issues/comments?sort=updated&direction=asc", order: Order::Oldest },
-    Kind { with: "issues", name: "labels", path: "labels?", order: Order::Any },
-    Kind { with: "issues", name: "milestones", path: "milestones?state=all", order: Order::Any },
+    Kind { with: "issues", name: "issues", path: "issues?state=all", order: Order::Updated },
+    Kind { with: "issues", name: "comments", path: "issues/comments?", order: Order::Updated },
+    Kind { with: "issues", name: "labels", path: "labels?per_page=100", order: Order::Any },
+    Kind { with: "issues", name: "milestones", path: "milestones?state=all&per_page=100", order: Order::Any },
     Kind { with: "pulls", name: "reviews", path: "", order: Order::OfPulls },
-    Kind { with: "pulls", name: "pulls", path: "pulls?state=all&sort=updated&direction=desc", order: Order::Newest },
-    Kind {
-        with: "pulls",
-        name: "review_comments",
-        path: "pulls/comments?sort=updated&direction=asc",
-        order: Order::Oldest,
-    },
-    Kind { with: "releases", name: "releases", path: "releases?", order: Order::Any },
+    Kind { with: "pulls", name: "pulls", path: "pulls?state=all", order: Order::Pulls },
+    Kind { with: "pulls", name: "review_comments", path: "pulls/comments?", order: Order::Updated },
+    Kind { with: "releases", name: "releases", path: "releases?per_page=20", order: Order::Any },
 ];
 
 /// What is looked at of an item.
@@ -59,130 +53,191 @@ struct Item {
     updated_at: Option<String>,
 }
 
-/// Brings a list up to date. `see` is shown each new line.
+/// What is shown each new line.
+pub(crate) type See<'s> = &'s mut (dyn FnMut(&str) + Send);
+
+/// Brings a list up to date, and shows each new line; with the reason, if there was no time to read it to its end.
 pub(crate) async fn update(
     run: &Run<'_>,
     repository: &str,
     kind: &Kind,
     known: Option<&List>,
     key: String,
-    see: &mut (dyn FnMut(&str) + Send),
-) -> Result<List, Fault> {
+    see: See<'_>,
+) -> Result<(List, Option<Fault>), Fault> {
     let known = known.cloned().unwrap_or_default();
+    let is_whole = matches!(kind.order, Order::Any);
+    let objects = if is_whole { Vec::new() } else { known.objects.clone() };
     let mut reading = Reading {
         run,
+        repository,
+        see,
         lines: Lines::new(run.account.store.upload(key))?,
-        newest: known.newest.clone(),
-        last: BTreeSet::new(),
+        list: List { objects, ..known.clone() },
     };
-    let since = known.newest.as_deref();
-    let at = |kind: &Kind| format!("repos/{repository}/{}&per_page=100", kind.path);
-    match kind.order {
-        Order::Any => reading.read(&at(kind), None, &known, see).await?,
-        Order::Newest => reading.read(&at(kind), since, &known, see).await?,
-        Order::Oldest => {
-            let since = since.map_or_else(String::new, |since| format!("&since={since}"));
-            reading.read(&(at(kind) + &since), None, &known, see).await?;
-        }
-        Order::OfPulls => reading.reviews(repository, &at(&KINDS[5]), &known, see).await?,
-    }
-    let Reading { lines, newest, last, .. } = reading;
-    let is_whole = matches!(kind.order, Order::Any);
-    let mut objects = if is_whole { Vec::new() } else { known.objects.clone() };
+    let read = match kind.order {
+        Order::Any => reading.pages(kind.path).await,
+        Order::Updated => reading.updated(kind).await,
+        Order::Pulls => reading.pulls(kind).await,
+        Order::OfPulls => reading.of_pulls(kind).await,
+    };
+    let late = match read {
+        Ok(()) => None,
+        // These go on from where they stopped.
+        Err(fault) if fault.is_late() && matches!(kind.order, Order::Updated) => Some(fault),
+        Err(fault) if fault.is_late() && reading.list.upto.is_some() => Some(fault),
+        Err(fault) => return Err(fault),
+    };
+    let Reading { lines, mut list, .. } = reading;
     if lines.count > 0 {
         let upload = lines.end().await?;
         match known.objects.last().filter(|before| is_whole && before.sha256 == upload.sha256()) {
-            Some(before) => objects.push(before.clone()),
-            None => objects.push(upload.finish().await?.into()),
+            Some(before) => list.objects.push(before.clone()),
+            None => list.objects.push(upload.finish().await?.into()),
         }
     }
     // An item may be changed again in the second in which it was read.
-    let last =
-        if newest.as_deref().is_some_and(|newest| newest < run.settled.as_str()) { last } else { BTreeSet::new() };
-    Ok(List { objects, newest: if is_whole { None } else { newest }, last })
+    if list.newest.as_deref().is_none_or(|newest| newest >= run.settled.as_str()) {
+        list.last.clear();
+    }
+    Ok((list, late))
 }
 
 struct Reading<'r> {
     run: &'r Run<'r>,
+    repository: &'r str,
+    see: See<'r>,
     lines: Lines,
-    /// The time of the newest change, and the items of that time.
-    newest: Option<String>,
-    last: BTreeSet<u64>,
+    list: List,
 }
 
 impl Reading<'_> {
-    /// Reads pages of items up to one that is older than `until`.
-    async fn read(
-        &mut self,
-        path: &str,
-        until: Option<&str>,
-        known: &List,
-        see: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<(), Fault> {
-        let (github, deadline) = (&self.run.account.github, self.run.deadline);
-        let mut page = Some(github.get(path, deadline).await?);
+    async fn get(&self, path: &str) -> Result<Answer, Fault> {
+        let path = format!("repos/{}/{path}", self.repository);
+        Ok(self.run.account.github.get(&path, self.run.deadline).await?)
+    }
+
+    async fn after(&self, page: &Answer) -> Result<Option<Answer>, Fault> {
+        Ok(self.run.account.github.after(page, self.run.deadline).await?)
+    }
+
+    /// Reads a list in full.
+    async fn pages(&mut self, path: &str) -> Result<(), Fault> {
+        let mut page = Some(self.get(path).await?);
         while let Some(answer) = page {
-            for text in answer.json::<Vec<Box<RawValue>>>("a list")? {
-                let item: Item = read(&text)?;
-                if until.is_some_and(|until| item.updated_at.as_deref().is_some_and(|at| at < until)) {
-                    return Ok(());
-                }
-                if self.is_new(&item, known) {
-                    see(text.get());
-                    self.lines.add(&text).await?;
-                }
+            for text in items(&answer)? {
+                self.add(&text).await?;
             }
-            page = github.after(&answer, deadline).await?;
+            page = self.after(&answer).await?;
         }
         Ok(())
     }
 
-    /// Reads the reviews of pull requests that were changed.
-    async fn reviews(
-        &mut self,
-        repository: &str,
-        pulls: &str,
-        known: &List,
-        see: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<(), Fault> {
-        let (github, deadline) = (&self.run.account.github, self.run.deadline);
-        let until = known.newest.as_deref();
-        let mut page = Some(github.get(pulls, deadline).await?);
-        while let Some(answer) = page {
-            for text in answer.json::<Vec<Box<RawValue>>>("a list of pull requests")? {
-                let pull: Item = read(&text)?;
-                if until.is_some_and(|until| pull.updated_at.as_deref().is_some_and(|at| at < until)) {
-                    return Ok(());
-                }
-                if self.is_new(&pull, known) {
-                    let path = format!("repos/{repository}/pulls/{}/reviews?per_page=100", pull.number);
-                    let mut reviews = Some(github.get(&path, deadline).await?);
-                    while let Some(answer) = reviews {
-                        for text in answer.json::<Vec<Box<RawValue>>>("a list of reviews")? {
-                            see(text.get());
-                            self.lines.add(&text).await?;
-                        }
-                        reviews = github.after(&answer, deadline).await?;
+    /// Reads what was changed since the newest item that is kept. Each page is asked for from the end of the one before, by time, not
+    /// by number: what is changed meanwhile moves to the end, and what follows it would move up unseen.
+    async fn updated(&mut self, kind: &Kind) -> Result<(), Fault> {
+        loop {
+            let since = self.list.newest.clone();
+            let from = since.as_ref().map_or_else(String::new, |since| format!("&since={since}"));
+            let path = format!("{}&sort=updated&direction=asc&per_page=100{from}", kind.path);
+            let mut page = Some(self.get(&path).await?);
+            while let Some(answer) = page.take() {
+                for text in items(&answer)? {
+                    let item = read(&text)?;
+                    if self.is_new(&item) {
+                        self.add(&text).await?;
                     }
                 }
+                if answer.next().is_none() {
+                    return Ok(());
+                }
+                // More than a page in one second: these have no time between them.
+                if self.list.newest == since {
+                    page = self.after(&answer).await?;
+                }
             }
-            page = github.after(&answer, deadline).await?;
+        }
+    }
+
+    /// Reads pull requests: all in the order in which they were made, which stays; later from the one that was changed last.
+    async fn pulls(&mut self, kind: &Kind) -> Result<(), Fault> {
+        let Some(until) = self.list.newest.clone() else {
+            self.pages(&format!("{}&sort=created&direction=asc&per_page=100", kind.path)).await?;
+            self.list.newest = Some(self.run.settled.clone());
+            return Ok(());
+        };
+        for (text, item) in self.changed(&until).await? {
+            if self.is_new(&item) {
+                self.add(&text).await?;
+            }
         }
         Ok(())
     }
 
-    /// Whether an item is not kept yet; its time counts for the next backup.
-    fn is_new(&mut self, item: &Item, known: &List) -> bool {
-        let Some(at) = &item.updated_at else { return true };
-        if self.newest.as_ref().is_none_or(|newest| at > newest) {
-            self.newest = Some(at.clone());
-            self.last.clear();
+    /// Reads the reviews of pull requests, as [`Self::pulls`] reads these.
+    async fn of_pulls(&mut self, kind: &Kind) -> Result<(), Fault> {
+        if self.list.newest.is_some() && self.list.upto.is_none() {
+            let until = self.list.newest.clone().unwrap_or_default();
+            for (_, pull) in self.changed(&until).await? {
+                if self.is_new(&pull) {
+                    self.pages(&format!("pulls/{}/{}?per_page=100", pull.number, kind.name)).await?;
+                }
+            }
+            return Ok(());
         }
-        if self.newest.as_ref() == Some(at) {
-            self.last.insert(item.id);
+        let done = self.list.upto.unwrap_or_default();
+        self.list.newest.get_or_insert_with(|| self.run.settled.clone());
+        self.list.upto = Some(done);
+        let mut page = Some(self.get("pulls?state=all&sort=created&direction=asc&per_page=100").await?);
+        while let Some(answer) = page {
+            for text in items(&answer)? {
+                let number = read(&text)?.number;
+                if number > done {
+                    self.pages(&format!("pulls/{number}/{}?per_page=100", kind.name)).await?;
+                    self.list.upto = Some(number);
+                }
+            }
+            page = self.after(&answer).await?;
         }
-        known.newest.as_ref() != Some(at) || !known.last.contains(&item.id)
+        self.list.upto = None;
+        Ok(())
     }
+
+    /// The pull requests that were changed at a time or later.
+    async fn changed(&self, until: &str) -> Result<Vec<(Box<RawValue>, Item)>, Fault> {
+        let mut found = Vec::new();
+        let mut page = Some(self.get("pulls?state=all&sort=updated&direction=desc&per_page=100").await?);
+        while let Some(answer) = page {
+            for text in items(&answer)? {
+                let item = read(&text)?;
+                if item.updated_at.as_deref().is_some_and(|at| at < until) {
+                    return Ok(found);
+                }
+                found.push((text, item));
+            }
+            page = self.after(&answer).await?;
+        }
+        Ok(found)
+    }
+
+    async fn add(&mut self, text: &RawValue) -> Result<(), Fault> {
+        (self.see)(text.get());
+        self.lines.add(text).await
+    }
+
+    /// Whether an item is not kept yet; its time counts from now on.
+    fn is_new(&mut self, item: &Item) -> bool {
+        let Some(at) = &item.updated_at else { return true };
+        if self.list.newest.as_ref().is_none_or(|newest| at > newest) {
+            self.list.newest = Some(at.clone());
+            self.list.last.clear();
+        }
+        self.list.newest.as_ref() != Some(at) || self.list.last.insert(item.id)
+    }
+}
+
+fn items(answer: &Answer) -> Result<Vec<Box<RawValue>>, Fault> {
+    Ok(answer.json("a list")?)
 }
 
 fn read(text: &RawValue) -> Result<Item, Fault> {

@@ -197,6 +197,9 @@ fn status(status: Status) -> &'static str {
 
 /// What failed, and how many there are of each kind.
 fn summary(manifest: &Manifest) -> io::Result<()> {
+    for lack in &manifest.lacks {
+        print(&format!("not backed up: {lack}"))?;
+    }
     for entry in &manifest.repositories {
         for problem in &entry.problems {
             print(&format!("not backed up: {}: {}: {}", entry.listed.full_name, problem.part, problem.why))?;
@@ -212,7 +215,9 @@ fn summary_line(manifest: &Manifest) -> io::Result<()> {
     let counts: Vec<_> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
     let lacks = if manifest.complete { "" } else { "; something is not backed up" };
-    print(&format!("backup {} of {}: {}{lacks}", manifest.backup, manifest.date, counts.join(", ")))
+    let only =
+        if manifest.only.is_empty() { String::new() } else { format!(", read {} alone", manifest.only.join(", ")) };
+    print(&format!("backup {} of {}: {}{only}{lacks}", manifest.backup, manifest.date, counts.join(", ")))
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Listed};
 use crate::error::Error;
-use crate::fault::Fault;
 use crate::git::Ref;
 
 /// The form of a manifest that this program writes.
@@ -38,6 +37,12 @@ pub struct Manifest {
     pub mode: Vec<String>,
     /// What a mirror had beside the repository.
     pub with: Vec<String>,
+    /// The repositories that alone were asked for; it has the others as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// What the account has beside these repositories, as far as is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
     /// The repositories, by name.
     pub repositories: Vec<Entry>,
 }
@@ -55,6 +60,9 @@ pub struct Entry {
     /// When all of it was last read without a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<String>,
+    /// How often in a row a run had no time for all of it and came no further; `None`: it is read to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<u32>,
     /// Its former names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formerly: Vec<String>,
@@ -159,6 +167,20 @@ pub struct Files {
     /// Those that are not to be had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Wanted>,
+    /// How many more there may be, of what cannot be told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsure: u64,
+    /// Whether something was kept in which none were looked for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_behind: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A file that is kept.
@@ -194,6 +216,9 @@ pub struct List {
     /// Which items were changed then, and cannot have been changed again in the same second.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub last: BTreeSet<u64>,
+    /// The number of the pull request up to which it is read, as long as it is not read to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upto: Option<u64>,
 }
 
 impl From<Uploaded> for Object {
@@ -203,16 +228,12 @@ impl From<Uploaded> for Object {
 }
 
 impl Entry {
-    /// Notes that a part failed; what it has of an earlier backup stays.
-    ///
-    /// # Errors
-    /// What ends the run, for now or altogether.
-    pub(crate) fn fails(&mut self, part: &str, fault: Fault) -> Result<(), Fault> {
-        if fault.is_late() || matches!(fault, Fault::Store(_)) {
-            return Err(fault);
-        }
-        self.problems.push(Problem { part: part.into(), code: fault.status(), why: fault.to_string() });
-        Ok(())
+    /// Whether it has just what another one has.
+    pub(crate) fn has_same(&self, other: &Self) -> bool {
+        self.zip == other.zip
+            && (&self.git, &self.wiki) == (&other.git, &other.wiki)
+            && (&self.lfs, &self.assets) == (&other.lfs, &other.assets)
+            && self.lists == other.lists
     }
 
     /// Whether a name is or was this repository's.
@@ -231,10 +252,22 @@ impl Entry {
 }
 
 impl Manifest {
-    /// The backup's repository of this name, today's or a former one, or number.
+    /// The backup's repository of this name, today's or a former one, or number. One that is gone may have had the name of another
+    /// that is there.
     pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
-        let by_name = self.repositories.iter().find(|entry| entry.listed.full_name.eq_ignore_ascii_case(name));
-        by_name.or_else(|| self.repositories.iter().find(|entry| entry.is_called(name)))
+        let is_there = |entry: &&Entry| !matches!(entry.status, Status::Gone | Status::Excluded);
+        let is_it = |entry: &&Entry| entry.listed.full_name.eq_ignore_ascii_case(name);
+        let all = || self.repositories.iter();
+        let by_name = all().filter(is_there).find(is_it).or_else(|| all().find(is_it));
+        by_name.or_else(|| all().find(|entry| entry.is_called(name)))
+    }
+
+    /// Takes these repositories, and says whether anything of them failed.
+    pub(crate) fn fill(&mut self, entries: BTreeMap<u64, Entry>) {
+        self.repositories = entries.into_values().collect();
+        self.repositories.sort_by(|one, other| one.listed.full_name.cmp(&other.listed.full_name));
+        let lacks = |entry: &Entry| matches!(entry.status, Status::Failed | Status::Skipped);
+        self.complete = self.lacks.is_empty() && !self.repositories.iter().any(lacks);
     }
 
     /// How many repositories have this status.
@@ -274,6 +307,17 @@ impl Manifest {
             Some(number) => Self::read(account, *number).await,
             None => Ok(None),
         }
+    }
+
+    /// The newest backup of all repositories.
+    pub(crate) async fn newest_whole(account: &Account) -> Result<Option<Self>, Error> {
+        for number in Self::numbers(account).await?.into_iter().rev() {
+            let found = Self::read(account, number).await?;
+            if found.as_ref().is_some_and(|manifest| manifest.only.is_empty()) {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Writes it, if no other run has its number: whether it did.

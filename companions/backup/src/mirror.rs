@@ -76,6 +76,7 @@ async fn stream(
     key: String,
     looks: bool,
 ) -> Result<(Object, Found), Fault> {
+    let _turn = run.uploads.acquire().await;
     let mut pack = remote.fetch(wants, haves).await?;
     let mut upload = run.account.store.upload(key);
     upload.write(bundle::header(haves, refs).as_bytes()).await?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -23,6 +23,8 @@ use crate::git::{Ref, bundle};
 use crate::manifest::{Mirror, Object};
 
 const SHA1: gix_hash::Kind = gix_hash::Kind::Sha1;
+/// How often an object that breaks off is read again.
+pub(crate) const RETRIES: u32 = 2;
 
 /// Makes a bare repository in an empty folder: with the objects of all bundles, and with just the refs that the mirror had.
 pub(crate) async fn rebuild(store: &Store, mirror: &Mirror, folder: &Path) -> Result<(), Error> {
@@ -69,49 +71,66 @@ fn head(refs: &[Ref]) -> String {
 async fn index(store: &Store, object: &Object, folder: &Path) -> Result<(), Error> {
     let damaged = |why: String| Error::Damaged { key: object.key.clone(), why };
     let gone = || damaged("it is not there".into());
-    let head = store.head(&object.key).await?.ok_or_else(gone)?;
-    let body = store.read(&object.key, &head.etag).await?.ok_or_else(gone)?;
-    let reader = SyncIoBridge::new_with_handle(Box::pin(body), Handle::current());
-    let (wanted, folder) = (object.sha256.clone(), folder.to_owned());
-    let indexed = tokio::task::spawn_blocking(move || index_from(reader, &wanted, &folder)).await;
-    indexed.map_err(|error| damaged(error.to_string()))?.map_err(damaged)
+    let mut tries = 0;
+    loop {
+        let head = store.head(&object.key).await?.ok_or_else(gone)?;
+        let body = store.read(&object.key, &head.etag).await?.ok_or_else(gone)?;
+        let reader = SyncIoBridge::new_with_handle(Box::pin(body), Handle::current());
+        let (wanted, folder) = (object.sha256.clone(), folder.to_owned());
+        let indexed = tokio::task::spawn_blocking(move || index_from(reader, &wanted, &folder)).await;
+        match indexed.map_err(|error| damaged(error.to_string()))? {
+            Ok(()) => return Ok(()),
+            Err(Unread::Damaged(why)) => return Err(damaged(why)),
+            Err(Unread::Broken(_)) if tries < RETRIES => tries += 1,
+            Err(Unread::Broken(why)) => return Err(damaged(format!("it cannot be read to its end: {why}"))),
+        }
+    }
 }
 
-fn index_from(reader: impl Read, sha256: &str, folder: &Path) -> Result<(), String> {
-    let mut reader = BufReader::with_capacity(64 << 10, Hashed { reader, hash: Sha256::new() });
-    bundle::skip_header(&mut reader).map_err(|error| error.to_string())?;
+/// Why a bundle is not unpacked.
+enum Unread {
+    /// It broke off while it was read.
+    Broken(String),
+    Damaged(String),
+}
+
+fn index_from(reader: impl Read, sha256: &str, folder: &Path) -> Result<(), Unread> {
+    let mut reader = BufReader::with_capacity(64 << 10, Hashed { reader, hash: Sha256::new(), broken: None });
+    let unpacked = unpack(&mut reader, folder);
+    let Hashed { hash, broken, .. } = reader.into_inner();
+    match (unpacked, broken) {
+        (_, Some(why)) => Err(Unread::Broken(why)),
+        (Err(why), None) => Err(Unread::Damaged(why)),
+        (Ok(()), None) if hex(&hash.finalize()) != sha256 => Err(Unread::Damaged("its checksum differs".into())),
+        (Ok(()), None) => Ok(()),
+    }
+}
+
+fn unpack(reader: &mut impl BufRead, folder: &Path) -> Result<(), String> {
+    bundle::skip_header(reader).map_err(|error| error.to_string())?;
     let options = Options::default();
     let none = None::<gix_object::find::Never>;
-    let written = Bundle::write_to_directory(
-        &mut reader,
-        Some(folder),
-        &mut Discard,
-        &AtomicBool::new(false),
-        none,
-        SHA1,
-        options,
-    )
-    .map_err(|error| format!("its pack cannot be unpacked: {error}"))?;
+    let is_interrupted = AtomicBool::new(false);
+    let written = Bundle::write_to_directory(reader, Some(folder), &mut Discard, &is_interrupted, none, SHA1, options)
+        .map_err(|error| format!("its pack cannot be unpacked: {error}"))?;
     // What keeps git from removing a pack until refs are there.
     if let Some(keep) = written.keep_path {
         let _ = fs::remove_file(keep);
     }
-    io::copy(&mut reader, &mut io::sink()).map_err(|error| error.to_string())?;
-    match hex(&reader.into_inner().hash.finalize()) == sha256 {
-        true => Ok(()),
-        false => Err("its checksum differs".into()),
-    }
+    io::copy(reader, &mut io::sink()).map(drop).map_err(|error| error.to_string())
 }
 
 /// A reader that says what it read.
 struct Hashed<R> {
     reader: R,
     hash: Sha256,
+    /// Why it could not read on.
+    broken: Option<String>,
 }
 
 impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
+        let read = self.reader.read(buffer).inspect_err(|error| self.broken = Some(error.to_string()))?;
         self.hash.update(&buffer[..read]);
         Ok(read)
     }

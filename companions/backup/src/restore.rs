@@ -34,12 +34,23 @@ impl Backup {
             };
             return Err(Error::Nothing { backup: manifest.backup, name: name.into(), why });
         }
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(failed)?;
-        let made = tempfile::Builder::new().prefix(".restoring-").tempdir_in(parent).map_err(failed)?;
-        let names = into(&account, entry, made.path()).await?;
-        let made = made.keep();
-        fs::rename(&made, folder).map_err(failed)?;
+        let is_there = folder.exists();
+        fs::create_dir_all(folder).map_err(failed)?;
+        // First beside what is to be: what fails leaves nothing.
+        let made = tempfile::Builder::new().prefix(".restoring-").tempdir_in(folder).map_err(failed)?;
+        let names = match into(&account, entry, made.path()).await {
+            Ok(names) => names,
+            Err(error) => {
+                drop(made);
+                if !is_there {
+                    let _ = fs::remove_dir(folder);
+                }
+                return Err(error);
+            }
+        };
+        for name in &names {
+            fs::rename(made.path().join(name), folder.join(name)).map_err(failed)?;
+        }
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
 

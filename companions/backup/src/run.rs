@@ -1,7 +1,6 @@
 //! The way of a backup: list the repositories, bring what is kept of each up to date, say what became of each.
 
-use std::collections::btree_map::Entry::Vacant;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -11,18 +10,16 @@ use blackwater_base::store::{Client, If, JSON};
 use blackwater_http::Http;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::account::{Account, Listed, Repositories};
+use crate::account::{Account, Listed, Presence, Repositories};
 use crate::config::Config;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::git::{Ref, Remote};
-use crate::lists::KINDS;
-use crate::manifest::{Entry, Manifest, Problem, Status, Wanted};
-use crate::{files, lists, mirror, zipball};
+use crate::manifest::{Entry, Manifest, Status};
+use crate::progress::{self, Progress};
 
 /// What it calls itself where it asks for something.
 pub const AGENT: &str = concat!("backup/", env!("CARGO_PKG_VERSION"));
@@ -30,7 +27,13 @@ pub const AGENT: &str = concat!("backup/", env!("CARGO_PKG_VERSION"));
 /// How long ago something was changed that is not changed again in the same second.
 const SETTLED: Duration = Duration::from_secs(10);
 /// By how much clocks may differ.
-const SKEW: Duration = Duration::from_secs(300);
+pub(crate) const SKEW: Duration = Duration::from_secs(300);
+/// What is kept of the time for noting how far it is, and for the manifest.
+const MARGIN: Duration = Duration::from_secs(5);
+/// When a repository was begun that had all of a run's time.
+const AT_FIRST: Duration = Duration::from_secs(60);
+/// How often a repository may come no further in a run of its own before it is left out.
+const TRIES: u32 = 3;
 
 /// What makes backups of an account.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ pub enum Outcome {
         /// How many repositories are still to be read.
         left: usize,
     },
-    /// Another run made the backup meanwhile.
+    /// Another run made the backup meanwhile, with all that this one has.
     Beaten(Manifest),
 }
 
@@ -76,14 +79,18 @@ pub(crate) struct Run<'r> {
     pub(crate) date: String,
     /// What was changed before this is not changed again in the same second.
     pub(crate) settled: String,
-    number: u64,
-    id: Uuid,
-    started: DateTime<Utc>,
-    is_full: bool,
-    /// The repositories whose issues were changed; `None` if that is not known.
-    news: Option<BTreeSet<u64>>,
+    pub(crate) number: u64,
+    pub(crate) is_full: bool,
+    /// Repositories whose issues were changed lately, and when; `None` if that is not known.
+    pub(crate) news: Option<BTreeMap<u64, String>>,
     /// The names of archives.
-    names: BTreeMap<u64, String>,
+    pub(crate) names: BTreeMap<u64, String>,
+    /// Turns to write a large object: each takes memory.
+    pub(crate) uploads: Semaphore,
+    id: Uuid,
+    only: &'r [String],
+    started: DateTime<Utc>,
+    begun: Instant,
     half: Deadline,
     longest: Mutex<Duration>,
 }
@@ -110,29 +117,18 @@ impl Backup {
     /// # Errors
     /// If the account cannot be listed, or the bucket fails. What fails in a repository is in the manifest.
     pub async fn run(&self, request: &Request, deadline: Deadline) -> Result<Outcome, Error> {
-        let (account, started, id) = (self.account().await?, Utc::now(), Uuid::now_v7());
-        let date = started.format("%Y-%m-%d").to_string();
-        let listed = account.repositories(&self.config, deadline).await?;
-        write_list(&account, &date, &listed).await?;
+        let (deadline, begun, started) = (deadline.earlier(MARGIN), Instant::now(), Utc::now());
+        let account = self.account().await?;
+        let mut listed = account.repositories(&self.config, deadline).await?;
         let previous = Manifest::newest(&account).await?;
         let number = previous.as_ref().map_or(1, |previous| previous.backup + 1);
-        let mut known: BTreeMap<_, _> =
-            previous.iter().flat_map(|one| &one.repositories).map(|one| (one.listed.id, one.clone())).collect();
-        // What a run before this one had kept when it ended before its time.
-        known.extend(kept(&account, number).await?.into_iter().map(|entry| (entry.listed.id, entry)));
-
-        let is_asked_for = |one: &Listed| {
-            request.only.is_empty() || request.only.iter().any(|name| name.eq_ignore_ascii_case(&one.full_name))
-        };
-        let chosen: Vec<_> = listed.wanted.iter().filter(|one| is_asked_for(one)).collect();
-        if let Some(unknown) =
-            request.only.iter().find(|name| !chosen.iter().any(|one| one.full_name.eq_ignore_ascii_case(name)))
-        {
-            return Err(Error::Unknown {
-                name: unknown.clone(),
-                place: "the account, or the settings leave it out".into(),
-            });
-        }
+        let of_previous = previous.map(|previous| previous.repositories).unwrap_or_default();
+        let mut before: BTreeMap<_, _> = of_previous.into_iter().map(|entry| (entry.listed.id, entry)).collect();
+        let progress = Progress::read(&account, number).await?;
+        let absent = self.absent(&account, &mut before, &mut listed, number, request, deadline).await?;
+        let date = started.format("%Y-%m-%d").to_string();
+        write_list(&account, &date, &listed).await?;
+        let chosen = chosen(request, &listed, &progress)?;
         let run = Run {
             config: &self.config,
             account: &account,
@@ -141,30 +137,73 @@ impl Backup {
             date,
             settled: rfc3339(started - SETTLED),
             number,
-            id,
-            started,
             is_full: request.is_full,
-            news: news(&self.config, &account, &known, deadline).await?,
+            news: news(&self.config, &account, &before, deadline).await?,
             names: zip_names(&listed.wanted),
+            uploads: Semaphore::new(self.config.at_once as usize),
+            id: Uuid::now_v7(),
+            only: &request.only,
+            started,
+            begun,
             half: deadline.halfway(),
             longest: Mutex::default(),
         };
-        let pieces = chosen.iter().map(|one| run.repository(one, known.get(&one.id)));
+        let pieces = chosen.iter().map(|one| run.repository(one, before.get(&one.id), &progress));
         // On the heap: these futures are large.
-        let read: Vec<_> =
-            stream::iter(pieces).map(Box::pin).buffer_unordered(self.config.at_once as usize).try_collect().await?;
+        let pieces = stream::iter(pieces).map(Box::pin).buffer_unordered(self.config.at_once as usize);
+        let read: Vec<Option<Entry>> = pieces.try_collect().await?;
         let left = read.iter().filter(|entry| entry.is_none()).count();
+        let read = read.into_iter().flatten().chain(absent).map(|entry| (entry.listed.id, entry)).collect();
         if left > 0 {
+            run.wait(read, progress).await?;
             return Ok(Outcome::Waiting { backup: number, left });
         }
-        let mut entries: BTreeMap<u64, Entry> =
-            read.into_iter().flatten().map(|entry| (entry.listed.id, entry)).collect();
-        for (id, entry) in known {
-            if let Vacant(place) = entries.entry(id) {
-                place.insert(run.absent(entry, &listed).await?);
+        run.end(listed, read, before, progress).await
+    }
+
+    /// Looks for the repositories that the last backup has and that are not listed any more: one that is there all the same is read as
+    /// the others; what became of the rest.
+    async fn absent(
+        &self,
+        account: &Account,
+        before: &mut BTreeMap<u64, Entry>,
+        listed: &mut Repositories,
+        number: u64,
+        request: &Request,
+        deadline: Deadline,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut absent = Vec::new();
+        for (id, entry) in before.iter().filter(|(id, _)| request.only.is_empty() && !listed.all.contains(id)) {
+            let mut entry = entry.clone();
+            if entry.status != Status::Gone {
+                match account.look_for(*id, deadline).await {
+                    Presence::There(one) => {
+                        if account.is_wanted(&self.config, &listed.login, &one) {
+                            listed.wanted.push(*one);
+                            continue;
+                        }
+                        entry.status = Status::Excluded;
+                    }
+                    Presence::Gone => (entry.status, entry.since) = (Status::Gone, number),
+                    Presence::Refused(error) => {
+                        entry.status = Status::Failed;
+                        entry.problems.clear();
+                        // It is tried again by the next run in any case.
+                        let late = entry.fails("repository", error.into());
+                        if let Err(Fault::Http(error)) = late {
+                            return Err(error.into());
+                        }
+                    }
+                }
+            }
+            absent.push(entry);
+        }
+        for (id, entry) in before {
+            if request.only.is_empty() && listed.all.contains(id) && !listed.wanted.iter().any(|one| one.id == *id) {
+                absent.push(Entry { status: Status::Excluded, ..entry.clone() });
             }
         }
-        run.end(listed.login, entries).await
+        Ok(absent)
     }
 }
 
@@ -177,368 +216,159 @@ impl Run<'_> {
     }
 
     /// Brings what is kept of a repository up to date; `None` if it is left to the next run.
-    async fn repository(&self, listed: &Listed, known: Option<&Entry>) -> Result<Option<Entry>, Error> {
+    async fn repository(
+        &self,
+        listed: &Listed,
+        before: Option<&Entry>,
+        progress: &Progress,
+    ) -> Result<Option<Entry>, Error> {
+        let kept = progress.entries.get(&listed.id);
+        if let Some(read) = progress.is_read(listed.id, self.started).filter(|_| !self.is_full && self.only.is_empty())
+            && let Some(entry) = kept.or(before)
+        {
+            // By a run before this one, for this backup.
+            return Ok(Some(Entry { read: Some(read.clone()), ..entry.clone() }));
+        }
         let longest = self.longest.lock().map_or(Duration::ZERO, |longest| *longest);
         if !self.half.allows(longest) {
             return Ok(None);
         }
-        let began = Instant::now();
-        let read = self.read(listed, known).await;
+        let (began, at) = (Instant::now(), Utc::now());
+        let known = kept.or(before);
+        let mut entry = Entry::begun(listed, known);
+        let read = self.read(&mut entry, before).await;
         if let Ok(mut longest) = self.longest.lock() {
             *longest = longest.max(began.elapsed());
         }
-        match read {
-            Ok(entry) => Ok(Some(entry)),
-            Err(Fault::Store(error)) => Err(error.into()),
-            Err(fault) if fault.is_late() => {
-                tracing::info!(repository = listed.full_name, "left to the next run: {fault}");
-                Ok(None)
-            }
-            Err(fault) => Err(Error::Document { key: listed.full_name.clone(), why: fault.to_string() }),
-        }
-    }
-
-    /// Each part by itself: one that fails stops no other.
-    async fn read(&self, listed: &Listed, known: Option<&Entry>) -> Result<Entry, Fault> {
-        let began = Utc::now();
-        let mut entry = self.begun(listed, known);
-        let Some(remote) =
-            self.part(&mut entry, "git", self.account.git.connect(&listed.full_name, self.deadline).await)?
-        else {
-            return self.settled(entry, known, began, false).await;
-        };
-        let Some(refs) = self.part(&mut entry, "git", mirror::refs(self, &remote).await)? else {
-            return self.settled(entry, known, began, false).await;
-        };
-        let is_empty = refs.is_empty();
-        if self.config.is_zip() && !is_empty {
-            self.zip(&mut entry, &refs).await?;
-        }
-        if self.config.is_mirror() {
-            let is_moved = self.is_moved(&entry, known, &refs);
-            self.git(&mut entry, &remote, refs).await?;
-            if self.config.has("wiki") && listed.has_wiki && is_moved {
-                self.wiki(&mut entry).await?;
-            }
-            if self.config.has("lfs") {
-                self.lfs(&mut entry, &remote).await?;
-            }
-            if is_moved {
-                self.lists(&mut entry).await?;
-            }
-            self.assets(&mut entry).await?;
-        }
-        self.settled(entry, known, began, is_empty).await
-    }
-
-    /// An entry with what is known of the repository, and what GitHub says of it now.
-    fn begun(&self, listed: &Listed, known: Option<&Entry>) -> Entry {
-        let mut entry = known.cloned().unwrap_or_default();
-        let before = std::mem::replace(&mut entry.listed, listed.clone()).full_name;
-        if known.is_some() && before != listed.full_name && !entry.formerly.contains(&before) {
-            entry.formerly.push(before);
-        }
-        entry.problems.clear();
-        entry
-    }
-
-    /// What a part gave, or nothing where it failed.
-    fn part<T>(&self, entry: &mut Entry, part: &str, done: Result<T, Fault>) -> Result<Option<T>, Fault> {
-        match done {
-            Ok(done) => Ok(Some(done)),
-            Err(fault) => entry.fails(part, fault).map(|()| None),
-        }
-    }
-
-    /// Whether something may be new that refs do not show.
-    fn is_moved(&self, entry: &Entry, known: Option<&Entry>, refs: &[Ref]) -> bool {
-        let Some(known) = known else { return true };
-        let is_pushed = known.git.as_ref().is_none_or(|git| git.refs != refs);
-        let is_touched =
-            known.listed.updated_at != entry.listed.updated_at || known.listed.pushed_at != entry.listed.pushed_at;
-        let has_news = self.news.as_ref().is_none_or(|news| news.contains(&entry.listed.id));
-        let lacks = KINDS.iter().any(|kind| self.config.has(kind.with) && !known.lists.contains_key(kind.name));
-        self.is_full || is_pushed || is_touched || has_news || lacks || !known.problems.is_empty()
-    }
-
-    /// Whether a repository is too large to be read in full here.
-    fn is_too_large(&self, entry: &mut Entry) -> bool {
-        let Some(largest) = self.config.largest.filter(|largest| entry.listed.size * 1024 > *largest) else {
-            return false;
-        };
-        let (size, most, name) = (entry.listed.size >> 10, largest >> 20, &entry.listed.full_name);
-        let why = format!(
-            "it has about {size} MB, more than {most} MB (largest): run `backup run --only {name}` on a machine"
-        );
-        entry.problems.push(Problem { part: "git".into(), code: None, why });
-        entry.status = Status::Skipped;
-        true
-    }
-
-    async fn zip(&self, entry: &mut Entry, refs: &[Ref]) -> Result<(), Fault> {
-        let Some(head) = refs.iter().find(|one| one.name == "HEAD") else {
-            return entry.fails("zip", Fault::form("its default branch has no commit"));
-        };
-        if entry.zip.as_ref().is_some_and(|zip| zip.commit == head.hash) && !self.is_full || self.is_too_large(entry) {
-            return Ok(());
-        }
-        let name = self.names.get(&entry.listed.id).cloned().unwrap_or_default();
-        let read = async || zipball::zipball(self, &entry.listed.full_name, &name, &head.hash).await;
-        let zip = twice(read).await;
-        if let Some(zip) = self.part(entry, "zip", zip)? {
-            entry.zip = Some(zip);
-        }
-        Ok(())
-    }
-
-    async fn git(&self, entry: &mut Entry, remote: &Remote<'_>, refs: Vec<Ref>) -> Result<(), Fault> {
-        if refs.is_empty() {
-            // What it had stays in earlier backups.
-            entry.git = None;
-            return Ok(());
-        }
-        let looks = self.config.has("lfs");
-        // Pointers of before are known only if they were looked for then.
-        let is_whole = self.is_full || entry.git.is_none() || looks && entry.lfs.is_none();
-        if is_whole && self.is_too_large(entry) {
-            return Ok(());
-        }
-        let is_worn = entry.git.as_ref().is_some_and(|git| mirror::is_worn(git, &refs, self.config.full_every));
-        let base = entry.git.as_ref().filter(|_| !is_whole && (!is_worn || self.would_be_too_large(entry)));
-        if !is_whole && entry.git.as_ref().is_some_and(|git| git.refs == refs) {
-            return Ok(());
-        }
-        let key = self.object(entry, "git.bundle");
-        let read = async || mirror::update(self, remote, refs.clone(), base, key.clone(), looks).await;
-        let made = twice(read).await;
-        let Some(made) = self.part(entry, "git", made)? else { return Ok(()) };
-        entry.git = Some(made.mirror);
-        if looks {
-            let wanted =
-                made.found.pointers.into_iter().map(|one| Wanted { name: one.oid, bytes: one.bytes, why: None });
-            entry.lfs = Some(files::want(self, entry.lfs.as_ref(), wanted).await?);
-            if made.found.unsure > 0 {
-                let why = format!(
-                    "{} files may be pointers, of what cannot be told without all of the repository",
-                    made.found.unsure
-                );
-                entry.fails("lfs", Fault::Form(why))?;
-            }
-            // Reading them may take long: what is kept so far is not read again.
-            if entry.lfs.as_ref().is_some_and(|files| !files.waiting.is_empty()) {
-                self.keep(entry).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn would_be_too_large(&self, entry: &Entry) -> bool {
-        self.config.largest.is_some_and(|largest| entry.listed.size * 1024 > largest)
-    }
-
-    async fn wiki(&self, entry: &mut Entry) -> Result<(), Fault> {
-        let name = format!("{}.wiki", entry.listed.full_name);
-        let read = async || {
-            let remote = self.account.git.connect(&name, self.deadline).await?;
-            let refs = mirror::refs(self, &remote).await?;
-            let base = entry
-                .wiki
-                .as_ref()
-                .filter(|wiki| !self.is_full && !mirror::is_worn(wiki, &refs, self.config.full_every));
-            if refs.is_empty() || entry.wiki.as_ref().is_some_and(|wiki| wiki.refs == refs && !self.is_full) {
-                return Ok(entry.wiki.clone());
-            }
-            let key = self.object(entry, "wiki.bundle");
-            Ok(Some(mirror::update(self, &remote, refs, base, key, false).await?.mirror))
-        };
-        match twice(read).await {
-            Ok(wiki) => entry.wiki = wiki,
-            // One without a page is not there, whatever the repository says.
-            Err(fault) if matches!(fault.status(), Some(403 | 404)) && !fault.is_late() => {}
-            Err(fault) => entry.fails("wiki", fault)?,
-        }
-        Ok(())
-    }
-
-    async fn lfs(&self, entry: &mut Entry, remote: &Remote<'_>) -> Result<(), Fault> {
-        let Some(files) = entry.lfs.clone().filter(|files| !files.waiting.is_empty()) else { return Ok(()) };
-        let list = self.object(entry, "lfs.jsonl");
-        let (files, fault) = files::lfs(self, entry.listed.id, remote, files, list).await?;
-        entry.lfs = Some(files);
-        self.waits(entry, "lfs", fault).await
-    }
-
-    async fn lists(&self, entry: &mut Entry) -> Result<(), Fault> {
-        let mut assets = Vec::new();
-        for kind in KINDS.iter().filter(|kind| self.config.has(kind.with)) {
-            let key = self.object(entry, &format!("{}.jsonl.zst", kind.name));
-            let known = entry.lists.get(kind.name).filter(|_| !self.is_full);
-            let mut see = |line: &str| {
-                if kind.name == "releases" {
-                    assets.extend(assets_of(line));
-                }
-            };
-            match lists::update(self, &entry.listed.full_name, kind, known, key, &mut see).await {
-                Ok(list) => drop(entry.lists.insert(kind.name.into(), list)),
-                // They are switched off.
-                Err(fault) if fault.status() == Some(410) => {
-                    entry.lists.entry(kind.name.into()).or_default();
-                }
-                Err(fault) => entry.fails(kind.name, fault)?,
-            }
-        }
-        if !assets.is_empty() {
-            entry.assets = Some(files::want(self, entry.assets.as_ref(), assets.into_iter()).await?);
-        }
-        Ok(())
-    }
-
-    async fn assets(&self, entry: &mut Entry) -> Result<(), Fault> {
-        let Some(files) = entry.assets.clone().filter(|files| !files.waiting.is_empty()) else { return Ok(()) };
-        let list = self.object(entry, "assets.jsonl");
-        let (files, fault) = files::assets(self, entry.listed.id, &entry.listed.full_name, files, list).await?;
-        entry.assets = Some(files);
-        self.waits(entry, "assets", fault).await
-    }
-
-    /// Notes why files are still to be read. Those that were read are kept, also if the rest is left to the next run.
-    async fn waits(&self, entry: &mut Entry, part: &str, fault: Option<Fault>) -> Result<(), Fault> {
-        let Some(fault) = fault else { return Ok(()) };
-        if fault.is_late() {
-            self.keep(entry).await?;
-        }
-        entry.fails(part, fault)
-    }
-
-    /// Says what became of a repository, and notes what is new.
-    async fn settled(
-        &self,
-        mut entry: Entry,
-        known: Option<&Entry>,
-        began: DateTime<Utc>,
-        is_empty: bool,
-    ) -> Result<Entry, Fault> {
-        let parts = |entry: &Entry| {
-            (
-                entry.zip.clone(),
-                entry.git.clone(),
-                entry.wiki.clone(),
-                entry.lfs.clone(),
-                entry.assets.clone(),
-                entry.lists.clone(),
-            )
-        };
-        let is_new = known.is_none_or(|known| parts(known) != parts(&entry));
-        if is_new {
+        let is_new = !known.unwrap_or(&Entry::default()).has_same(&entry);
+        if is_new || known.is_none() {
             entry.since = self.number;
         }
-        entry.status = match entry.status {
-            _ if entry.problems.is_empty() && is_empty => Status::Empty,
-            _ if entry.problems.is_empty() && entry.since == self.number => Status::Done,
-            _ if entry.problems.is_empty() => Status::Unchanged,
-            Status::Skipped if entry.problems.iter().all(|problem| problem.code.is_none()) => Status::Skipped,
-            _ => Status::Failed,
+        let is_empty = match read {
+            Ok(is_empty) => is_empty,
+            Err(Fault::Store(error)) => return Err(error.into()),
+            Err(fault) if fault.is_late() => {
+                tracing::info!(repository = listed.full_name, "left to the next run: {fault}");
+                // It is its own fault only if it had all the time.
+                let had_all = began - self.begun < AT_FIRST;
+                let tries = known.and_then(|known| known.late).unwrap_or_default();
+                entry.late = Some(if is_new { 0 } else { tries + u32::from(had_all) });
+                if entry.late < Some(TRIES) {
+                    progress::keep(self.account, self.number, &entry).await?;
+                    return Ok(None);
+                }
+                let why = format!(
+                    "it did not come further in {TRIES} runs: run `backup run --only` on a machine, or see calls_per_minute"
+                );
+                entry.has_problem("repository", None, why);
+                false
+            }
+            Err(fault) => {
+                entry.has_problem("repository", fault.status(), fault.to_string());
+                false
+            }
         };
-        if entry.problems.is_empty() {
-            entry.read = Some(rfc3339(began));
+        entry.ends(self.number, is_empty, rfc3339(at));
+        if is_new || known.is_none() || kept.is_some() {
+            progress::keep(self.account, self.number, &entry).await?;
         }
-        if is_new {
-            self.keep(&entry).await?;
-        }
-        for problem in &entry.problems {
-            tracing::warn!(repository = entry.listed.full_name, part = problem.part, "not backed up: {}", problem.why);
-        }
-        Ok(entry)
+        Ok(Some(entry))
     }
 
-    /// A repository that was kept and is not read in this run.
-    async fn absent(&self, mut entry: Entry, listed: &Repositories) -> Result<Entry, Error> {
-        let id = entry.listed.id;
-        if listed.wanted.iter().any(|one| one.id == id) {
-            // It was not asked for.
-            return Ok(entry);
-        }
-        if listed.all.contains(&id) {
-            entry.status = Status::Excluded;
-        } else if entry.status != Status::Gone && !self.account.is_there(id, self.deadline).await.unwrap_or(true) {
-            (entry.status, entry.since) = (Status::Gone, self.number);
-        }
-        Ok(entry)
+    /// Notes what was read, for the next run.
+    async fn wait(&self, read: BTreeMap<u64, Entry>, progress: Progress) -> Result<(), Error> {
+        let mut unchanged = progress.unchanged;
+        let of_this = read.into_values().filter(|entry| entry.problems.is_empty() && entry.since != self.number);
+        unchanged.extend(of_this.filter_map(|entry| Some((entry.listed.id, entry.read?))));
+        progress::keep_unchanged(self.account, self.number, &unchanged).await
     }
 
-    async fn end(&self, account: String, entries: BTreeMap<u64, Entry>) -> Result<Outcome, Error> {
-        let mut repositories: Vec<_> = entries.into_values().collect();
-        repositories.sort_by(|one, other| one.listed.full_name.cmp(&other.listed.full_name));
-        let manifest = Manifest {
+    /// Writes the manifest.
+    async fn end(
+        &self,
+        listed: Repositories,
+        read: BTreeMap<u64, Entry>,
+        before: BTreeMap<u64, Entry>,
+        progress: Progress,
+    ) -> Result<Outcome, Error> {
+        let mut entries = before;
+        // With `only` there may be some of a run that read others.
+        entries.extend(progress.entries.into_iter().filter(|(_, entry)| entry.late.is_none()));
+        entries.extend(read.clone());
+        let mut manifest = Manifest {
             format: Manifest::FORMAT,
             backup: self.number,
             run: self.id.to_string(),
             program: AGENT.into(),
             date: self.date.clone(),
-            account,
-            complete: !repositories.iter().any(|entry| matches!(entry.status, Status::Failed | Status::Skipped)),
+            account: listed.login,
+            complete: false,
             started: rfc3339(self.started),
             ended: rfc3339(Utc::now()),
             mode: self.config.mode.clone(),
             with: if self.config.is_mirror() { self.config.with.clone() } else { Vec::new() },
-            repositories,
+            only: self.only.to_vec(),
+            lacks: listed.lacks,
+            repositories: Vec::new(),
         };
-        if manifest.write(self.account).await? {
-            return Ok(Outcome::Made(manifest));
+        loop {
+            manifest.fill(entries);
+            if manifest.write(self.account).await? {
+                return Ok(Outcome::Made(manifest));
+            }
+            let number = manifest.backup;
+            let other = Manifest::read(self.account, number).await?;
+            let none = || Error::NoBackup { number: number.to_string(), place: self.account.place() };
+            let other = other.ok_or_else(none)?;
+            // The answer to a write may be lost, and the write repeated.
+            if other.run == manifest.run {
+                return Ok(Outcome::Made(other));
+            }
+            let has_it = |entry: &Entry| {
+                let found = other.repositories.iter().find(|one| one.listed.id == entry.listed.id);
+                found.is_some_and(|one| one.problems.is_empty() || !entry.problems.is_empty())
+            };
+            if read.values().all(has_it) && (other.only.is_empty() || !self.only.is_empty()) {
+                return Ok(Outcome::Beaten(other));
+            }
+            entries = other.repositories.into_iter().map(|entry| (entry.listed.id, entry)).collect();
+            entries.extend(read.clone());
+            manifest.backup += 1;
         }
-        let other = Manifest::read(self.account, self.number).await?;
-        other
-            .map(Outcome::Beaten)
-            .ok_or_else(|| Error::NoBackup { number: self.number.to_string(), place: self.account.place() })
-    }
-
-    fn object(&self, entry: &Entry, name: &str) -> String {
-        self.account.key(&format!("repositories/{}/{}/{name}", entry.listed.id, self.mark()))
-    }
-
-    /// Notes what is kept of a repository, for the next run if this one does not end.
-    async fn keep(&self, entry: &Entry) -> Result<(), Fault> {
-        let key = self.account.key(&format!("running/{:012}/{}.json", self.number, entry.listed.id));
-        let text = serde_json::to_vec(entry).map_err(|error| Fault::Form(error.to_string()))?;
-        Ok(self.account.store.put(&key, text.into()).await?)
     }
 }
 
-/// Tries once more what broke off.
-async fn twice<T>(read: impl AsyncFn() -> Result<T, Fault>) -> Result<T, Fault> {
-    match read().await {
-        Err(fault) if fault.is_broken_off() => read().await,
-        done => done,
+/// The repositories that are read, first those that had no time before.
+fn chosen(request: &Request, listed: &Repositories, progress: &Progress) -> Result<Vec<Listed>, Error> {
+    let is_it = |name: &String, one: &Listed| name.eq_ignore_ascii_case(&one.full_name);
+    if let Some(unknown) = request.only.iter().find(|name| !listed.wanted.iter().any(|one| is_it(name, one))) {
+        return Err(Error::Unknown {
+            name: unknown.clone(),
+            place: "the account, or the settings leave it out".into(),
+        });
     }
-}
-
-/// What a run kept that did not end.
-pub(crate) async fn kept(account: &Account, number: u64) -> Result<Vec<Entry>, Error> {
-    let folder = account.key(&format!("running/{number:012}/"));
-    let keys = account.store.list(&folder, "", usize::MAX).await?;
-    let read = keys.iter().map(async |key| {
-        let text = account.store.get(key).await?.unwrap_or_default();
-        serde_json::from_slice(&text).map_err(|error| Error::Document { key: key.clone(), why: error.to_string() })
-    });
-    stream::iter(read).buffered(8).try_collect().await
+    let is_chosen = |one: &&Listed| request.only.is_empty() || request.only.iter().any(|name| is_it(name, one));
+    let mut chosen: Vec<_> = listed.wanted.iter().filter(is_chosen).cloned().collect();
+    chosen.sort_by_key(|one| progress.entries.get(&one.id).is_none_or(|entry| entry.late.is_none()));
+    Ok(chosen)
 }
 
 /// The repositories of which one question says that an issue was changed since they were read.
 async fn news(
     config: &Config,
     account: &Account,
-    known: &BTreeMap<u64, Entry>,
+    before: &BTreeMap<u64, Entry>,
     deadline: Deadline,
-) -> Result<Option<BTreeSet<u64>>, Error> {
+) -> Result<Option<BTreeMap<u64, String>>, Error> {
     let is_read =
         |entry: &&Entry| entry.problems.is_empty() && !matches!(entry.status, Status::Gone | Status::Excluded);
-    let since = known.values().filter(is_read).filter_map(|entry| entry.read.as_ref()).min();
+    let since = before.values().filter(is_read).filter_map(|entry| entry.read.as_ref()).min();
     let since = since.and_then(|since| DateTime::parse_from_rfc3339(since).ok());
     match since {
         Some(since) if config.has("issues") || config.has("pulls") => {
             Ok(account.with_news(&rfc3339(since.to_utc() - SKEW), deadline).await?)
         }
-        Some(_) => Ok(Some(BTreeSet::new())),
+        Some(_) => Ok(Some(BTreeMap::new())),
         None => Ok(None),
     }
 }
@@ -570,29 +400,6 @@ fn zip_names(listed: &[Listed]) -> BTreeMap<u64, String> {
     listed.iter().map(|one| (one.id, name(one))).collect()
 }
 
-/// The files of a release.
-fn assets_of(release: &str) -> Vec<Wanted> {
-    #[derive(Deserialize)]
-    struct Release {
-        #[serde(default)]
-        assets: Vec<Asset>,
-    }
-    #[derive(Deserialize, Serialize)]
-    struct Asset {
-        id: u64,
-        #[serde(default)]
-        name: String,
-        #[serde(default)]
-        size: u64,
-    }
-    let release = serde_json::from_str(release).unwrap_or(Release { assets: Vec::new() });
-    release
-        .assets
-        .into_iter()
-        .map(|one| Wanted { name: format!("{} {}", one.id, one.name), bytes: one.size, why: None })
-        .collect()
-}
-
-fn rfc3339(at: DateTime<Utc>) -> String {
+pub(crate) fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

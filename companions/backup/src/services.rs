@@ -50,6 +50,10 @@ pub struct Known {
     pub assets: BTreeMap<u64, Vec<u8>>,
     /// The LFS objects.
     pub lfs: BTreeMap<String, Vec<u8>>,
+    /// What a list becomes when the next request is answered that begins so: the request, the list, its items.
+    pub then: Option<(String, String, Vec<Value>)>,
+    /// What a page of repositories says of those that are left out.
+    pub sso: Option<String>,
     /// How many items a page has.
     pub page: usize,
     /// The headers of an answer to who asks who it is.
@@ -368,7 +372,13 @@ impl Known {
                 lacks(header("authorization") == BASIC, "has no token");
                 lacks(header("git-protocol") == "version=2" || head.uri.path().contains("/lfs/"), "names no version");
             }
-            Host::Files => lacks(!format!("{head:?}").contains(TOKEN), "has GitHub's token"),
+            Host::Files => {
+                lacks(header("authorization").is_empty(), "has GitHub's token");
+                lacks(
+                    !head.uri.path().starts_with("/lfs/") || header("x-of-the-store") == "1",
+                    "lacks the store's header",
+                );
+            }
         }
         self.calls.push(call.clone());
         let instead = self.instead.iter_mut().find(|(begin, _)| call.starts_with(begin.as_str()));
@@ -477,7 +487,8 @@ impl Known {
         query: &BTreeMap<&str, &str>,
         mut items: Vec<Value>,
     ) -> Response<Body> {
-        if query.get("per_page") != Some(&"100") {
+        let wanted = if head.uri.path().ends_with("/releases") { "20" } else { "100" };
+        if query.get("per_page") != Some(&wanted) {
             self.faults.push(format!("{}: it asks for small pages", head.uri));
         }
         let at = |item: &Value| item["updated_at"].as_str().unwrap_or_default().to_owned();
@@ -502,6 +513,13 @@ impl Known {
                 page + 1
             );
             answer = answer.header("link", format!("<{next}>; rel=\"next\""));
+        }
+        if let Some(sso) = &self.sso {
+            answer = answer.header("x-github-sso", sso);
+        }
+        let asked = format!("api GET {}", head.uri);
+        if let Some((_, list, items)) = self.then.take_if(|(request, ..)| asked.starts_with(request.as_str())) {
+            self.lists.insert(list, items);
         }
         built(answer.body(whole(Value::from(of_page).to_string().into())))
     }

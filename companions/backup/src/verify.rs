@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use blackwater_base::store::{Store, hex};
+use blackwater_base::store::{self, Store, hex};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,8 @@ use tokio::io::AsyncReadExt;
 use crate::account::Account;
 use crate::error::Error;
 use crate::manifest::{self, Entry, Manifest, Mirror, Object};
-use crate::repository;
+use crate::progress::Progress;
+use crate::repository::{self, RETRIES};
 use crate::run::Backup;
 
 /// How many objects are read at once.
@@ -80,6 +81,7 @@ impl Backup {
         }
         verified.objects = objects.len();
         verified.bytes = objects.keys().map(|object| object.bytes).sum();
+        verified.incomplete.extend(manifest.lacks.iter().cloned());
         let store = &account.store;
         let looked = objects.into_iter().map(async |(object, repository)| {
             let why = fault_of(store, &object).await?;
@@ -113,6 +115,26 @@ fn lists(entry: &Entry) -> impl Iterator<Item = &Object> {
 
 /// What is wrong with an object.
 async fn fault_of(store: &Store, object: &Object) -> Result<Option<String>, Error> {
+    let mut tries = 0;
+    loop {
+        match read(store, object).await {
+            Ok(found) => return Ok(found),
+            Err(_) if tries < RETRIES => tries += 1,
+            Err(Unread::Store(error @ store::Error::NoBucket { .. })) => return Err(error.into()),
+            Err(why) => return Ok(Some(format!("it cannot be read to its end: {why}"))),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+async fn read(store: &Store, object: &Object) -> Result<Option<String>, Unread> {
     let Some(head) = store.head(&object.key).await? else { return Ok(Some("it is not there".into())) };
     if head.bytes != object.bytes {
         return Ok(Some(format!("it has {} bytes in place of {}", head.bytes, object.bytes)));
@@ -120,13 +142,11 @@ async fn fault_of(store: &Store, object: &Object) -> Result<Option<String>, Erro
     let Some(body) = store.read(&object.key, &head.etag).await? else { return Ok(Some("it is not there".into())) };
     let (mut body, mut hash, mut buffer) = (Box::pin(body), Sha256::new(), vec![0; 64 << 10]);
     loop {
-        match body.read(&mut buffer).await {
-            Ok(0) => break,
-            Ok(read) => hash.update(&buffer[..read]),
-            Err(error) => return Ok(Some(format!("it cannot be read to its end: {error}"))),
+        match body.read(&mut buffer).await? {
+            0 => return Ok((hex(&hash.finalize()) != object.sha256).then(|| "its checksum differs".into())),
+            read => hash.update(&buffer[..read]),
         }
     }
-    Ok((hex(&hash.finalize()) != object.sha256).then(|| "its checksum differs".into()))
 }
 
 /// Unpacks what a backup has of a repository.
@@ -205,8 +225,9 @@ async fn strays(account: &Account) -> Result<Vec<String>, Error> {
             note(account, entry, &mut known).await;
         }
     }
-    for entry in crate::run::kept(account, numbers.last().map_or(1, |newest| newest + 1)).await? {
-        note(account, &entry, &mut known).await;
+    let running = Progress::read(account, numbers.last().map_or(1, |newest| newest + 1)).await?;
+    for entry in running.entries.values() {
+        note(account, entry, &mut known).await;
     }
     let keys = account.store.list(&account.prefix, "", usize::MAX).await?;
     let is_known = |key: &String| {

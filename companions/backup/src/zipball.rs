@@ -1,8 +1,6 @@
 //! A repository's files at one commit, as GitHub zips them.
 //! <https://docs.github.com/en/rest/repos/contents#download-a-repository-archive-zip>
 
-use blackwater_http::Error as HttpError;
-
 use crate::fault::Fault;
 use crate::manifest::Zip;
 use crate::run::Run;
@@ -28,13 +26,11 @@ pub(crate) async fn zipball(run: &Run<'_>, repository: &str, name: &str, commit:
 async fn stream(run: &Run<'_>, repository: &str, key: String, commit: &str) -> Result<Option<Zip>, Fault> {
     // The hash, not the branch: then all that is kept is of one state.
     let path = format!("repos/{repository}/zipball/{commit}");
+    let _turn = run.uploads.acquire().await;
     let mut archive = run.account.github.open(&path, "application/vnd.github+json", run.deadline).await?;
     let mut upload = run.account.store.upload(key);
     let mut end = Vec::new();
     while let Some(bytes) = archive.chunk().await? {
-        if run.deadline.left().is_some_and(|left| left.is_zero()) {
-            return Err(HttpError::Late { request: "the rest of an archive".into() }.into());
-        }
         upload.write(&bytes).await?;
         end.extend_from_slice(&bytes[bytes.len().saturating_sub(END)..]);
         end.drain(..end.len().saturating_sub(END));

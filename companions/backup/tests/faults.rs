@@ -212,7 +212,9 @@ async fn a_limit_that_outlasts_the_run_leaves_the_rest_to_the_next_one() {
     let manifest = world.run().await;
     assert!(manifest.complete);
     assert_eq!((manifest.backup, manifest.count(Status::Done)), (1, 3));
-    let fetched: Vec<_> = world.calls().into_iter().filter(|call| call.ends_with("fetch")).collect();
+    let calls = world.calls();
+    assert!(!calls.iter().any(|call| call.contains("/acme/a") || call.contains("/acme/c")), "{calls:?}");
+    let fetched: Vec<_> = calls.into_iter().filter(|call| call.ends_with("fetch")).collect();
     assert_eq!(fetched, ["git POST /acme/b.git/git-upload-pack fetch"]);
     let verified = world.backup.verify(None, true).await.unwrap();
     assert_eq!((verified.damage.len(), verified.strays.len()), (0, 0));
@@ -306,4 +308,176 @@ async fn a_run_that_is_killed_at_any_request_to_the_bucket_is_gone_on_with() {
     for name in ["acme/a", "acme/b"] {
         world.comes_back(name, None, &refs_of(&world.github.repository(name))).await;
     }
+}
+
+/// What GitHub says of a limit that has no end in sight.
+fn limit() -> Instead {
+    Instead { body: "{\"message\": \"You have exceeded a secondary rate limit\"}".into(), ..answer(403, &[]) }
+}
+
+#[tokio::test]
+async fn what_changed_with_a_run_that_had_no_time_is_read_by_the_next_one() {
+    let world = World::mirroring().await;
+    let name = "acme/art";
+    world.github.make(1, name).unwrap();
+    world.github.commit(name, "main", "a", b"a\n").unwrap();
+    world.run().await;
+    world.github.commit_lfs(name, "a.png", b"a picture").unwrap();
+    let label = serde_json::json!({ "id": 1, "title": "new" });
+    world.github.known().lists.insert(format!("{name}/labels"), vec![label]);
+    world.github.known().repositories[0]["pushed_at"] = "2026-02-02T00:00:00Z".into();
+    world.github.instead("files GET /lfs/", [limit()]);
+    let outcome = world.backup.run(&Request::default(), within(30)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Waiting { backup: 2, left: 1 }), "{outcome:?}");
+    world.calls();
+    let manifest = world.run().await;
+    assert_eq!(of(&manifest, name).lfs.as_ref().unwrap().count, 1);
+    assert_eq!(of(&manifest, name).lists["labels"].objects.len(), 1);
+    assert!(!world.calls().iter().any(|call| call.ends_with("fetch")), "the pack was read before");
+    assert_eq!(world.backup.verify(None, true).await.unwrap().strays, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_repository_that_comes_no_further_does_not_keep_the_others_from_a_backup() {
+    let world = World::with(&[("MODE", "mirror"), ("AT_ONCE", "1"), ("WITH", "")]).await;
+    for (id, name) in [(1, "acme/a"), (2, "acme/b")] {
+        world.github.make(id, name).unwrap();
+        world.github.commit(name, "main", "a", b"a\n").unwrap();
+    }
+    let mut waiting = 0;
+    let manifest = loop {
+        world.github.instead("git POST /acme/a.git/git-upload-pack fetch", [limit()]);
+        match world.backup.run(&Request::default(), within(30)).await.unwrap() {
+            Outcome::Waiting { .. } => waiting += 1,
+            other => break made(other),
+        }
+    };
+    assert_eq!(waiting, 2);
+    assert_eq!((status(&manifest, "acme/a"), status(&manifest, "acme/b")), (Status::Failed, Status::Done));
+    assert!(of(&manifest, "acme/a").problems[0].why.contains("on a machine"), "{manifest:?}");
+}
+
+#[tokio::test]
+async fn reviews_go_on_from_the_pull_request_that_was_read_last() {
+    let world = World::mirroring().await;
+    let name = "acme/shop";
+    world.github.make(1, name).unwrap();
+    world.github.commit(name, "main", "a", b"a\n").unwrap();
+    let pull =
+        |number: u64| serde_json::json!({ "id": number, "number": number, "updated_at": "2026-01-01T00:00:00Z" });
+    world.github.known().lists.insert(format!("{name}/pulls"), (1..=6).map(pull).collect());
+    for number in 1..=6 {
+        let review = serde_json::json!({ "id": 100 + number, "title": "approved" });
+        world.github.known().lists.insert(format!("{name}/pulls/{number}/reviews"), vec![review]);
+    }
+    world.github.instead("api GET /repos/acme/shop/pulls/4/reviews", [limit()]);
+    let outcome = world.backup.run(&Request::default(), within(30)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Waiting { .. }), "{outcome:?}");
+    world.calls();
+    let manifest = world.run().await;
+    assert!(manifest.complete);
+    let reviews = world.calls().into_iter().filter(|call| call.contains("/reviews")).count();
+    assert_eq!(reviews, 3);
+    let folder = world.restored(name, None).await;
+    assert_eq!(std::fs::read_to_string(folder.join("reviews.jsonl")).unwrap().lines().count(), 6);
+}
+
+#[tokio::test]
+async fn what_changes_while_pages_are_read_hides_nothing() {
+    let world = World::mirroring().await;
+    world.github.known().page = 3;
+    let name = "acme/shop";
+    world.github.make(1, name).unwrap();
+    world.github.commit(name, "main", "a", b"a\n").unwrap();
+    let item = |id: u64, second: u64| serde_json::json!({ "id": id, "number": id, "title": id.to_string(), "updated_at": format!("2026-01-02T00:00:{second:02}Z") });
+    for (list, path) in [("comments", "issues/comments"), ("issues", "issues"), ("review_comments", "pulls/comments")] {
+        let before: Vec<_> = (1..=9).map(|id| item(id, id)).collect();
+        // The second is changed while the first page is read: it moves to the end, and all after it up.
+        let after = (1..=9).map(|id| item(id, if id == 2 { 30 } else { id })).collect();
+        let list_of = format!("{name}/{path}");
+        world.github.known().lists.insert(list_of.clone(), before);
+        world.github.known().then = Some((format!("api GET /repos/{list_of}?"), list_of, after));
+        world.github.known().repositories[0]["updated_at"] = list.into();
+        assert!(world.run().await.complete);
+        let folder = world.restored(name, None).await;
+        let lines = std::fs::read_to_string(folder.join(format!("{list}.jsonl"))).unwrap();
+        assert_eq!(lines.lines().count(), 9, "{list}");
+    }
+}
+
+#[tokio::test]
+async fn what_single_sign_on_hides_is_neither_gone_nor_forgotten() {
+    let world = World::mirroring().await;
+    for (id, name) in [(1, "acme/shop"), (2, "club/rules")] {
+        world.github.make(id, name).unwrap();
+        world.github.commit(name, "main", "a", b"a\n").unwrap();
+    }
+    world.run().await;
+    let hidden = world.github.known().repositories.remove(1);
+    world.github.known().sso = Some("partial-results; organizations=21955855".into());
+    let sso = Instead {
+        body: "{\"message\": \"Resource protected by organization SAML enforcement\"}".into(),
+        ..answer(403, &[])
+    };
+    world.github.instead("api GET /repositories/2", [sso]);
+    let manifest = world.run().await;
+    assert_eq!(status(&manifest, "club/rules"), Status::Failed);
+    assert!(
+        !manifest.complete && manifest.lacks.len() == 1 && of(&manifest, "club/rules").git.is_some(),
+        "{manifest:?}"
+    );
+    // One that a page hid, because another was deleted meanwhile, is read as the others.
+    world.github.known().sso = None;
+    world.github.commit("club/rules", "main", "b", b"b\n").unwrap();
+    let found = Instead { status: 200, body: hidden.to_string(), ..Instead::default() };
+    world.github.instead("api GET /repositories/2", [found]);
+    let manifest = world.run().await;
+    assert!(manifest.complete);
+    assert_eq!(status(&manifest, "club/rules"), Status::Done);
+}
+
+#[tokio::test]
+async fn a_list_of_files_that_is_damaged_fails_its_repository_alone() {
+    let world = World::mirroring().await;
+    for (id, name) in [(1, "acme/art"), (2, "acme/shop")] {
+        world.github.make(id, name).unwrap();
+        world.github.commit(name, "main", "a", b"a\n").unwrap();
+    }
+    let oid = world.github.commit_lfs("acme/art", "a.png", b"a picture").unwrap();
+    world.run().await;
+    let list = world.keys().await.into_iter().find(|key| key.ends_with("lfs.jsonl")).unwrap();
+    world.store.put(&list, "{}".into()).await.unwrap();
+    for name in ["acme/art", "acme/shop"] {
+        world.github.commit(name, "main", "a", b"b\n").unwrap();
+    }
+    let manifest = world.run().await;
+    assert_eq!((status(&manifest, "acme/art"), status(&manifest, "acme/shop")), (Status::Failed, Status::Done));
+    assert!(of(&manifest, "acme/art").problems[0].why.contains("--full"), "{manifest:?}");
+    // Read in full, it is mended; and an object that was changed too.
+    let key = format!("repositories/1/lfs/{}/{oid}", &oid[..2]);
+    world.store.put(&key, "b picture".into()).await.unwrap();
+    let full = Request { only: vec!["acme/art".into()], is_full: true };
+    assert!(made(world.backup.run(&full, within(60)).await.unwrap()).complete);
+    assert_eq!(world.backup.verify(None, true).await.unwrap().damage, []);
+}
+
+#[tokio::test]
+async fn a_run_that_is_beaten_by_one_that_has_less_makes_a_backup_of_its_own() {
+    let world = World::with(&[("MODE", "mirror"), ("LARGEST", "1MB")]).await;
+    world.github.make(1, "acme/big").unwrap();
+    world.github.commit("acme/big", "main", "a", b"a\n").unwrap();
+    world.github.known().repositories[0]["size"] = 5000.into();
+    let machine = world.again(&[("MODE", "mirror")]).await;
+    // The function's run ends while the machine's reads.
+    let slow = answer(429, &[("retry-after", "2")]);
+    world.github.instead("git POST /acme/big.git/git-upload-pack fetch", [slow]);
+    let all = Request::default();
+    let (of_machine, of_function) = tokio::join!(machine.run(&all, within(60)), world.backup.run(&all, within(60)));
+    let function = made(of_function.unwrap());
+    assert_eq!((function.backup, status(&function, "acme/big")), (1, Status::Skipped));
+    let machine = made(of_machine.unwrap());
+    assert_eq!((machine.backup, status(&machine, "acme/big")), (2, Status::Done));
+    assert!(machine.complete);
+    let verified = world.backup.verify(None, true).await.unwrap();
+    assert_eq!((verified.damage.len(), verified.strays.len()), (0, 0));
 }

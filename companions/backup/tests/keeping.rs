@@ -93,6 +93,11 @@ async fn repositories_that_are_renamed_or_gone_stay_in_the_backup() {
     let third = world.run().await;
     assert_eq!((status(&third, "acme/gone"), of(&third, "acme/gone").since), (Status::Gone, 2));
     world.comes_back("acme/gone", None, &refs).await;
+    // One that is made anew under the name of another is meant.
+    world.github.make(9, "acme/gone").unwrap();
+    world.github.commit("acme/gone", "main", "anew", b"anew\n").unwrap();
+    world.run().await;
+    world.comes_back("acme/gone", None, &refs_of(&world.github.repository("acme/gone"))).await;
     // By its former name, by its number.
     for name in ["acme/shop", "1"] {
         let folder = world.restored(name, None).await;
@@ -130,10 +135,11 @@ async fn issues_and_pull_requests_are_read_on_from_where_the_last_backup_stopped
     world.run().await;
     world.calls();
 
-    // Two issues in the second of the newest one, one of them new; an issue and a pull request that were changed a minute ago.
-    let lately = (Utc::now() - chrono::Duration::seconds(60)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    // Two issues in the second of the newest one, one of them new; an issue and two pull requests that are changed or new.
+    let lately = Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    // For this long something may change again in the second in which it was read.
+    tokio::time::sleep(Duration::from_secs(12)).await;
     let changed = |id: u64| json!({ "id": id, "number": id, "title": "changed", "updated_at": lately });
-    let others = |id: &u64| *id != 3 && *id != 5;
     list(
         "issues",
         [1, 2, 4, 5, 6, 7, 8]
@@ -144,7 +150,11 @@ async fn issues_and_pull_requests_are_read_on_from_where_the_last_backup_stopped
     );
     list(
         "pulls",
-        (1..=8).filter(others).chain([3]).map(|id| item(id, id as u32, "a pull request")).chain([changed(5)]).collect(),
+        [1, 2, 3, 4, 6, 7]
+            .map(|id| item(id, id as u32, "a pull request"))
+            .into_iter()
+            .chain([changed(5), changed(8)])
+            .collect(),
     );
     list("pulls/5/reviews", vec![json!({ "id": 42, "title": "changes" })]);
     let manifest = world.run().await;
@@ -233,6 +243,11 @@ async fn files_of_releases_are_kept_once() {
     assert_eq!(of(&manifest, name).assets.as_ref().unwrap().count, 2);
     let asked: Vec<_> = world.calls().into_iter().filter(|call| call.contains("releases/assets/")).collect();
     assert!(!asked.iter().any(|call| call.ends_with("/11")), "{asked:?}");
+    // A file that is added later, with no push.
+    release(&[(11, "shop.tar", 8), (13, "../other", 5), (14, "late.tar", 4)]);
+    world.github.known().assets.insert(14, b"late".to_vec());
+    let manifest = world.run().await;
+    assert_eq!(of(&manifest, name).assets.as_ref().unwrap().count, 3);
     let folder = world.restored(name, None).await;
     assert_eq!(std::fs::read(folder.join("assets/11 shop.tar")).unwrap(), b"archived");
     assert_eq!(std::fs::read(folder.join("assets/13 .._other")).unwrap(), b"other");
@@ -261,6 +276,8 @@ async fn a_repository_that_is_too_large_for_a_function_is_left_to_a_machine() {
     let error = machine.run(&only("acme/none"), within(60)).await.unwrap_err().to_string();
     assert!(error.starts_with("there is no repository acme/none"), "{error}");
 
+    // It is no backup of all.
+    assert!(world.backup.due(Utc::now() + chrono::Duration::hours(25)).await.unwrap().1);
     // From then on the function adds what is new.
     world.github.commit("acme/big", "main", "b", b"b\n").unwrap();
     let manifest = world.run().await;
@@ -366,6 +383,13 @@ async fn settings_that_cannot_be_meant_name_themselves() {
     ] {
         assert!(read(text).contains(setting), "{text}: {}", read(text));
     }
+    // A token with a line break after it, as a secret may have it.
+    let world = World::mirroring().await;
+    world.github.make(1, "acme/shop").unwrap();
+    world.github.commit("acme/shop", "main", "a", b"a\n").unwrap();
+    let broken = world.again(&[("TOKEN", &format!("{TOKEN}\n"))]).await;
+    assert!(made(broken.run(&Request::default(), within(60)).await.unwrap()).complete);
+    assert_eq!(world.github.known().faults, Vec::<String>::new());
     // A bucket that nothing names.
     let world = World::mirroring().await;
     let nameless = World::again(&world, &[("BUCKET", "")]).await;

@@ -215,6 +215,46 @@ async fn a_wiki_is_kept_if_it_has_a_page() {
     let manifest = world.run().await;
     assert!(manifest.complete, "{manifest:?}");
     assert!(of(&manifest, "acme/with").wiki.is_some() && of(&manifest, "acme/without").wiki.is_none());
+    // A page that is changed, with nothing else.
+    world.github.commit("acme/with.wiki", "master", "Home.md", b"# At home\n").unwrap();
+    let manifest = world.run().await;
+    assert_eq!((status(&manifest, "acme/with"), status(&manifest, "acme/without")), (Status::Done, Status::Unchanged));
+    // One that is kept is not taken for none when it is refused.
+    let refusal = backup::services::Instead { status: 403, body: "{}".into(), ..Default::default() };
+    world.github.instead("git GET /acme/with.wiki.git/info/refs", [refusal]);
+    assert_eq!(status(&world.run().await, "acme/with"), Status::Failed);
     let folder = world.restored("acme/with", None).await;
     assert_eq!(refs_of(&folder.join("with.wiki.git")), refs_of(&path));
+}
+
+#[tokio::test]
+async fn no_file_is_taken_for_a_pointer_that_may_be_one_where_there_are_none() {
+    let world = World::mirroring().await;
+    let name = "acme/text";
+    world.github.make(1, name).unwrap();
+    for number in 0..120u32 {
+        let file = format!("folder-{}/part-{}.txt", number % 7, number % 11);
+        let sum = blackwater_base::store::sha256(&number.to_le_bytes());
+        let content =
+            format!("First line, which stays\nSecond line {number}\n{sum}  a file\nLast line, which stays as well\n");
+        world.github.commit(name, if number % 5 == 0 { "other" } else { "main" }, &file, content.as_bytes()).unwrap();
+    }
+    git(&world.github.repository(name), &["repack", "-adfq", "--depth=50", "--window=100"]).unwrap();
+    let manifest = world.run().await;
+    assert!(manifest.complete, "{manifest:?}");
+    assert_eq!(of(&manifest, name).lfs, Some(backup::manifest::Files::default()));
+}
+
+#[tokio::test]
+async fn pointers_of_a_time_when_none_were_looked_for_are_found_later() {
+    let world = World::mirroring().await;
+    let name = "acme/art";
+    world.github.make(1, name).unwrap();
+    world.github.commit_lfs(name, "a.png", b"first").unwrap();
+    world.run().await;
+    world.github.commit_lfs(name, "b.png", b"second").unwrap();
+    let without = world.again(&[("MODE", "mirror"), ("WITH", "")]).await;
+    made(without.run(&Request::default(), within(60)).await.unwrap());
+    let manifest = world.run().await;
+    assert_eq!(of(&manifest, name).lfs.as_ref().unwrap().count, 2);
 }

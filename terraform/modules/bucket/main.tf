@@ -10,7 +10,22 @@ terraform {
 }
 
 resource "aws_s3_bucket" "this" {
-  bucket = var.name
+  bucket              = var.name
+  object_lock_enabled = var.lock_days != null
+}
+
+resource "aws_s3_bucket_object_lock_configuration" "this" {
+  count = var.lock_days == null ? 0 : 1
+
+  bucket = aws_s3_bucket.this.id
+  rule {
+    default_retention {
+      mode = "GOVERNANCE"
+      days = var.lock_days
+    }
+  }
+
+  depends_on = [aws_s3_bucket_versioning.this]
 }
 
 resource "aws_s3_bucket_public_access_block" "this" {
@@ -66,6 +81,39 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
       for_each = var.expire_days == null ? [] : [var.expire_days]
       content {
         days = expiration.value
+      }
+    }
+  }
+
+  dynamic "rule" {
+    for_each = var.expire_folders
+    content {
+      id     = "expire ${rule.key}"
+      status = "Enabled"
+
+      filter {
+        prefix = rule.key
+      }
+
+      expiration {
+        days = rule.value
+      }
+    }
+  }
+
+  dynamic "rule" {
+    for_each = var.cold_after_days == null ? [] : [var.cold_after_days]
+    content {
+      id     = "cold"
+      status = "Enabled"
+
+      filter {
+        object_size_greater_than = 131071
+      }
+
+      transition {
+        days          = rule.value
+        storage_class = "GLACIER_IR"
       }
     }
   }

@@ -14,5 +14,6 @@ output "rules" {
     access    = aws_s3_bucket_public_access_block.this
     policy    = data.aws_iam_policy_document.this.json
     lifecycle = aws_s3_bucket_lifecycle_configuration.this
+    lock      = aws_s3_bucket_object_lock_configuration.this
   }
 }

@@ -26,3 +26,21 @@ variable "written_once" {
   type        = list(string)
   default     = []
 }
+
+variable "expire_folders" {
+  description = "How many days objects are kept whose keys begin so; those of all other folders as expire_days has it."
+  type        = map(number)
+  default     = {}
+}
+
+variable "lock_days" {
+  description = "For how many days nobody may remove an object, but for those who may bypass governance; null: no object lock, and there can be none later."
+  type        = number
+  default     = null
+}
+
+variable "cold_after_days" {
+  description = "After how many days objects of 128 KB or more are moved to Glacier Instant Retrieval, where smaller ones would cost more; null: never."
+  type        = number
+  default     = null
+}

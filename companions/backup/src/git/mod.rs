@@ -144,7 +144,7 @@ impl Remote<'_> {
         loop {
             match packets.next().await? {
                 Packet::Data(line) if line.as_ref() == b"packfile\n" => {
-                    return Ok(Pack { packets, deadline: self.deadline });
+                    return Ok(Pack { packets });
                 }
                 Packet::Data(_) | Packet::Delimiter => {}
                 Packet::Flush => return Err(Fault::form("its server sends no pack")),
@@ -201,15 +201,11 @@ impl Ref {
 /// A pack as it comes.
 pub(crate) struct Pack {
     packets: Packets,
-    deadline: Deadline,
 }
 
 impl Pack {
     /// Its next bytes; `None` when the server has said that this is all.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
-        if self.deadline.left().is_some_and(|left| left.is_zero()) {
-            return Err(HttpError::Late { request: "the rest of a pack".into() }.into());
-        }
         loop {
             let Packet::Data(packet) = self.packets.next().await? else { return Ok(None) };
             match packet.first() {

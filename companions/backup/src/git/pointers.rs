@@ -13,6 +13,9 @@ const MOST: u64 = 1024;
 /// The most bytes of a delta that makes a pointer: each byte of it inserted alone.
 const MOST_DELTA: u64 = 4 * MOST;
 
+/// So many of the 64 digits of a hash are new at least; a commit has hashes of 40.
+const HASH: usize = 48;
+
 const BLOB: u8 = 3;
 const OFS_DELTA: u8 = 6;
 const REF_DELTA: u8 = 7;
@@ -311,15 +314,16 @@ fn apply(delta: &[u8], base: &[u8]) -> Option<Vec<u8>> {
     Some(made)
 }
 
-/// Whether a delta of a base that is not known may make a pointer. `base_differs` says that the base does not begin as one.
+/// Whether a delta of a base that is no pointer, as far as is known, may make one. `base_differs` says that the base does not begin
+/// as one. The hash in a pointer is of no use to another file: a delta has to bring it.
 fn may_be_pointer(delta: &[u8], base_differs: bool) -> bool {
     let Some((bytes, steps)) = steps(delta) else { return false };
     if bytes >= MOST || bytes < FIRST.len() as u64 {
         return false;
     }
-    let mut at = 0;
+    let (mut at, mut brings_hash) = (0, false);
     for step in steps {
-        let Some(wanted) = FIRST.get(at..).filter(|wanted| !wanted.is_empty()) else { break };
+        let wanted = FIRST.get(at..).unwrap_or_default();
         match step {
             Step::Copy { from, bytes } => {
                 if base_differs && at == 0 && from == 0 && bytes >= FIRST.len() {
@@ -332,9 +336,10 @@ fn may_be_pointer(delta: &[u8], base_differs: bool) -> bool {
                 if literal[..both] != wanted[..both] {
                     return false;
                 }
+                brings_hash |= literal.split(|byte| !byte.is_ascii_hexdigit()).any(|run| run.len() >= HASH);
                 at += literal.len();
             }
         }
     }
-    true
+    brings_hash
 }
