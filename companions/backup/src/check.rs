@@ -126,7 +126,7 @@ async fn tried(account: &Account, config: &Config, one: &Listed, deadline: Deadl
     let name = &one.full_name;
     let refs = async {
         let remote = account.git.connect(name, deadline).await?;
-        remote.refs(&mirror::REFS).await
+        mirror::refs(config, &remote).await
     };
     match refs.await {
         Ok(refs) => checked.well.push(format!("{name} can be read: it has {} refs", refs.len())),

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::Config;
 use crate::fault::Fault;
 use crate::git::pack::Seal;
 use crate::git::pointers::{Found, Pointers};
 use crate::git::{Ref, Remote, bundle};
 use crate::manifest::{Mirror, Object};
 use crate::run::Run;
-
-/// What a mirror has of refs; those of pull requests beside them are many, and keep the commits of forks.
-pub(crate) const REFS: [&str; 5] = ["HEAD", "refs/heads/", "refs/tags/", "refs/notes/", "refs/replace/"];
 
 /// What was read of a repository.
 pub(crate) struct Made {
@@ -19,9 +17,21 @@ pub(crate) struct Made {
     pub(crate) found: Found,
 }
 
-/// The refs of a repository that are to be kept.
-pub(crate) async fn refs(run: &Run<'_>, remote: &Remote<'_>) -> Result<Vec<Ref>, Fault> {
-    remote.refs(if run.config.pull_refs { &[] } else { &REFS }).await
+/// The refs of a repository that are to be kept: all, or all but those of pull requests, which are many, and keep the commits of forks.
+pub(crate) async fn refs(config: &Config, remote: &Remote<'_>) -> Result<Vec<Ref>, Fault> {
+    remote.refs(&if config.pull_refs { Vec::new() } else { all_but_pulls() }).await
+}
+
+/// What the names of all refs begin with but `refs/pull/`: a server can be told what to list, not what to leave out.
+fn all_but_pulls() -> Vec<String> {
+    const PULLS: &str = "refs/pull/";
+    // <https://git-scm.com/docs/git-check-ref-format>
+    let may_follow = |c: &char| !"~^:?*[\\".contains(*c);
+    let beside = (5..PULLS.len()).flat_map(|end| {
+        let (stem, next) = (&PULLS[..end], PULLS[end..].chars().next());
+        ('!'..='~').filter(may_follow).filter(move |c| Some(*c) != next).map(move |c| format!("{stem}{c}"))
+    });
+    beside.chain(["HEAD".into()]).collect()
 }
 
 /// Brings a mirror up to date with these refs, by a bundle of what is new. `looks` is whether pointers are looked for.

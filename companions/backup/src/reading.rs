@@ -17,7 +17,7 @@ impl Run<'_> {
         let Some(remote) = part(entry, "git", self.account.git.connect(&name, self.deadline).await)? else {
             return Ok(false);
         };
-        let Some(refs) = part(entry, "git", mirror::refs(self, &remote).await)? else { return Ok(false) };
+        let Some(refs) = part(entry, "git", mirror::refs(self.config, &remote).await)? else { return Ok(false) };
         let is_empty = refs.is_empty();
         if self.config.is_zip() && !is_empty {
             self.zip(entry, &refs).await?;
@@ -141,7 +141,7 @@ impl Run<'_> {
         let name = format!("{}.wiki", entry.listed.full_name);
         let read = async || {
             let remote = self.account.git.connect(&name, self.deadline).await?;
-            let refs = mirror::refs(self, &remote).await?;
+            let refs = mirror::refs(self.config, &remote).await?;
             if refs.is_empty() || entry.wiki.as_ref().is_some_and(|wiki| wiki.refs == refs && !self.is_full) {
                 return Ok(entry.wiki.clone());
             }

@@ -3,6 +3,8 @@
 use super::*;
 
 fn some_history(github: &Services, name: &str) {
+    // Large beside what comes.
+    github.commit(name, "main", "noise", &noise(50_000, 3)).unwrap();
     for number in 0..5 {
         let content = format!("line {number}\n").repeat(200 + number);
         github.commit(name, "main", "read.me", content.as_bytes()).unwrap();
@@ -14,7 +16,9 @@ fn some_history(github: &Services, name: &str) {
     git(&path, &["tag", "light", "third"]).unwrap();
     git(&path, &["tag", "-a", "of-a-tag", "-m", "A tag of a tag", "v1"]).unwrap();
     git(&path, &["update-ref", "refs/pull/7/head", "third"]).unwrap();
-    git(&path, &["update-ref", "refs/notes/commits", "other/branch"]).unwrap();
+    for of_no_kind in ["refs/notes/commits", "refs/stash", "refs/pulled", "refs/pull-me/7", "refs/Meta/x"] {
+        git(&path, &["update-ref", of_no_kind, "other/branch"]).unwrap();
+    }
 }
 
 /// The refs but for those of pull requests, which are not kept by default.

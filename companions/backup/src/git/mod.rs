@@ -120,7 +120,7 @@ pub(crate) struct Remote<'g> {
 
 impl Remote<'_> {
     /// Its refs whose names begin with one of these, in the order of their names; all, if none are given.
-    pub(crate) async fn refs(&self, prefixes: &[&str]) -> Result<Vec<Ref>, Fault> {
+    pub(crate) async fn refs(&self, prefixes: &[String]) -> Result<Vec<Ref>, Fault> {
         let mut lines = vec!["peel\n".to_owned(), "symrefs\n".to_owned()];
         lines.extend(prefixes.iter().map(|prefix| format!("ref-prefix {prefix}\n")));
         let mut packets = self.ask("ls-refs", &lines).await?;
