@@ -287,25 +287,24 @@ impl Store {
     /// # Errors
     /// If that may not be asked.
     pub async fn protection(&self) -> Result<Protection, Error> {
-        let versioning = self.client.get_bucket_versioning().bucket(&self.bucket).send().await;
-        let versioning = versioning.map_err(|error| self.failed("ask for the versioning of", "", &error))?;
         let lock = match self.client.get_object_lock_configuration().bucket(&self.bucket).send().await {
-            Ok(found) => {
-                found.object_lock_configuration.and_then(|lock| lock.rule).and_then(|rule| rule.default_retention)
-            }
+            Ok(found) => found.object_lock_configuration,
             Err(error) if error.code() == Some("ObjectLockConfigurationNotFoundError") => None,
             Err(error) => return Err(self.failed("ask for the object lock of", "", &error)),
         };
-        let lock = lock.map(|lock| {
-            let mode = lock.mode.map_or_else(String::new, |mode| mode.as_str().to_lowercase());
-            match (lock.days, lock.years) {
+        if let Some(retention) = lock.and_then(|lock| lock.rule).and_then(|rule| rule.default_retention) {
+            let mode = retention.mode.map_or_else(String::new, |mode| mode.as_str().to_lowercase());
+            let lock = match (retention.days, retention.years) {
                 (Some(days), _) => format!("{mode}, for {days} days"),
                 (None, Some(years)) => format!("{mode}, for {years} years"),
                 (None, None) => mode,
-            }
-        });
-        let is_versioned = versioning.status == Some(BucketVersioningStatus::Enabled);
-        Ok(Protection { is_versioned, lock })
+            };
+            // One with a lock is versioned: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
+            return Ok(Protection { is_versioned: true, lock: Some(lock) });
+        }
+        let versioning = self.client.get_bucket_versioning().bucket(&self.bucket).send().await;
+        let versioning = versioning.map_err(|error| self.failed("ask for the versioning of", "", &error))?;
+        Ok(Protection { is_versioned: versioning.status == Some(BucketVersioningStatus::Enabled), lock: None })
     }
 
     /// Whether the bucket keeps an object that is there when another one is to be created in its place: without that, two runs

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use backup::services::{Services, TOKEN, git};
+use blackwater_base::store::{Store, client};
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_tests::Function;
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ struct World {
     github: Services,
     function: Function,
     folder: tempfile::TempDir,
-    _s3: S3,
+    s3: S3,
 }
 
 impl World {
@@ -59,7 +60,7 @@ impl World {
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let function = Function::start(&[file], &variables, Duration::from_secs(1800)).await;
-        Ok(Self { github, function, folder, _s3: s3 })
+        Ok(Self { github, function, folder, s3 })
     }
 
     /// A backup: what the function says, and how long it took.
@@ -81,6 +82,7 @@ async fn large(program: &Path) -> anyhow::Result<()> {
         let before = world.function.memory();
         let (_, ours) = world.made().await?;
         let memory = world.function.memory();
+        std::fs::remove_dir_all(world.folder.path().join("backups"))?;
         let clone = world.folder.path().join("clone").display().to_string();
         let from = world.github.git().replace("://", &format!("://x-access-token:{TOKEN}@")) + "/acme/big.git";
         let began = Instant::now();
@@ -135,8 +137,11 @@ async fn unchanged(program: &Path) -> anyhow::Result<()> {
     world.github.commit("acme/r1", "main", "read.me", b"Read me.\n")?;
     world.made().await?;
     // The others are of one make with the first, and kept as it is.
-    let manifest = world.folder.path().join("backups/backups/000000000001.json");
-    let mut kept: Value = serde_json::from_slice(&std::fs::read(&manifest)?)?;
+    let client = client(Some(&world.s3.endpoint()), Some((ACCESS_KEY, SECRET_KEY))).await;
+    let store = Store::new(client, "backups", "bucket");
+    let manifest = "backups/000000000001.json";
+    let text = store.get(manifest).await?.context("there is no manifest")?;
+    let mut kept: Value = serde_json::from_slice(&text)?;
     let (listed, entry) = (world.github.known().repositories[0].clone(), kept["repositories"][0].clone());
     for number in 2..=UNCHANGED {
         let name = format!("acme/r{number}");
@@ -150,7 +155,7 @@ async fn unchanged(program: &Path) -> anyhow::Result<()> {
         kept["repositories"].as_array_mut().context("no list")?.push(of(&entry));
         std::os::unix::fs::symlink(world.github.repository("acme/r1"), world.github.repository(&name))?;
     }
-    std::fs::write(&manifest, kept.to_string())?;
+    store.put(manifest, kept.to_string().into()).await?;
     world.github.known().calls.clear();
     let (summary, time) = world.made().await?;
     ensure!(summary["unchanged"] == UNCHANGED, "{summary}");

@@ -5,6 +5,7 @@
 mod faults;
 mod keeping;
 mod mirrors;
+mod program;
 mod verifying;
 
 use std::collections::BTreeMap;
