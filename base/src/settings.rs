@@ -166,6 +166,11 @@ fn put(table: &mut toml::Table, setting: &str, value: String) {
     }
 }
 
+/// The variables of this process that are text.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// A list, or its items between commas as a variable has them.
 ///
 /// # Errors

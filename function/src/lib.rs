@@ -1,6 +1,8 @@
 //! A program as an AWS Lambda function: lines of JSON, a deadline, what is kept between invocations and made again when a login is
 //! refused, metrics, and names of errors that stay.
 
+use std::fmt::Display;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
@@ -54,6 +56,26 @@ pub trait Function: Sized {
 
     /// What is to be watched of a run.
     fn metrics(report: &Self::Report) -> Vec<Metric>;
+}
+
+/// The exit code of a program whose settings or services cannot be used.
+pub const WRONG: u8 = 2;
+
+/// A program's `main`: where Lambda starts it, without a word, it serves the function; elsewhere it does what people ask for, with the
+/// exit code that this says. An error is printed, and ends it with 2.
+pub fn main<F: Function, E: Display>(asked_for: impl AsyncFnOnce() -> Result<u8, E>) -> ExitCode {
+    let work = async {
+        if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
+            return asked_for().await.map_err(|error| format!("{error:#}"));
+        }
+        serve::<F>().await.map(|()| 0).map_err(|error| error.to_string())
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(work));
+    ExitCode::from(done.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        WRONG
+    }))
 }
 
 /// Serves invocations until the process ends. S3's test event does nothing.

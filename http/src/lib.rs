@@ -65,7 +65,7 @@ pub enum Error {
         /// The status.
         status: StatusCode,
         /// Where.
-        to: Place,
+        to: Box<Place>,
     },
     /// The answer has another form than the service's documentation says.
     #[error("{request} is answered with something else than {wanted}: {why}")]
@@ -366,7 +366,7 @@ async fn whole(answer: &mut reqwest::Response) -> Result<Vec<u8>, Failed> {
 enum Failed {
     NoAnswer { is_begun: bool, why: String },
     Status { status: StatusCode, message: String, pause: Option<Duration> },
-    Elsewhere { status: StatusCode, to: Place },
+    Elsewhere { status: StatusCode, to: Box<Place> },
     TooLarge,
     Late,
 }
@@ -376,7 +376,7 @@ impl Failed {
     fn of(status: StatusCode, headers: &HeaderMap, body: &[u8], asked: &Url) -> Self {
         let location = headers.get(LOCATION).filter(|_| status.is_redirection());
         if let Some(to) = location.and_then(|to| asked.join(to.to_str().ok()?).ok()) {
-            return Self::Elsewhere { status, to: Place(to) };
+            return Self::Elsewhere { status, to: Box::new(Place(to)) };
         }
         let message = message(body);
         Self::Status { status, pause: pause(status, headers, &message), message }

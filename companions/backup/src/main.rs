@@ -9,6 +9,7 @@ use backup::config::Config;
 use backup::manifest::{Manifest, Status};
 use backup::{Backup, Outcome, Request};
 use blackwater_base::deadline::Deadline;
+use blackwater_base::settings::variables;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -71,8 +72,6 @@ enum Command {
 
 /// Something is damaged, or `check` finds something wrong.
 const FAILED: u8 = 1;
-/// The settings or a service cannot be used.
-const WRONG: u8 = 2;
 /// Something is not backed up.
 const INCOMPLETE: u8 = 3;
 
@@ -80,20 +79,7 @@ const INCOMPLETE: u8 = 3;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let done = match runtime {
-        // Lambda starts it without a word.
-        Ok(runtime) if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() => {
-            let served = runtime.block_on(blackwater_function::serve::<Backup>());
-            served.map(|()| 0).map_err(anyhow::Error::from_boxed)
-        }
-        Ok(runtime) => runtime.block_on(run(Arguments::parse())),
-        Err(error) => Err(error.into()),
-    };
-    ExitCode::from(done.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
-        WRONG
-    }))
+    blackwater_function::main::<Backup, _>(async || run(Arguments::parse()).await)
 }
 
 /// The exit code.
@@ -102,9 +88,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let ours = Targets::new().with_targets(["blackwater", "backup"].map(|target| (target, LevelFilter::INFO)));
     tracing_subscriber::registry().with(lines).with(ours).init();
     let open = async || -> anyhow::Result<Backup> {
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Ok(Backup::on_aws(Config::read(arguments.config.as_deref(), variables)?).await?)
+        Ok(Backup::on_aws(Config::read(arguments.config.as_deref(), variables())?).await?)
     };
     match arguments.command {
         Some(Command::Run { only, full }) => {

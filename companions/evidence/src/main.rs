@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use blackwater_base::deadline::Deadline;
+use blackwater_base::settings::variables;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use evidence::config::Config;
 use evidence::manifest::{Manifest, State};
@@ -73,34 +74,17 @@ enum To {
 
 /// Something is not delivered.
 const FAILED: u8 = 1;
-/// The settings or a service cannot be used.
-const WRONG: u8 = 2;
 /// Somebody or something is unknown.
 const UNKNOWN: u8 = 3;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let done = match runtime {
-        // Lambda starts it without a word.
-        Ok(runtime) if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() => {
-            let served = runtime.block_on(blackwater_function::serve::<Evidence>());
-            served.map(|()| 0).map_err(anyhow::Error::from_boxed)
-        }
-        Ok(runtime) => runtime.block_on(run(Arguments::parse())),
-        Err(error) => Err(error.into()),
-    };
-    ExitCode::from(done.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
-        WRONG
-    }))
+    blackwater_function::main::<Evidence, _>(async || run(Arguments::parse()).await)
 }
 
 /// The exit code.
 async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let open = async || -> anyhow::Result<Evidence> {
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Ok(Evidence::on_aws(Config::read(arguments.config.as_deref(), variables)?).await?)
+        Ok(Evidence::on_aws(Config::read(arguments.config.as_deref(), variables())?).await?)
     };
     match arguments.command {
         Some(Command::Run { month, dry_run, exhaustive, only, strict }) => {

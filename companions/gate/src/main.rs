@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use blackwater_base::deadline::Deadline;
+use blackwater_base::settings::variables;
 use clap::{CommandFactory, Parser, Subcommand};
 use gate::check::{check, check_set};
 use gate::rules::Rules;
@@ -54,50 +55,27 @@ struct Report {
 
 /// Nothing went wrong, and the files are not let in.
 const INVALID: u8 = 3;
-/// The rules or the files cannot be read.
-const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
-    // Lambda starts it without a word.
-    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
-        let serving = async { blackwater_function::serve::<Gate>().await.map_err(anyhow::Error::from_boxed) };
-        return ended(in_runtime(serving).map(|()| true));
-    }
-    ended(run(&Arguments::parse()))
-}
-
-fn ended(result: anyhow::Result<bool>) -> ExitCode {
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(INVALID),
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    blackwater_function::main::<Gate, _>(async || {
+        let is_let_in = run(&Arguments::parse()).await?;
+        anyhow::Ok(if is_let_in { 0 } else { INVALID })
+    })
 }
 
 /// Whether the files are let in.
-fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let file = arguments.rules.as_deref();
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match &arguments.command {
         Some(Command::Check { files }) => {
             if !Rules::is_there(file) {
                 eprintln!("no gate.toml here: checked by the defaults, which know no kinds; --rules names a file");
             }
-            check_files(&Rules::read(file, variables)?, files)
+            check_files(&Rules::read(file, variables())?, files)
         }
-        Some(Command::ServeEvent { event }) => {
-            in_runtime(serve_event(Rules::read_for_buckets(file, variables)?, event))
-        }
+        Some(Command::ServeEvent { event }) => serve_event(Rules::read_for_buckets(file, variables())?, event).await,
         #[cfg(feature = "demo")]
-        Some(Command::Demo) => in_runtime(demo::run()).map(|()| true),
+        Some(Command::Demo) => demo::run().await.map(|()| true),
         None => {
             Arguments::command().print_help()?;
             Ok(true)
