@@ -15,6 +15,9 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::git::Git;
 
+/// The most pages of issues of the whole account; beyond, each repository is asked.
+const PAGES: usize = 50;
+
 /// The account that is backed up.
 pub(crate) struct Account {
     pub(crate) github: GitHub,
@@ -36,6 +39,12 @@ struct Login {
     prefix: Option<String>,
     #[serde(default, rename = "BACKUP_ONLY_OWNER_REPOS")]
     only_owner: Option<Value>,
+}
+
+impl Login {
+    fn of(token: SecretString) -> Self {
+        Self { token, bucket: None, prefix: None, only_owner: None }
+    }
 }
 
 /// A repository as GitHub lists it.
@@ -102,14 +111,30 @@ impl Account {
         // It may have been put right since the last run.
         secrets.forget().await;
         let login = match (&config.token, &config.secret) {
-            (Some(token), _) => Login { token: token.clone(), bucket: None, prefix: None, only_owner: None },
-            (None, secret) => secrets.json(secret.as_deref().unwrap_or_default(), "{\"TOKEN_GITHUB\": \"…\"}").await?,
+            (Some(token), _) => Login::of(token.clone()),
+            (None, Some(secret)) => secrets.json(secret, "{\"TOKEN_GITHUB\": \"…\"}").await?,
+            (None, None) => {
+                let why = "not set: name the secret with the token, {\"TOKEN_GITHUB\": \"…\"}, or set token".into();
+                return Err(Error::Setting { setting: "secret", why });
+            }
         };
+        Self::with(config, client, http, login)
+    }
+
+    /// Where backups are. Without a token, if the settings name the bucket: what is kept can be read when GitHub and the secret are
+    /// lost.
+    pub(crate) async fn place(config: &Config, client: &Client, http: &Http, secrets: &Secrets) -> Result<Self, Error> {
+        match config.bucket.is_some() && (config.prefix.is_some() || config.secret.is_none()) {
+            true => Self::with(config, client, http, Login::of("none".to_owned().into())),
+            false => Self::open(config, client, http, secrets).await,
+        }
+    }
+
+    fn with(config: &Config, client: &Client, http: &Http, login: Login) -> Result<Self, Error> {
         // As it is copied into a secret, a line may end after it.
         let token = SecretString::from(login.token.expose_secret().trim());
         let bucket = config.bucket.clone().or(login.bucket).filter(|bucket| !bucket.is_empty());
-        let unnamed =
-            || Error::Setting { setting: "bucket", why: "neither the settings nor the secret names it".into() };
+        let unnamed = || Error::Setting { setting: "bucket", why: "not set, neither here nor in the secret".into() };
         let bucket = bucket.ok_or_else(unnamed)?;
         let prefix = config.prefix.clone().or(login.prefix).unwrap_or_default();
         let prefix = prefix.trim_matches('/');
@@ -129,7 +154,7 @@ impl Account {
     }
 
     /// The bucket and the prefix, for messages.
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("{}/{}", self.store.bucket(), self.prefix)
     }
 
@@ -167,6 +192,11 @@ impl Account {
             page = self.github.after(&answer, deadline).await.map_err(unlisted)?;
         }
         let all = listed.keys().copied().collect();
+        for pattern in &config.include {
+            if !listed.values().any(|one| fits(&pattern.to_lowercase(), &one.full_name.to_lowercase())) {
+                lacks.push(format!("include: {pattern} matches no repository that the token sees"));
+            }
+        }
         let mut wanted: Vec<_> = listed.into_values().filter(|one| self.is_wanted(config, &login, one)).collect();
         wanted.sort_by(|one, other| one.full_name.cmp(&other.full_name));
         Ok(Repositories { all, wanted, login, lacks })
@@ -180,8 +210,8 @@ impl Account {
         is_ours && is_one_of(&config.include) && !is_one_of(&config.exclude)
     }
 
-    /// The repositories in which an issue or a pull request was changed since a time, and when last; `None` if the token does not let that be asked.
-    /// One question for all of them, in place of one for each.
+    /// The repositories in which an issue or a pull request was changed since a time, and when last; `None` if they are many. One
+    /// question for all of them, in place of one for each.
     /// <https://docs.github.com/en/rest/issues/issues#list-issues-assigned-to-the-authenticated-user>
     pub(crate) async fn with_news(
         &self,
@@ -199,23 +229,16 @@ impl Account {
         }
         let path = format!("issues?filter=all&state=all&since={since}&per_page=100");
         let mut found: BTreeMap<u64, String> = BTreeMap::new();
-        let mut page = match self.github.get(&path, deadline).await {
-            Ok(answer) => Some(answer),
-            Err(error)
-                if matches!(error.status().map(|status| status.as_u16()), Some(403 | 404)) && !error.is_late() =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        while let Some(answer) = page {
+        let mut page = Some(self.github.get(&path, deadline).await?);
+        for _ in 0..PAGES {
+            let Some(answer) = page else { return Ok(Some(found)) };
             for issue in answer.json::<Vec<Issue>>("issues")? {
                 let last = found.entry(issue.repository.id).or_default();
                 *last = issue.updated_at.max(std::mem::take(last));
             }
             page = self.github.after(&answer, deadline).await?;
         }
-        Ok(Some(found))
+        Ok(page.is_none().then_some(found))
     }
 
     /// Looks for a repository that is not listed: one that is deleted while pages are read hides another.
@@ -239,15 +262,15 @@ fn only_owner(value: Option<&Value>) -> Result<bool, Error> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(Error::Setting {
-            setting: "BACKUP_ONLY_OWNER_REPOS of the secret",
-            why: "it is neither true nor false".into(),
+            setting: "BACKUP_ONLY_OWNER_REPOS in the secret",
+            why: "neither true nor false".into(),
         }),
     }
 }
 
 fn unlisted(why: HttpError) -> Error {
     let remedy = match why.status().map(|status| status.as_u16()) {
-        Some(401) => "Put a token that holds into the secret; it may have expired",
+        Some(401) => "Put a valid token into the secret; this one may have expired",
         Some(403 | 404) => "Give the token the right to read repositories: the scope repo, or Metadata and Contents",
         _ => "The next run tries again",
     };

@@ -75,7 +75,7 @@ async fn bucket(account: &Account, checked: &mut Checked) {
         Ok(store.put(&account.key("running/check"), "of `backup check`".into()).await?)
     };
     match written().await {
-        Ok(()) => checked.well.push(format!("{} can be listed and written", account.place())),
+        Ok(()) => checked.well.push(format!("{} can be listed and written", account.address())),
         Err(error) => return checked.wrong.push(error.to_string()),
     }
     match store.protection().await {

@@ -41,7 +41,7 @@ pub struct Config {
     #[serde(default, deserialize_with = "list")]
     pub exclude: Vec<String>,
     /// What is made of a repository.
-    #[serde(default = "zip", deserialize_with = "list")]
+    #[serde(default = "mirror", deserialize_with = "list")]
     pub mode: Vec<String>,
     /// What a mirror has beside the repository itself.
     #[serde(default = "everything", deserialize_with = "list")]
@@ -105,8 +105,8 @@ fn all() -> Vec<String> {
     vec!["*".into()]
 }
 
-fn zip() -> Vec<String> {
-    vec!["zip".into()]
+fn mirror() -> Vec<String> {
+    vec!["mirror".into()]
 }
 
 fn everything() -> Vec<String> {
@@ -131,7 +131,7 @@ fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let wrong = || de::Error::custom(format!("{text} is no size; write one as 4GB"));
+    let wrong = || de::Error::custom(format!("{text:?} is not a size; use e.g. 4GB"));
     bytes(&text).map(Some).ok_or_else(wrong)
 }
 
@@ -171,12 +171,9 @@ impl Config {
 
     /// What cannot be meant: the setting and why.
     fn problem(&self) -> Option<(&'static str, String)> {
-        if self.secret.is_none() && self.token.is_none() {
-            return Some(("secret", "name the secret with the token: {\"TOKEN_GITHUB\": \"…\"}".into()));
-        }
         for (setting, values, known) in [("mode", &self.mode, &MODES[..]), ("with", &self.with, &WITH[..])] {
             if let Some(other) = values.iter().find(|value| !known.contains(&value.as_str())) {
-                return Some((setting, format!("{other} is none of {}", known.join(", "))));
+                return Some((setting, format!("{other:?} is not one of {}", known.join(", "))));
             }
         }
         if self.mode.is_empty() {
@@ -186,20 +183,20 @@ impl Config {
             return Some(("include", "without a pattern nothing is backed up".into()));
         }
         if self.calls_per_minute == 0 || self.calls_per_minute > 900 {
-            return Some(("calls_per_minute", "1 to 900: GitHub lets nobody ask oftener".into()));
+            return Some(("calls_per_minute", "must be 1 to 900: GitHub does not allow more".into()));
         }
         if self.at_once == 0 || self.at_once > 50 {
             return Some((
                 "at_once",
-                "1 to 50: GitHub answers 100 requests at once, of all programs of an account".into(),
+                "must be 1 to 50: GitHub answers 100 requests at once, of all programs of an account".into(),
             ));
         }
         if self.full_every == 0 {
-            return Some(("full_every", "1 or more".into()));
+            return Some(("full_every", "must be 1 or more".into()));
         }
         for (setting, url) in [("api", &self.api), ("git", &self.git)] {
             if Url::parse(url).is_err() {
-                return Some((setting, format!("{url} is no address")));
+                return Some((setting, format!("{url} is not a valid URL")));
             }
         }
         None

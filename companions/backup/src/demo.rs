@@ -18,7 +18,7 @@ const SHOP: &str = "acme/shop";
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("backup-demo-").tempdir()?;
-    print("Starting an S3 server, and a stand-in of GitHub with real git behind it, on this machine …\n")?;
+    print("Starting an S3 server, and a GitHub stand-in with real git behind it, on this machine …\n")?;
     let s3 = S3::start(folder.path(), &["backups"]).await?;
     let github = Services::start().await?;
     account(&github).context("the demo needs git on this machine")?;
@@ -31,7 +31,9 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     print("\n── The first backup\n")?;
     told(&made(&backup).await?)?;
 
-    print("\n── Meanwhile: a force-push takes the history of acme/shop, a branch is deleted, acme/till is renamed\n")?;
+    print(
+        "\n── Meanwhile: a force-push rewrites the history of acme/shop, a branch is deleted, acme/till is renamed\n",
+    )?;
     mishap(&github)?;
     print("\n── The second backup reads what is new\n")?;
     told(&made(&backup).await?)?;
@@ -52,18 +54,18 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     store.put(&key, sound).await?;
     let verified = backup.verify(None, true).await?;
     let (objects, git_objects, damaged) = (verified.objects, verified.git_objects, verified.damage.len());
-    print("  … and its older version is put back\n")?;
+    print("  … and the good bytes are put back\n")?;
     print(&format!("  verify --deep: {objects} objects, {git_objects} git objects, {damaged} damaged\n"))?;
 
-    print("\n── acme/shop comes back as it was at the first backup\n")?;
+    print("\n── acme/shop is restored as it was at the first backup\n")?;
     let into = folder.path().join("restored");
     for path in backup.restore(SHOP, Some(1), &into).await? {
         print(&format!("  {}\n", path.strip_prefix(folder.path()).unwrap_or(&path).display()))?;
     }
     show(&into.join("shop.git"), &["log", "--oneline", "--graph", "--all", "--decorate"])?;
     let lost = git(&into.join("shop.git"), &["fsck", "--full", "--strict"])?;
-    print(&format!("  git fsck --full finds {}\n", if lost.is_empty() { "nothing wrong" } else { &lost }))?;
-    print("\nEverything that was started here is gone.\n")
+    print(&format!("  git fsck --full: {}\n", if lost.is_empty() { "no problems" } else { &lost }))?;
+    print("\nEverything that was started here is removed now.\n")
 }
 
 /// A shop with a wiki and an issue, a repository with a picture in LFS, an empty one, one that is blocked, and one to be renamed.
@@ -116,7 +118,7 @@ fn told(manifest: &Manifest) -> anyhow::Result<()> {
             Status::Done | Status::Unchanged => {
                 let also = [
                     entry.wiki.as_ref().map(|_| ", a wiki".to_owned()),
-                    entry.lfs.as_ref().filter(|lfs| lfs.count > 0).map(|lfs| format!(", {} in LFS", lfs.count)),
+                    entry.lfs.as_ref().filter(|lfs| lfs.count > 0).map(|lfs| format!(", {} LFS object", lfs.count)),
                     entry.lists.get("issues").filter(|list| !list.objects.is_empty()).map(|_| ", issues".to_owned()),
                     entry.formerly.first().map(|name| format!(", formerly {name}")),
                 ];

@@ -19,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Http(#[from] http::Error),
     /// A setting is neither in the file nor in the secret, or cannot be used.
-    #[error("{setting} cannot be used: {why}")]
+    #[error("{setting}: {why}")]
     Setting {
         /// The setting.
         setting: &'static str,
@@ -43,7 +43,7 @@ pub enum Error {
         place: String,
     },
     /// There is no such backup.
-    #[error("there is no backup {number} in {place}\n`backup list` shows those that are there")]
+    #[error("there is no backup {number} in {place}\nSee `backup list`, and that bucket and prefix are right")]
     NoBackup {
         /// Its number, or which one.
         number: String,
@@ -51,7 +51,7 @@ pub enum Error {
         place: String,
     },
     /// A document in the bucket is not ours.
-    #[error("{key} cannot be read: {why}")]
+    #[error("{key} cannot be read: {why}\nRestore it from the bucket's older versions")]
     Document {
         /// Its key.
         key: String,
@@ -70,13 +70,19 @@ pub enum Error {
     },
     /// What is in the bucket is not what was written.
     #[error(
-        "{key} is damaged: {why}\nRestore it from the bucket's older versions, or restore an earlier backup with --at"
+        "{key} is damaged: {why}\nRestore it from the bucket's older versions, or read the repository again: backup run --full --only NAME"
     )]
     Damaged {
         /// Its key.
         key: String,
         /// What is wrong.
         why: String,
+    },
+    /// A folder for what is restored has something in it.
+    #[error("{folder} is not empty, or not a folder\nName a folder that is empty or does not exist")]
+    NotEmpty {
+        /// Its path.
+        folder: String,
     },
     /// A file or a folder on this machine.
     #[error("cannot write {path}: {why}")]

@@ -3,6 +3,8 @@
 use blackwater_base::store;
 use blackwater_http as http;
 
+use crate::error::Error;
+
 /// Why a part of a repository is not backed up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
@@ -18,6 +20,15 @@ pub(crate) enum Fault {
     /// An answer ends before it is whole.
     #[error("{0} ends before it is whole")]
     Cut(&'static str),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => Self::Store(error),
+            other => Self::Form(other.to_string()),
+        }
+    }
 }
 
 impl Fault {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blackwater_base::in_parts;
 use blackwater_base::store::sha256;
 use blackwater_http::header::{HeaderMap, HeaderName, HeaderValue};
 use blackwater_http::{Method, Stream, Url};
@@ -22,30 +21,28 @@ const AT_ONCE: usize = 4;
 /// <https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md>
 const BATCH: usize = 100;
 
-/// Notes files that are to be kept, and are not yet.
+/// Notes files that are to be kept, and are not yet; in a full run, all of them.
 pub(crate) async fn want(
     run: &Run<'_>,
     known: Option<&Files>,
     wanted: impl Iterator<Item = Wanted>,
 ) -> Result<Files, Fault> {
-    let mut files = known.cloned().filter(|_| !run.is_full).unwrap_or_default();
+    let mut files = known.cloned().unwrap_or_default();
     let kept = kept(run, &files).await?;
     let kept: BTreeSet<_> = kept.iter().map(|file| file.name.as_str()).collect();
     let mut waiting: BTreeSet<_> = std::mem::take(&mut files.waiting).into_iter().collect();
-    // They may be there now.
     waiting.extend(std::mem::take(&mut files.missing).into_iter().map(|one| Wanted { why: None, ..one }));
-    waiting.extend(wanted.filter(|one| !kept.contains(one.name.as_str())));
+    waiting.extend(wanted.filter(|one| run.is_full || !kept.contains(one.name.as_str())));
     files.waiting = waiting.into_iter().collect();
     Ok(files)
 }
 
 async fn kept(run: &Run<'_>, files: &Files) -> Result<Vec<File>, Fault> {
-    match &files.list {
-        None => Ok(Vec::new()),
-        Some(list) => manifest::files(&run.account.store, list).await.map_err(|error| match error {
-            Error::Store(error) => Fault::Store(error),
-            other => Fault::Form(format!("{}: run `backup run --full --only` for it", in_parts(&other.to_string()).0)),
-        }),
+    let Some(list) = &files.list else { return Ok(Vec::new()) };
+    match manifest::files(&run.account.store, list).await {
+        // It is made anew.
+        Err(Error::Damaged { .. }) if run.is_full => Ok(Vec::new()),
+        read => Ok(read?),
     }
 }
 
@@ -169,26 +166,30 @@ async fn keep(
     Ok(upload.finish().await?.into())
 }
 
-/// Writes the list of what is kept, if that is more than before.
+/// Writes the list of what is kept, if that is not what it was.
 async fn settle(run: &Run<'_>, files: Files, read: Vec<Read>, list: String) -> Outcome {
-    let mut lines = kept(run, &files).await?;
-    let before = lines.len();
+    let mut lines: BTreeMap<_, _> =
+        kept(run, &files).await?.into_iter().map(|file| (file.name.clone(), file)).collect();
+    let before = lines.clone();
     let (waiting, missing) = (Vec::new(), Vec::new());
-    let (mut settled, mut first) = (Files { waiting, missing, ..files }, None);
+    let (mut settled, mut why): (_, Option<Fault>) = (Files { waiting, missing, ..files }, None);
     for one in read {
         match one {
-            Read::Kept(file) => lines.push(file),
+            Read::Kept(file) => drop(lines.insert(file.name.clone(), file)),
             Read::Missing(wanted) => settled.missing.push(wanted),
             Read::Waiting(_, fault @ Fault::Store(_)) => return Err(fault),
             Read::Waiting(wanted, fault) => {
                 settled.waiting.push(wanted);
-                first.get_or_insert(fault);
+                // That there is no time is told before all else: the next run goes on.
+                if why.is_none() || fault.is_late() {
+                    why = Some(fault);
+                }
             }
         }
     }
-    if lines.len() > before {
+    if lines != before {
         let mut text = Vec::new();
-        for line in &lines {
+        for line in lines.values() {
             serde_json::to_writer(&mut text, line).map_err(|error| Fault::Form(error.to_string()))?;
             text.push(b'\n');
         }
@@ -197,7 +198,7 @@ async fn settle(run: &Run<'_>, files: Files, read: Vec<Read>, list: String) -> O
         settled.list = Some(object);
         settled.count = lines.len() as u64;
     }
-    Ok((settled, first))
+    Ok((settled, why))
 }
 
 /// Where an LFS object is.

@@ -56,7 +56,7 @@ struct Item {
 /// What is shown each new line.
 pub(crate) type See<'s> = &'s mut (dyn FnMut(&str) + Send);
 
-/// Brings a list up to date, and shows each new line; with the reason, if there was no time to read it to its end.
+/// Brings a list up to date, and shows each new line; with the reason, if it could not be read to its end.
 pub(crate) async fn update(
     run: &Run<'_>,
     repository: &str,
@@ -81,12 +81,12 @@ pub(crate) async fn update(
         Order::Pulls => reading.pulls(kind).await,
         Order::OfPulls => reading.of_pulls(kind).await,
     };
-    let late = match read {
-        Ok(()) => None,
+    let fault = match (read, &kind.order) {
+        (Ok(()), _) => None,
+        (Err(fault @ Fault::Store(_)), _) => return Err(fault),
         // These go on from where they stopped.
-        Err(fault) if fault.is_late() && matches!(kind.order, Order::Updated) => Some(fault),
-        Err(fault) if fault.is_late() && reading.list.upto.is_some() => Some(fault),
-        Err(fault) => return Err(fault),
+        (Err(fault), Order::Updated | Order::OfPulls) if fault.status() != Some(410) => Some(fault),
+        (Err(fault), _) => return Err(fault),
     };
     let Reading { lines, mut list, .. } = reading;
     if lines.count > 0 {
@@ -100,7 +100,7 @@ pub(crate) async fn update(
     if list.newest.as_deref().is_none_or(|newest| newest >= run.settled.as_str()) {
         list.last.clear();
     }
-    Ok((list, late))
+    Ok((list, fault))
 }
 
 struct Reading<'r> {
@@ -163,7 +163,7 @@ impl Reading<'_> {
     async fn pulls(&mut self, kind: &Kind) -> Result<(), Fault> {
         let Some(until) = self.list.newest.clone() else {
             self.pages(&format!("{}&sort=created&direction=asc&per_page=100", kind.path)).await?;
-            self.list.newest = Some(self.run.settled.clone());
+            self.list.newest = Some(self.run.earlier.clone());
             return Ok(());
         };
         for (text, item) in self.changed(&until).await? {
@@ -174,19 +174,26 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reads the reviews of pull requests, as [`Self::pulls`] reads these.
+    /// Reads the reviews of pull requests: of all in the order in which they were made, and then of those that were changed since that
+    /// was begun, from the one that was changed first.
     async fn of_pulls(&mut self, kind: &Kind) -> Result<(), Fault> {
-        if self.list.newest.is_some() && self.list.upto.is_none() {
-            let until = self.list.newest.clone().unwrap_or_default();
-            for (_, pull) in self.changed(&until).await? {
-                if self.is_new(&pull) {
-                    self.pages(&format!("pulls/{}/{}?per_page=100", pull.number, kind.name)).await?;
-                }
-            }
-            return Ok(());
+        if self.list.newest.is_none() || self.list.upto.is_some() {
+            self.of_all_pulls(kind).await?;
         }
+        let until = self.list.newest.clone().unwrap_or_default();
+        for (_, pull) in self.changed(&until).await?.iter().rev() {
+            let is_kept = self.list.newest == pull.updated_at && self.list.last.contains(&pull.id);
+            if !is_kept {
+                self.pages(&format!("pulls/{}/{}?per_page=100", pull.number, kind.name)).await?;
+                self.is_new(pull);
+            }
+        }
+        Ok(())
+    }
+
+    async fn of_all_pulls(&mut self, kind: &Kind) -> Result<(), Fault> {
         let done = self.list.upto.unwrap_or_default();
-        self.list.newest.get_or_insert_with(|| self.run.settled.clone());
+        self.list.newest.get_or_insert_with(|| self.run.earlier.clone());
         self.list.upto = Some(done);
         let mut page = Some(self.get("pulls?state=all&sort=created&direction=asc&per_page=100").await?);
         while let Some(answer) = page {

@@ -1,6 +1,6 @@
 //! `backup`: every repository of a GitHub account, in S3; and the function on AWS that keeps it up to date.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -18,11 +18,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[cfg(feature = "demo")]
 mod demo;
 
-/// Every repository of a GitHub account, in S3
+/// Back up every repository of a GitHub account to S3
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The settings; backup.toml in this folder if none are named
+    /// Settings file [default: ./backup.toml]
     #[arg(short, long, global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -31,41 +31,41 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a backup, from where the last run stopped
+    /// Make a backup; resumes one that was interrupted
     Run {
-        /// Back up these repositories alone, as acme/shop; the backup has the others as they were
-        #[arg(long, num_args = 1..)]
+        /// Back up only these repositories, e.g. acme/shop; the others are carried over unchanged
+        #[arg(long, value_name = "NAME", num_args = 1..)]
         only: Vec<String>,
-        /// Read all again, changed or not
+        /// Read everything again, even if unchanged
         #[arg(long)]
         full: bool,
     },
-    /// List the backups, or what a backup has
+    /// List backups, or the contents of one
     List {
-        /// The backup
+        /// Backup number
         number: Option<u64>,
     },
-    /// Read all that a backup has, and compare it with what the manifest says
+    /// Read everything a backup refers to and compare it with the manifest
     Verify {
-        /// The backup; the newest if none is named
+        /// Backup number [default: newest]
         number: Option<u64>,
-        /// Unpack it too, and follow all refs; needs room for one repository in the temporary folder
+        /// Also unpack everything and follow every ref; needs temporary space for the largest repository
         #[arg(long)]
         deep: bool,
     },
-    /// Bring a repository back, as a bare git repository, with all that was kept beside it
+    /// Restore a repository as a bare git repository, with everything kept alongside it
     Restore {
-        /// The repository, as acme/shop; also by a former name or its number
+        /// Name (acme/shop), former name or GitHub's repository ID
         name: String,
-        /// The folder; it is empty, or not there
+        /// Target folder; must be empty or not exist
         folder: PathBuf,
-        /// The backup; the newest if none is named
-        #[arg(long)]
+        /// Backup number [default: newest]
+        #[arg(long, value_name = "NUMBER")]
         at: Option<u64>,
     },
-    /// Try the token, a repository and the bucket
+    /// Test the token, one repository and the bucket; writes one small object, running/check
     Check,
-    /// See it work on this machine: a small account is backed up, damaged, verified and restored
+    /// See it work on this machine: back up, damage, verify and restore a small account
     #[cfg(feature = "demo")]
     Demo,
 }
@@ -84,7 +84,8 @@ fn main() -> ExitCode {
 
 /// The exit code.
 async fn run(arguments: Arguments) -> anyhow::Result<u8> {
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).without_time();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = lines.with_target(false).without_time();
     let ours = Targets::new().with_targets(["blackwater", "backup"].map(|target| (target, LevelFilter::INFO)));
     tracing_subscriber::registry().with(lines).with(ours).init();
     let open = async || -> anyhow::Result<Backup> {
@@ -96,28 +97,41 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
             match open().await?.run(&Request { only, is_full: full }, deadline).await? {
                 Outcome::Made(manifest) => {
                     summary(&manifest)?;
-                    Ok(if manifest.complete { 0 } else { INCOMPLETE })
+                    Ok(if manifest.has_all_asked_for() { 0 } else { INCOMPLETE })
                 }
                 Outcome::Beaten(manifest) => {
-                    print(&format!("another run made backup {} meanwhile", manifest.backup))?;
+                    print(&format!(
+                        "another run finished backup {} first, with everything that this one has",
+                        manifest.backup
+                    ))?;
                     Ok(0)
                 }
                 Outcome::Waiting { backup, left } => {
-                    print(&format!("backup {backup} is not made yet: {left} repositories are left to the next run"))?;
+                    print(&format!("backup {backup} is not finished: {left} repositories are left for the next run"))?;
                     Ok(INCOMPLETE)
                 }
             }
         }
         Some(Command::List { number: None }) => {
-            for manifest in open().await?.list().await? {
-                summary_line(&manifest)?;
+            let backups = open().await?.list().await?;
+            if backups.is_empty() {
+                print("there are no backups here")?;
+            }
+            for backup in backups {
+                match backup {
+                    Ok(manifest) => summary_line(&manifest)?,
+                    Err(error) => print(&error.to_string())?,
+                }
             }
             Ok(0)
         }
         Some(Command::List { number }) => {
             let manifest = open().await?.read(number).await?;
+            print("status     changed in  commits' bundles       bytes  repository")?;
             for entry in &manifest.repositories {
-                print(&format!("{:<10} {:>6}  {}", status(entry.status), entry.since, entry.listed.full_name))?;
+                let bundles = entry.git.as_ref().map_or(0, |git| git.bundles.len());
+                let (status, since, name) = (status(entry.status), entry.since, &entry.listed.full_name);
+                print(&format!("{status:<10} {since:>10} {bundles:>16} {:>11}  {name}", entry.bytes()))?;
             }
             summary(&manifest)?;
             Ok(0)
@@ -125,18 +139,23 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Some(Command::Verify { number, deep }) => {
             let verified = open().await?.verify(number, deep).await?;
             for damage in &verified.damage {
-                print(&format!("damaged: {} of {}: {}", damage.key, damage.repository, damage.why))?;
+                print(&format!("damaged: {} ({}): {}", damage.key, damage.repository, damage.why))?;
             }
             for stray in &verified.strays {
-                print(&format!("of no backup: {stray}"))?;
+                print(&format!("belongs to no backup: {stray}"))?;
             }
             for lack in &verified.incomplete {
                 print(&format!("not backed up: {lack}"))?;
             }
+            if !verified.damage.is_empty() {
+                print(
+                    "restore what is damaged from the bucket's older versions, or read the repository again: backup run --full --only NAME",
+                )?;
+            }
             let (objects, bytes, damaged) = (verified.objects, verified.bytes, verified.damage.len());
             let deep = if deep { format!(", {} git objects", verified.git_objects) } else { String::new() };
             print(&format!("backup {}: {objects} objects, {bytes} bytes{deep}, {damaged} damaged", verified.backup))?;
-            Ok(match (verified.damage.is_empty(), verified.strays.is_empty() && verified.incomplete.is_empty()) {
+            Ok(match (verified.damage.is_empty(), verified.incomplete.is_empty()) {
                 (false, _) => FAILED,
                 (true, false) => INCOMPLETE,
                 (true, true) => 0,
@@ -154,7 +173,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
                 print(&format!("ok     {line}"))?;
             }
             for line in &checked.wrong {
-                print(&format!("wrong  {line}"))?;
+                print(&format!("FAIL   {line}"))?;
             }
             Ok(if checked.wrong.is_empty() { 0 } else { FAILED })
         }
@@ -201,7 +220,7 @@ fn summary_line(manifest: &Manifest) -> io::Result<()> {
     let lacks = if manifest.complete { "" } else { "; something is not backed up" };
     let only =
         if manifest.only.is_empty() { String::new() } else { format!(", read {} alone", manifest.only.join(", ")) };
-    print(&format!("backup {} of {}: {}{only}{lacks}", manifest.backup, manifest.date, counts.join(", ")))
+    print(&format!("backup {} of {}: {}{only}{lacks}", manifest.backup, manifest.ended, counts.join(", ")))
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::git::Ref;
 
 /// The form of a manifest that this program writes.
-const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
 /// A backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -230,16 +230,24 @@ impl From<Uploaded> for Object {
 impl Entry {
     /// Whether it has just what another one has.
     pub(crate) fn has_same(&self, other: &Self) -> bool {
-        self.zip == other.zip
-            && (&self.git, &self.wiki) == (&other.git, &other.wiki)
-            && (&self.lfs, &self.assets) == (&other.lfs, &other.assets)
-            && self.lists == other.lists
+        self.zip == other.zip && (&self.git, &self.wiki) == (&other.git, &other.wiki) && self.has_same_beside_git(other)
+    }
+
+    /// Whether it has just the same files, issues and so on.
+    pub(crate) fn has_same_beside_git(&self, other: &Self) -> bool {
+        (&self.lfs, &self.assets) == (&other.lfs, &other.assets) && self.lists == other.lists
     }
 
     /// Whether a name is or was this repository's.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         let mut names = self.formerly.iter().chain([&self.listed.full_name]);
         names.any(|known| known.eq_ignore_ascii_case(name)) || self.listed.id.to_string() == name
+    }
+
+    /// How many bytes the backup has of it, but for the files that lists name.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.objects().map(|object| object.bytes).sum()
     }
 
     /// The objects that the backup has of it, but for those that lists of files name.
@@ -268,6 +276,18 @@ impl Manifest {
         self.repositories.sort_by(|one, other| one.listed.full_name.cmp(&other.listed.full_name));
         let lacks = |entry: &Entry| matches!(entry.status, Status::Failed | Status::Skipped);
         self.complete = self.lacks.is_empty() && !self.repositories.iter().any(lacks);
+    }
+
+    /// Whether nothing is missing of the repositories that were asked for.
+    #[must_use]
+    pub fn has_all_asked_for(&self) -> bool {
+        let is_asked_for = |entry: &Entry| self.only.iter().any(|name| entry.is_called(name));
+        match self.only.is_empty() {
+            true => self.complete,
+            false => {
+                self.repositories.iter().filter(|entry| is_asked_for(entry)).all(|entry| entry.problems.is_empty())
+            }
+        }
     }
 
     /// How many repositories have this status.
@@ -327,8 +347,6 @@ impl Manifest {
             serde_json::to_vec(self).map_err(|error| Error::Document { key: key.clone(), why: error.to_string() })?;
         Ok(account.store.create(&key, text).await?)
     }
-
-    pub(crate) const FORMAT: u64 = FORMAT;
 }
 
 fn key(account: &Account, number: u64) -> String {

@@ -7,9 +7,9 @@ use chrono::{DateTime, Duration, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
 
-use crate::account::Account;
+use crate::account::{Account, Listed};
 use crate::error::Error;
-use crate::manifest::Entry;
+use crate::manifest::{Entry, Status};
 
 /// The object that says of what nothing was new, and when.
 const UNCHANGED: &str = "unchanged.json";
@@ -50,12 +50,29 @@ impl Progress {
         Ok(!account.store.list(&folder(account, number), "", 1).await?.is_empty())
     }
 
-    /// Whether a repository was read for this backup, to its end, and not long ago; when.
-    pub(crate) fn is_read(&self, id: u64, now: DateTime<Utc>) -> Option<&String> {
-        let of_entry = self.entries.get(&id).filter(|entry| entry.late.is_none() && entry.problems.is_empty());
-        let read = of_entry.and_then(|entry| entry.read.as_ref()).or_else(|| self.unchanged.get(&id))?;
-        let at = DateTime::parse_from_rfc3339(read).ok()?.to_utc();
-        (now - at < Duration::hours(HOURS)).then_some(read)
+    /// What was read of a repository for this backup, to its end; of what nothing was new, that is what the last backup has.
+    pub(crate) fn ended(&self, listed: &Listed, before: Option<&Entry>, number: u64) -> Option<Entry> {
+        if let Some(entry) = self.entries.get(&listed.id) {
+            return entry.late.is_none().then(|| entry.clone());
+        }
+        let (read, before) = (self.unchanged.get(&listed.id)?, before?);
+        let mut entry = Entry::begun(listed, Some(before));
+        entry.ends(number, before.status == Status::Empty, read.clone());
+        Some(entry)
+    }
+
+    /// Whether what was read need not be read again: it was read not long ago, without a fault.
+    pub(crate) fn is_fresh(entry: &Entry, now: DateTime<Utc>) -> bool {
+        let read = entry.read.as_ref().and_then(|read| DateTime::parse_from_rfc3339(read).ok());
+        entry.problems.is_empty() && read.is_some_and(|read| now - read.to_utc() < Duration::hours(HOURS))
+    }
+
+    /// Takes what has not ended along to the next backup.
+    pub(crate) async fn go_on_as(&self, account: &Account, number: u64) -> Result<(), Error> {
+        for entry in self.entries.values().filter(|entry| entry.late.is_some()) {
+            keep(account, number, entry).await?;
+        }
+        keep_unchanged(account, number, &self.unchanged).await
     }
 }
 

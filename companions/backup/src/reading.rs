@@ -1,12 +1,14 @@
 //! What is read of a repository. Each part by itself: one that fails stops no other.
 
+use std::collections::BTreeSet;
+
 use chrono::DateTime;
 use serde::Deserialize;
 
 use crate::fault::Fault;
 use crate::git::{Ref, Remote};
 use crate::lists::KINDS;
-use crate::manifest::{Entry, Problem, Status, Wanted};
+use crate::manifest::{Entry, Files, Problem, Status, Wanted};
 use crate::run::{Run, SKEW, rfc3339};
 use crate::{files, lists, mirror, progress, zipball};
 
@@ -41,7 +43,7 @@ impl Run<'_> {
     /// Whether something may be new since the last backup that refs do not show.
     fn is_moved(&self, entry: &Entry, before: Option<&Entry>, refs: &[Ref]) -> bool {
         let Some(before) = before else { return true };
-        let is_pushed = before.git.as_ref().is_none_or(|git| git.refs != refs);
+        let is_pushed = before.git.as_ref().map_or(!refs.is_empty(), |git| git.refs != refs);
         let is_touched =
             before.listed.updated_at != entry.listed.updated_at || before.listed.pushed_at != entry.listed.pushed_at;
         let read = before.read.as_ref().and_then(|read| DateTime::parse_from_rfc3339(read).ok());
@@ -51,8 +53,15 @@ impl Run<'_> {
             }
             _ => true,
         };
-        let lacks = KINDS.iter().any(|kind| self.config.has(kind.with) && !before.lists.contains_key(kind.name));
-        self.is_full || is_pushed || is_touched || has_news || lacks || !before.problems.is_empty()
+        let lacks = |kind: &lists::Kind| {
+            !before.lists.contains_key(kind.name) || !self.had.iter().any(|with| with == kind.with)
+        };
+        let lacks_some = KINDS.iter().any(|kind| self.config.has(kind.with) && lacks(kind));
+        let was_away = matches!(before.status, Status::Gone | Status::Excluded);
+        // Of a run that did not end.
+        let is_begun = entry.lists != before.lists;
+        let is_to_be_mended = !before.problems.is_empty();
+        self.is_full || is_pushed || is_touched || has_news || lacks_some || was_away || is_begun || is_to_be_mended
     }
 
     /// Whether a repository is too large to be read in full here.
@@ -66,8 +75,10 @@ impl Run<'_> {
         let why = format!(
             "it has about {size} MB, more than {most} MB (largest): run `backup run --only {name}` on a machine"
         );
-        entry.status = Status::Skipped;
-        entry.has_problem("git", None, why);
+        if entry.status != Status::Skipped {
+            entry.status = Status::Skipped;
+            entry.has_problem("git", None, why);
+        }
     }
 
     async fn zip(&self, entry: &mut Entry, refs: &[Ref]) -> Result<(), Fault> {
@@ -167,7 +178,7 @@ impl Run<'_> {
             let why = format!("{unsure} files may be pointers, of what cannot be told");
             entry.has_problem("lfs", None, why);
         }
-        let Some(files) = entry.lfs.clone().filter(|files| !files.waiting.is_empty()) else { return Ok(()) };
+        let Some(files) = self.asked_for_again(entry.lfs.as_ref()) else { return Ok(()) };
         let list = self.object(entry, "lfs.jsonl");
         let read = files::lfs(self, entry.listed.id, remote, files, list).await;
         let Some((files, fault)) = part(entry, "lfs", read)? else { return Ok(()) };
@@ -194,8 +205,8 @@ impl Run<'_> {
             match lists::update(self, &entry.listed.full_name, kind, known, key, &mut see).await {
                 Ok((list, late)) => {
                     entry.lists.insert(kind.name.into(), list);
-                    if let Some(late) = late {
-                        return Err(late);
+                    if let Some(fault) = late {
+                        entry.fails(kind.name, fault)?;
                     }
                 }
                 // They are switched off.
@@ -206,8 +217,11 @@ impl Run<'_> {
             }
         }
         if !assets.is_empty() {
+            let named: BTreeSet<_> = assets.iter().map(|one| one.name.clone()).collect();
             let wanted = files::want(self, entry.assets.as_ref(), assets.into_iter()).await;
-            if let Some(files) = part(entry, "assets", wanted)? {
+            if let Some(mut files) = part(entry, "assets", wanted)? {
+                // One that was taken out of its release is not looked for.
+                files.waiting.retain(|one| named.contains(&one.name));
                 entry.assets = Some(files);
             }
         }
@@ -215,12 +229,19 @@ impl Run<'_> {
     }
 
     async fn assets(&self, entry: &mut Entry) -> Result<(), Fault> {
-        let Some(files) = entry.assets.clone().filter(|files| !files.waiting.is_empty()) else { return Ok(()) };
+        let Some(files) = self.asked_for_again(entry.assets.as_ref()) else { return Ok(()) };
         let list = self.object(entry, "assets.jsonl");
         let read = files::assets(self, entry.listed.id, &entry.listed.full_name, files, list).await;
         let Some((files, fault)) = part(entry, "assets", read)? else { return Ok(()) };
         entry.assets = Some(files);
         fault.map_or(Ok(()), |fault| entry.fails("assets", fault))
+    }
+
+    /// Files that are still to be read, with those that were not to be had: they may be there now.
+    fn asked_for_again(&self, files: Option<&Files>) -> Option<Files> {
+        let mut files = files.filter(|files| !files.waiting.is_empty() || !files.missing.is_empty())?.clone();
+        files.waiting.extend(files.missing.drain(..).map(|one| Wanted { why: None, ..one }));
+        Some(files)
     }
 
     fn object(&self, entry: &Entry, name: &str) -> String {
@@ -232,11 +253,7 @@ impl Run<'_> {
         let mut entry = entry.clone();
         entry.since = self.number;
         entry.late = Some(0);
-        let kept = progress::keep(self.account, self.number, &entry).await;
-        kept.map_err(|error| match error {
-            crate::error::Error::Store(error) => Fault::Store(error),
-            other => Fault::Form(other.to_string()),
-        })
+        Ok(progress::keep(self.account, self.number, &entry).await?)
     }
 }
 

@@ -21,11 +21,11 @@ impl Backup {
     pub async fn restore(&self, name: &str, at: Option<u64>, folder: &Path) -> Result<Vec<PathBuf>, Error> {
         let failed = |error: std::io::Error| Error::File { path: folder.display().to_string(), why: error.to_string() };
         if fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) || folder.is_file() {
-            return Err(Error::File { path: folder.display().to_string(), why: "it is not empty".into() });
+            return Err(Error::NotEmpty { folder: folder.display().to_string() });
         }
-        let account = self.account().await?;
+        let account = self.place().await?;
         let manifest = self.backup(&account, at).await?;
-        let place = || format!("backup {} of {}", manifest.backup, account.place());
+        let place = || format!("backup {} of {}", manifest.backup, account.address());
         let entry = manifest.find(name).ok_or_else(|| Error::Unknown { name: name.into(), place: place() })?;
         if entry.objects().next().is_none() {
             let why = match entry.problems.first() {
@@ -54,15 +54,15 @@ impl Backup {
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
 
-    /// The backups that are there, in their order.
+    /// The backups that are there, in their order; or why one cannot be read.
     ///
     /// # Errors
-    /// If one of them cannot be read.
-    pub async fn list(&self) -> Result<Vec<Manifest>, Error> {
-        let account = self.account().await?;
+    /// If the bucket cannot be read.
+    pub async fn list(&self) -> Result<Vec<Result<Manifest, Error>>, Error> {
+        let account = self.place().await?;
         let mut found = Vec::new();
         for number in Manifest::numbers(&account).await? {
-            found.extend(Manifest::read(&account, number).await?);
+            found.extend(Manifest::read(&account, number).await.transpose());
         }
         Ok(found)
     }
@@ -72,7 +72,7 @@ impl Backup {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub async fn read(&self, at: Option<u64>) -> Result<Manifest, Error> {
-        self.backup(&self.account().await?, at).await
+        self.backup(&self.place().await?, at).await
     }
 
     /// A backup, the newest if none is named.
@@ -82,7 +82,7 @@ impl Backup {
             None => Manifest::newest(account).await?,
         };
         let number = at.map_or("of any number".into(), |number| number.to_string());
-        found.ok_or_else(|| Error::NoBackup { number, place: account.place() })
+        found.ok_or_else(|| Error::NoBackup { number, place: account.address() })
     }
 }
 
@@ -115,7 +115,7 @@ async fn into(account: &Account, entry: &Entry, folder: &Path) -> Result<Vec<Str
         lines(account, list, &folder.join(&name)).await?;
         names.push(name);
     }
-    if let Some(assets) = &entry.assets {
+    if let Some(assets) = entry.assets.as_ref().filter(|assets| assets.list.is_some()) {
         let name = |asset: &str| format!("assets/{}", asset.replace(['/', '\\'], "_"));
         files(account, assets, folder, name).await?;
         names.push("assets".into());

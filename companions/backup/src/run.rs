@@ -18,7 +18,7 @@ use crate::account::{Account, Listed, Presence, Repositories};
 use crate::config::Config;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::manifest::{Entry, Manifest, Status};
+use crate::manifest::{Entry, FORMAT, Manifest, Status};
 use crate::progress::{self, Progress};
 
 /// What it calls itself where it asks for something.
@@ -30,6 +30,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 pub(crate) const SKEW: Duration = Duration::from_secs(300);
 /// What is kept of the time for noting how far it is, and for the manifest.
 const MARGIN: Duration = Duration::from_secs(5);
+/// After what time a write is tried again that met another one.
+const AGAIN: Duration = Duration::from_secs(1);
 /// When a repository was begun that had all of a run's time.
 const AT_FIRST: Duration = Duration::from_secs(60);
 /// How often a repository may come no further in a run of its own before it is left out.
@@ -79,6 +81,10 @@ pub(crate) struct Run<'r> {
     pub(crate) date: String,
     /// What was changed before this is not changed again in the same second.
     pub(crate) settled: String,
+    /// What was changed before this was so when the run began, by any clock.
+    pub(crate) earlier: String,
+    /// What the last backup had beside repositories.
+    pub(crate) had: Vec<String>,
     pub(crate) number: u64,
     pub(crate) is_full: bool,
     /// Repositories whose issues were changed lately, and when; `None` if that is not known.
@@ -91,6 +97,7 @@ pub(crate) struct Run<'r> {
     only: &'r [String],
     started: DateTime<Utc>,
     begun: Instant,
+    /// Until when another repository may be begun.
     half: Deadline,
     longest: Mutex<Duration>,
 }
@@ -112,20 +119,34 @@ impl Backup {
         Account::open(&self.config, &self.client, &self.http, &self.secrets).await
     }
 
+    /// Where backups are, to read them.
+    pub(crate) async fn place(&self) -> Result<Account, Error> {
+        Account::place(&self.config, &self.client, &self.http, &self.secrets).await
+    }
+
     /// Makes a backup, from where the last run stopped.
     ///
     /// # Errors
     /// If the account cannot be listed, or the bucket fails. What fails in a repository is in the manifest.
     pub async fn run(&self, request: &Request, deadline: Deadline) -> Result<Outcome, Error> {
-        let (deadline, begun, started) = (deadline.earlier(MARGIN), Instant::now(), Utc::now());
+        let (deadline, started) = (deadline.earlier(MARGIN), Utc::now());
         let account = self.account().await?;
         let mut listed = account.repositories(&self.config, deadline).await?;
         let previous = Manifest::newest(&account).await?;
         let number = previous.as_ref().map_or(1, |previous| previous.backup + 1);
-        let of_previous = previous.map(|previous| previous.repositories).unwrap_or_default();
-        let mut before: BTreeMap<_, _> = of_previous.into_iter().map(|entry| (entry.listed.id, entry)).collect();
+        let (of_previous, previous_with) =
+            previous.map(|previous| (previous.repositories, previous.with)).unwrap_or_default();
+        let before: BTreeMap<_, _> = of_previous.into_iter().map(|entry| (entry.listed.id, entry)).collect();
         let progress = Progress::read(&account, number).await?;
-        let absent = self.absent(&account, &mut before, &mut listed, number, request, deadline).await?;
+        let absent = match request.only.is_empty() {
+            true => self.absent(&account, &before, &progress, &mut listed, number, deadline).await?,
+            false => Vec::new(),
+        };
+        if listed.wanted.is_empty() {
+            let why = "no repository is left to back up: see include, exclude, only_owner, and what the token may read"
+                .into();
+            return Err(Error::Setting { setting: "include", why });
+        }
         let date = started.format("%Y-%m-%d").to_string();
         write_list(&account, &date, &listed).await?;
         let chosen = chosen(request, &listed, &progress)?;
@@ -136,15 +157,17 @@ impl Backup {
             deadline,
             date,
             settled: rfc3339(started - SETTLED),
+            earlier: rfc3339(started - SKEW),
+            had: previous_with,
             number,
             is_full: request.is_full,
-            news: news(&self.config, &account, &before, deadline).await?,
+            news: news(&self.config, &account, &before, deadline).await,
             names: zip_names(&listed.wanted),
             uploads: Semaphore::new(self.config.at_once as usize),
             id: Uuid::now_v7(),
             only: &request.only,
             started,
-            begun,
+            begun: Instant::now(),
             half: deadline.halfway(),
             longest: Mutex::default(),
         };
@@ -166,42 +189,51 @@ impl Backup {
     async fn absent(
         &self,
         account: &Account,
-        before: &mut BTreeMap<u64, Entry>,
+        before: &BTreeMap<u64, Entry>,
+        progress: &Progress,
         listed: &mut Repositories,
         number: u64,
-        request: &Request,
         deadline: Deadline,
     ) -> Result<Vec<Entry>, Error> {
         let mut absent = Vec::new();
-        for (id, entry) in before.iter().filter(|(id, _)| request.only.is_empty() && !listed.all.contains(id)) {
+        let mut known: BTreeMap<_, _> = before.iter().collect();
+        known.extend(&progress.entries);
+        for (id, entry) in known {
+            if listed.wanted.iter().any(|one| one.id == *id) {
+                continue;
+            }
             let mut entry = entry.clone();
-            if entry.status != Status::Gone {
+            let was_gone = entry.status == Status::Gone;
+            entry.problems.clear();
+            entry.late = None;
+            if listed.all.contains(id) {
+                entry.status = Status::Excluded;
+            } else if !was_gone {
                 match account.look_for(*id, deadline).await {
-                    Presence::There(one) => {
-                        if account.is_wanted(&self.config, &listed.login, &one) {
-                            listed.wanted.push(*one);
-                            continue;
-                        }
-                        entry.status = Status::Excluded;
+                    Presence::There(one) if account.is_wanted(&self.config, &listed.login, &one) => {
+                        listed.wanted.push(*one);
+                        continue;
                     }
-                    Presence::Gone => (entry.status, entry.since) = (Status::Gone, number),
+                    Presence::There(_) => entry.status = Status::Excluded,
+                    Presence::Gone => {
+                        (entry.status, entry.since) = (Status::Gone, number);
+                        let name = &entry.listed.full_name;
+                        listed
+                            .lacks
+                            .push(format!("{name} has gone, or the token no longer sees it; what is kept of it stays"));
+                    }
+                    // It is tried again by the next run in any case.
                     Presence::Refused(error) => {
                         entry.status = Status::Failed;
-                        entry.problems.clear();
-                        // It is tried again by the next run in any case.
-                        let late = entry.fails("repository", error.into());
-                        if let Err(Fault::Http(error)) = late {
-                            return Err(error.into());
-                        }
+                        entry.has_problem(
+                            "repository",
+                            error.status().map(|status| status.as_u16()),
+                            error.to_string(),
+                        );
                     }
                 }
             }
             absent.push(entry);
-        }
-        for (id, entry) in before {
-            if request.only.is_empty() && listed.all.contains(id) && !listed.wanted.iter().any(|one| one.id == *id) {
-                absent.push(Entry { status: Status::Excluded, ..entry.clone() });
-            }
         }
         Ok(absent)
     }
@@ -223,15 +255,16 @@ impl Run<'_> {
         progress: &Progress,
     ) -> Result<Option<Entry>, Error> {
         let kept = progress.entries.get(&listed.id);
-        if let Some(read) = progress.is_read(listed.id, self.started).filter(|_| !self.is_full && self.only.is_empty())
-            && let Some(entry) = kept.or(before)
-        {
-            // By a run before this one, for this backup.
-            return Ok(Some(Entry { read: Some(read.clone()), ..entry.clone() }));
+        // By a run before this one, for this backup.
+        let ended = progress.ended(listed, before, self.number);
+        let is_asked_for_anew = self.is_full || !self.only.is_empty();
+        if !is_asked_for_anew && ended.as_ref().is_some_and(|entry| Progress::is_fresh(entry, self.started)) {
+            return Ok(ended);
         }
         let longest = self.longest.lock().map_or(Duration::ZERO, |longest| *longest);
         if !self.half.allows(longest) {
-            return Ok(None);
+            // What failed or was read long ago is read again only if there is time.
+            return Ok(ended);
         }
         let (began, at) = (Instant::now(), Utc::now());
         let known = kept.or(before);
@@ -252,7 +285,9 @@ impl Run<'_> {
                 // It is its own fault only if it had all the time.
                 let had_all = began - self.begun < AT_FIRST;
                 let tries = known.and_then(|known| known.late).unwrap_or_default();
-                entry.late = Some(if is_new { 0 } else { tries + u32::from(had_all) });
+                // A pack alone is no way forward: there may be a new one each time.
+                let moves = !known.unwrap_or(&Entry::default()).has_same_beside_git(&entry);
+                entry.late = Some(if moves { 0 } else { tries + u32::from(had_all) });
                 if entry.late < Some(TRIES) {
                     progress::keep(self.account, self.number, &entry).await?;
                     return Ok(None);
@@ -269,7 +304,10 @@ impl Run<'_> {
             }
         };
         entry.ends(self.number, is_empty, rfc3339(at));
-        if is_new || known.is_none() || kept.is_some() {
+        if entry.since == self.number {
+            tracing::info!("{}: read in {:.1} s", listed.full_name, began.elapsed().as_secs_f64());
+        }
+        if is_new || known.is_none() || kept.is_some() || !entry.problems.is_empty() {
             progress::keep(self.account, self.number, &entry).await?;
         }
         Ok(Some(entry))
@@ -293,10 +331,11 @@ impl Run<'_> {
     ) -> Result<Outcome, Error> {
         let mut entries = before;
         // With `only` there may be some of a run that read others.
-        entries.extend(progress.entries.into_iter().filter(|(_, entry)| entry.late.is_none()));
+        let ended = progress.entries.iter().filter(|(_, entry)| entry.late.is_none());
+        entries.extend(ended.map(|(id, entry)| (*id, entry.clone())));
         entries.extend(read.clone());
         let mut manifest = Manifest {
-            format: Manifest::FORMAT,
+            format: FORMAT,
             backup: self.number,
             run: self.id.to_string(),
             program: AGENT.into(),
@@ -314,19 +353,26 @@ impl Run<'_> {
         loop {
             manifest.fill(entries);
             if manifest.write(self.account).await? {
+                if !self.only.is_empty() {
+                    progress.go_on_as(self.account, manifest.backup + 1).await?;
+                }
                 return Ok(Outcome::Made(manifest));
             }
-            let number = manifest.backup;
-            let other = Manifest::read(self.account, number).await?;
-            let none = || Error::NoBackup { number: number.to_string(), place: self.account.place() };
-            let other = other.ok_or_else(none)?;
+            let Some(other) = Manifest::read(self.account, manifest.backup).await? else {
+                // Another write was under way, and failed.
+                tokio::time::sleep(AGAIN).await;
+                entries = manifest.repositories.drain(..).map(|entry| (entry.listed.id, entry)).collect();
+                continue;
+            };
             // The answer to a write may be lost, and the write repeated.
             if other.run == manifest.run {
                 return Ok(Outcome::Made(other));
             }
             let has_it = |entry: &Entry| {
                 let found = other.repositories.iter().find(|one| one.listed.id == entry.listed.id);
-                found.is_some_and(|one| one.problems.is_empty() || !entry.problems.is_empty())
+                found.is_some_and(|one| {
+                    !self.is_full && one.read >= entry.read && (one.problems.is_empty() || !entry.problems.is_empty())
+                })
             };
             if read.values().all(has_it) && (other.only.is_empty() || !self.only.is_empty()) {
                 return Ok(Outcome::Beaten(other));
@@ -349,7 +395,12 @@ fn chosen(request: &Request, listed: &Repositories, progress: &Progress) -> Resu
     }
     let is_chosen = |one: &&Listed| request.only.is_empty() || request.only.iter().any(|name| is_it(name, one));
     let mut chosen: Vec<_> = listed.wanted.iter().filter(is_chosen).cloned().collect();
-    chosen.sort_by_key(|one| progress.entries.get(&one.id).is_none_or(|entry| entry.late.is_none()));
+    chosen.sort_by_key(|one| match progress.entries.get(&one.id) {
+        Some(entry) if entry.late.is_some() => 0,
+        None => 1,
+        Some(entry) if entry.problems.is_empty() => 2,
+        Some(_) => 3,
+    });
     Ok(chosen)
 }
 
@@ -359,18 +410,20 @@ async fn news(
     account: &Account,
     before: &BTreeMap<u64, Entry>,
     deadline: Deadline,
-) -> Result<Option<BTreeMap<u64, String>>, Error> {
+) -> Option<BTreeMap<u64, String>> {
     let is_read =
         |entry: &&Entry| entry.problems.is_empty() && !matches!(entry.status, Status::Gone | Status::Excluded);
     let since = before.values().filter(is_read).filter_map(|entry| entry.read.as_ref()).min();
-    let since = since.and_then(|since| DateTime::parse_from_rfc3339(since).ok());
-    match since {
-        Some(since) if config.has("issues") || config.has("pulls") => {
-            Ok(account.with_news(&rfc3339(since.to_utc() - SKEW), deadline).await?)
-        }
-        Some(_) => Ok(Some(BTreeMap::new())),
-        None => Ok(None),
+    let since = DateTime::parse_from_rfc3339(since?).ok()?;
+    if !config.has("issues") && !config.has("pulls") {
+        return Some(BTreeMap::new());
     }
+    let news = account.with_news(&rfc3339(since.to_utc() - SKEW), deadline).await;
+    // It only saves questions.
+    news.unwrap_or_else(|error| {
+        tracing::info!("each repository is asked for its issues: {error}");
+        None
+    })
 }
 
 /// The list of repositories as the original wrote it, and more of each.

@@ -56,7 +56,7 @@ impl Backup {
     /// # Errors
     /// If the manifest cannot be read, or the bucket fails.
     pub async fn verify(&self, at: Option<u64>, is_deep: bool) -> Result<Verified, Error> {
-        let account = self.account().await?;
+        let account = self.place().await?;
         let manifest = self.backup(&account, at).await?;
         let mut verified = Verified { backup: manifest.backup, ..Verified::default() };
         let (mut objects, mut unread) = (BTreeMap::new(), Vec::new());
@@ -73,7 +73,8 @@ impl Backup {
                     }),
                 }
             }
-            let missing = [&entry.lfs, &entry.assets].into_iter().flatten().flat_map(|files| &files.missing);
+            let beside = [&entry.lfs, &entry.assets].into_iter().flatten();
+            let missing = beside.flat_map(|files| files.missing.iter().chain(&files.waiting));
             let missing =
                 missing.map(|one| format!("{name}: {}: {}", one.name, one.why.as_deref().unwrap_or_default()));
             let problems = entry.problems.iter().map(|problem| format!("{name}: {}: {}", problem.part, problem.why));

@@ -13,7 +13,7 @@ fn today() -> String {
 
 #[tokio::test]
 async fn archives_and_the_list_have_the_keys_that_the_original_gave_them() {
-    let world = World::with(&[("PREFIX", "/my-prefix/")]).await;
+    let world = World::with(&[("PREFIX", "/my-prefix/"), ("MODE", "zip")]).await;
     for (id, name) in [(1, "acme/shop"), (2, "a_b/c"), (3, "a/b_c")] {
         world.github.make(id, name).unwrap();
         world.github.commit(name, "main", "a.txt", name.as_bytes()).unwrap();
@@ -61,10 +61,20 @@ async fn patterns_and_owners_choose_what_is_kept() {
         manifest.repositories.iter().map(|entry| entry.listed.full_name.clone()).collect::<Vec<_>>()
     };
     assert_eq!(names(&world.run().await), ["Acme/Till", "acme/shop", "widgets/tools"]);
+    // A pattern that fits nothing is told, and a backup of nothing is none.
+    let odd = world.again(&[("INCLUDE", "acme/*,shop")]).await;
+    let manifest = made(odd.run(&Request::default(), within(60)).await.unwrap());
+    assert!(
+        !manifest.complete && manifest.lacks == ["include: shop matches no repository that the token sees"],
+        "{manifest:?}"
+    );
+    let none = world.again(&[("INCLUDE", "shop")]).await;
+    let error = none.run(&Request::default(), within(60)).await.unwrap_err().to_string();
+    assert!(error.contains("no repository is left to back up"), "{error}");
     let other = world.again(&[("ONLY_OWNER", "True".to_lowercase().as_str()), ("INCLUDE", "ACME/S*,*/tools")]).await;
     let manifest = made(other.run(&Request::default(), within(60)).await.unwrap());
     let excluded: Vec<_> = manifest.repositories.iter().filter(|entry| entry.status == Status::Excluded).collect();
-    assert_eq!(excluded.len(), 2, "{excluded:?}");
+    assert_eq!(excluded.len(), 3, "{excluded:?}");
     assert_eq!(status(&manifest, "acme/shop"), Status::Empty);
 }
 
@@ -85,11 +95,12 @@ async fn repositories_that_are_renamed_or_gone_stay_in_the_backup() {
     }
     let manifest = world.run().await;
     assert_eq!((status(&manifest, "acme/gone"), of(&manifest, "acme/gone").since), (Status::Gone, 2));
+    // That is told once.
+    assert!(!manifest.complete && manifest.lacks[0].starts_with("acme/gone has gone"), "{manifest:?}");
     assert_eq!(
         (status(&manifest, "acme/store"), &of(&manifest, "acme/store").formerly[..]),
         (Status::Unchanged, &["acme/shop".to_owned()][..])
     );
-    assert!(manifest.complete);
     let third = world.run().await;
     assert_eq!((status(&third, "acme/gone"), of(&third, "acme/gone").since), (Status::Gone, 2));
     world.comes_back("acme/gone", None, &refs).await;
@@ -230,6 +241,10 @@ async fn files_of_releases_are_kept_once() {
         let release = json!({ "id": 1, "tag_name": "v1", "assets": assets });
         world.github.known().lists.insert("acme/shop/releases".into(), vec![release]);
     };
+    release(&[(12, "gone.tar", 4)]);
+    assert_eq!(of(&world.run().await, name).assets.as_ref().unwrap().missing.len(), 1);
+    world.restored(name, None).await;
+    git(&world.github.repository(name), &["tag", "v1", "main"]).unwrap();
     release(&[(11, "shop.tar", 8), (12, "gone.tar", 4)]);
     world.github.known().assets.insert(11, b"archived".to_vec());
     let manifest = world.run().await;
@@ -353,7 +368,7 @@ async fn the_function_makes_a_backup_when_one_is_due_and_its_log_has_no_token() 
     world.github.instead("api GET /user", [unauthorized]);
     let error = function.invoke(json!({ "anew": true })).await.unwrap_err();
     assert_eq!(error["errorType"], "List");
-    assert!(error["errorMessage"].as_str().unwrap().contains("Put a token that holds into the secret"), "{error}");
+    assert!(error["errorMessage"].as_str().unwrap().contains("Put a valid token into the secret"), "{error}");
     let lines = function.end().await;
     assert!(lines.iter().any(|line| line["level"] == "ERROR"
         && line["message"].as_str().is_some_and(|text| text.contains("lacks something"))));
@@ -369,7 +384,6 @@ async fn settings_that_cannot_be_meant_name_themselves() {
         Config::read(Some(file.path()), std::iter::empty()).map(drop).unwrap_err().to_string()
     };
     for (text, setting) in [
-        ("bucket = \"b\"\n", "secret"),
         ("token = \"t\"\nmode = \"tar\"\n", "mode"),
         ("token = \"t\"\nwith = [\"gists\"]\n", "with"),
         ("token = \"t\"\nat_once = 0\n", "at_once"),
@@ -394,5 +408,5 @@ async fn settings_that_cannot_be_meant_name_themselves() {
     let world = World::mirroring().await;
     let nameless = World::again(&world, &[("BUCKET", "")]).await;
     let error = Backup::run(&nameless, &Request::default(), within(10)).await.unwrap_err().to_string();
-    assert!(error.starts_with("bucket cannot be used: neither"), "{error}");
+    assert!(error.starts_with("bucket: not set"), "{error}");
 }

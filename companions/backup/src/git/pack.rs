@@ -28,14 +28,14 @@ impl Seal {
         self.tail.extend_from_slice(&bytes[of_bytes..]);
     }
 
-    /// How many objects it has; or what is wrong with it.
-    pub(crate) fn end(self) -> Result<u32, &'static str> {
+    /// What is wrong with it, if it is not whole.
+    pub(crate) fn end(self) -> Result<(), &'static str> {
         let Ok(head) = <[u8; 12]>::try_from(self.head) else { return Err("it is too short") };
         if !head.starts_with(b"PACK\0\0\0\x02") {
             return Err("it does not begin as a pack of the second version");
         }
         match self.hash.finalize().as_slice() == self.tail {
-            true => Ok(u32::from_be_bytes([head[8], head[9], head[10], head[11]])),
+            true => Ok(()),
             false => Err("its checksum differs"),
         }
     }
@@ -52,7 +52,7 @@ mod tests {
         for size in [1, 7, 19, 20, 21, 1000] {
             let mut seal = Seal::default();
             pack.chunks(size).for_each(|piece| seal.update(piece));
-            assert_eq!(seal.end(), Ok(7), "in pieces of {size}");
+            assert_eq!(seal.end(), Ok(()), "in pieces of {size}");
         }
         for end in [5, 12, 30, pack.len() - 1] {
             let mut seal = Seal::default();
