@@ -21,6 +21,8 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 /// S3 takes no part of a multipart upload below 5 MiB but the last.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const PART: usize = 8 << 20;
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
+const MOST_PARTS: usize = 10_000;
 
 /// How often a request is sent until it succeeds.
 const TRIES: u32 = 5;
@@ -48,6 +50,14 @@ pub enum Error {
         place: String,
         /// The cause, with S3's code where there is one.
         why: String,
+    },
+    /// An object would have more parts than S3 takes.
+    #[error("{bucket}/{key} would be larger than {} GB, which is too large to write in parts", (MOST_PARTS * PART) >> 30)]
+    TooLarge {
+        /// The bucket.
+        bucket: String,
+        /// The object.
+        key: String,
     },
     /// An object is not the one that was expected.
     #[error("{bucket}/{key} is not the object that was listed: {why}\nRestore it from the bucket's older versions")]
@@ -604,6 +614,9 @@ impl Upload {
             }
         };
         multipart.sent().await?;
+        if multipart.parts.len() == MOST_PARTS {
+            return Err(Error::TooLarge { bucket: bucket.clone(), key: self.key.clone() });
+        }
         let number = multipart.parts.len() as i32 + 1;
         let upload = client.upload_part().bucket(bucket).key(&self.key).upload_id(&multipart.id).part_number(number);
         let upload = upload.body(ByteStream::from(part));

@@ -10,7 +10,7 @@ use crate::error::Error;
 pub(crate) enum Fault {
     /// The bucket fails, and will for the others too.
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(store::Error),
     /// There is no answer, or not the one that is wanted.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -22,10 +22,20 @@ pub(crate) enum Fault {
     Cut(&'static str),
 }
 
+impl From<store::Error> for Fault {
+    fn from(error: store::Error) -> Self {
+        match error {
+            // The fault of what is written, not of the bucket.
+            store::Error::TooLarge { .. } => Self::Form(error.to_string()),
+            error => Self::Store(error),
+        }
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
-            Error::Store(error) => Self::Store(error),
+            Error::Store(error) => error.into(),
             other => Self::Form(other.to_string()),
         }
     }

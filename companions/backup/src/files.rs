@@ -60,51 +60,43 @@ pub(crate) async fn lfs(run: &Run<'_>, id: u64, remote: &Remote<'_>, files: File
         let places = match places(run, remote, batch).await {
             Ok(places) => places,
             Err(fault) => {
-                let waiting = files.waiting[read.len()..].iter().cloned();
-                let mut rest: Vec<_> =
-                    waiting.map(|one| Read::Waiting(one, Fault::form("it was not asked for"))).collect();
-                if let Some(Read::Waiting(_, why)) = rest.first_mut() {
-                    *why = fault;
-                }
-                read.extend(rest);
+                let mut waiting = files.waiting[read.len()..].iter().cloned();
+                read.extend(waiting.next().map(|one| Read::Waiting(one, fault)));
+                read.extend(waiting.map(|one| Read::Waiting(one, Fault::form("it was not asked for"))));
                 break;
             }
         };
-        let objects = batch.iter().cloned().map(|one| {
-            let place = places.get(&one.name);
-            async move {
-                let open = async || -> Result<Stream, Fault> {
-                    match place {
-                        Some(Ok(place)) => {
-                            let request =
-                                run.http.request(Method::GET, place.url.clone()).headers(place.headers.clone());
-                            Ok(run.http.open(request, run.deadline).await?)
-                        }
-                        Some(Err(refusal)) => Err(Fault::Form(format!("{} {}", refusal.code, refusal.message))),
-                        None => Err(Fault::form("the server does not say where it is")),
-                    }
-                };
-                let is_missing = |fault: &Fault| match place {
-                    Some(Err(refusal)) => matches!(refusal.code, 404 | 410 | 422),
-                    _ => matches!(fault.status(), Some(404 | 410)),
-                };
-                let key = run.account.key(&format!("repositories/{id}/lfs/{}/{}", &one.name[..2], one.name));
-                // Under the hash of its content: what is there is it, if it is as long.
-                match run.account.store.head(&key).await {
-                    Ok(Some(head)) if head.bytes == one.bytes && !run.is_full => {
-                        let object = Object { key, bytes: one.bytes, sha256: one.name.clone() };
-                        return Read::Kept(File { name: one.name, object });
-                    }
-                    Ok(_) => {}
-                    Err(error) => return Read::Waiting(one, error.into()),
-                }
-                let is_it = |object: &Object| object.sha256 == one.name;
-                kept_or_not(run, key, open, is_it, one.clone(), is_missing).await
-            }
-        });
+        let objects = batch.iter().map(|one| lfs_object(run, id, one.clone(), places.get(&one.name)));
         read.extend(stream::iter(objects).buffered(AT_ONCE).collect::<Vec<_>>().await);
     }
     settle(run, files, read, list).await
+}
+
+async fn lfs_object(run: &Run<'_>, id: u64, one: Wanted, place: Option<&Result<Place, Refusal>>) -> Read {
+    let key = run.account.key(&format!("repositories/{id}/lfs/{}/{}", &one.name[..2], one.name));
+    // Under the hash of its content: what is there is it, if it is as long.
+    match run.account.store.head(&key).await {
+        Ok(Some(head)) if head.bytes == one.bytes && !run.is_full => {
+            let object = Object { key, bytes: one.bytes, sha256: one.name.clone() };
+            return Read::Kept(File { name: one.name, object });
+        }
+        Ok(_) => {}
+        Err(error) => return Read::Waiting(one, error.into()),
+    }
+    let open = async || match place {
+        Some(Ok(Place { url, headers })) => {
+            let request = run.http.request(Method::GET, url.clone()).headers(headers.clone());
+            Ok(run.http.open(request, run.deadline).await?)
+        }
+        Some(Err(refusal)) => Err(Fault::Form(format!("{} {}", refusal.code, refusal.message))),
+        None => Err(Fault::form("the server does not say where it is")),
+    };
+    let is_missing = |fault: &Fault| match place {
+        Some(Err(refusal)) => matches!(refusal.code, 404 | 410 | 422),
+        _ => matches!(fault.status(), Some(404 | 410)),
+    };
+    let is_it = |object: &Object| object.sha256 == one.name;
+    kept_or_not(run, key, open, is_it, one.clone(), is_missing).await
 }
 
 /// Reads files of releases.

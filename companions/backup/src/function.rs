@@ -69,6 +69,9 @@ impl Function for Backup {
         if !is_due && event["anew"] != true && !request.is_full {
             return Ok(Summary::of(State::NotDue, newest.as_ref(), 0));
         }
+        let last = Summary::of(State::Waiting, newest.as_ref(), 0);
+        // It is large, and read again.
+        drop(newest);
         Ok(match self.run(&request, deadline).await? {
             Outcome::Made(made) => {
                 let summary = Summary::of(State::Made, Some(&made), 0);
@@ -83,7 +86,7 @@ impl Function for Backup {
                 summary
             }
             Outcome::Beaten(other) => Summary::of(State::Beaten, Some(&other), 0),
-            Outcome::Waiting { left, .. } => Summary::of(State::Waiting, newest.as_ref(), left),
+            Outcome::Waiting { left, .. } => Summary { left, ..last },
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blackwater_base::store::If;
 use chrono::{DateTime, Duration, Utc};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde::de::DeserializeOwned;
 
 use crate::account::{Account, Listed};
@@ -37,10 +37,10 @@ impl Progress {
         let mut progress = Self::default();
         let (unchanged, entries): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.ends_with(UNCHANGED));
         for key in unchanged {
-            progress.unchanged.extend(document(account, &key).await?.unwrap_or(BTreeMap::new()));
+            progress.unchanged.extend(document(account, &key).await.unwrap_or(BTreeMap::new()));
         }
         let entries: Vec<Option<Entry>> =
-            stream::iter(entries.iter().map(|key| document(account, key))).buffered(8).try_collect().await?;
+            stream::iter(entries.iter().map(|key| document(account, key))).buffered(8).collect().await;
         progress.entries = entries.into_iter().flatten().map(|entry| (entry.listed.id, entry)).collect();
         Ok(progress)
     }
@@ -72,14 +72,21 @@ impl Progress {
         for entry in self.entries.values().filter(|entry| entry.late.is_some()) {
             keep(account, number, entry).await?;
         }
-        keep_unchanged(account, number, &self.unchanged).await
+        match self.unchanged.is_empty() {
+            true => Ok(()),
+            false => keep_unchanged(account, number, &self.unchanged).await,
+        }
     }
 }
 
-async fn document<T: DeserializeOwned>(account: &Account, key: &str) -> Result<Option<T>, Error> {
-    let Some(text) = account.store.get(key).await? else { return Ok(None) };
-    let read = serde_json::from_slice(&text);
-    read.map(Some).map_err(|error| Error::Document { key: key.into(), why: error.to_string() })
+/// A document, if it can be read: without it something is read once more.
+async fn document<T: DeserializeOwned>(account: &Account, key: &str) -> Option<T> {
+    let read = account.store.get(key).await.map_err(|error| error.to_string());
+    let parsed = read.and_then(|text| {
+        let text = text.unwrap_or_default();
+        serde_json::from_slice(&text).map_err(|error| error.to_string())
+    });
+    parsed.inspect_err(|error| tracing::warn!("{key} is not taken into account: {error}")).ok()
 }
 
 /// Notes what is kept of a repository.

@@ -264,7 +264,7 @@ impl Run<'_> {
         let longest = self.longest.lock().map_or(Duration::ZERO, |longest| *longest);
         if !self.half.allows(longest) {
             // What failed or was read long ago is read again only if there is time.
-            return Ok(ended);
+            return Ok(ended.filter(|_| !is_asked_for_anew));
         }
         let (began, at) = (Instant::now(), Utc::now());
         let known = kept.or(before);
@@ -280,23 +280,10 @@ impl Run<'_> {
         let is_empty = match read {
             Ok(is_empty) => is_empty,
             Err(Fault::Store(error)) => return Err(error.into()),
-            Err(fault) if fault.is_late() => {
-                tracing::info!(repository = listed.full_name, "left to the next run: {fault}");
-                // It is its own fault only if it had all the time.
-                let had_all = began - self.begun < AT_FIRST;
-                let tries = known.and_then(|known| known.late).unwrap_or_default();
-                // A pack alone is no way forward: there may be a new one each time.
-                let moves = !known.unwrap_or(&Entry::default()).has_same_beside_git(&entry);
-                entry.late = Some(if moves { 0 } else { tries + u32::from(had_all) });
-                if entry.late < Some(TRIES) {
-                    progress::keep(self.account, self.number, &entry).await?;
-                    return Ok(None);
-                }
-                let why = format!(
-                    "it did not come further in {TRIES} runs: run `backup run --only` on a machine, or see calls_per_minute"
-                );
-                entry.has_problem("repository", None, why);
-                false
+            Err(fault) if fault.is_late() && self.may_go_on(&mut entry, known, began) => {
+                tracing::info!("{}: left to the next run: {fault}", listed.full_name);
+                progress::keep(self.account, self.number, &entry).await?;
+                return Ok(None);
             }
             Err(fault) => {
                 entry.has_problem("repository", fault.status(), fault.to_string());
@@ -311,6 +298,22 @@ impl Run<'_> {
             progress::keep(self.account, self.number, &entry).await?;
         }
         Ok(Some(entry))
+    }
+
+    /// Whether the next run may go on with a repository for which this one had no time: not if it had all the time of several, and came
+    /// no further.
+    fn may_go_on(&self, entry: &mut Entry, known: Option<&Entry>, began: Instant) -> bool {
+        let had_all = began - self.begun < AT_FIRST;
+        let tries = known.and_then(|known| known.late).unwrap_or_default();
+        // A pack alone is no way forward: there may be a new one each time.
+        let came_further = !known.unwrap_or(&Entry::default()).has_same_beside_git(entry);
+        let tries = if came_further { 0 } else { tries + u32::from(had_all) };
+        entry.late = Some(tries);
+        if tries >= TRIES {
+            let why = format!("it came no further in {TRIES} runs: run `backup run --only` for it on a machine");
+            entry.has_problem("repository", None, why);
+        }
+        tries < TRIES
     }
 
     /// Notes what was read, for the next run.
