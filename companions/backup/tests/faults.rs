@@ -535,3 +535,21 @@ async fn a_repository_that_is_deleted_before_the_backup_ends_has_what_was_read_o
     assert_eq!((manifest.backup, status(&manifest, "acme/a")), (2, Status::Gone));
     world.comes_back("acme/a", None, &refs).await;
 }
+
+#[tokio::test]
+async fn what_had_not_changed_is_not_asked_for_again_by_the_run_that_goes_on() {
+    let world = World::with(&[("MODE", "mirror"), ("AT_ONCE", "1")]).await;
+    for (id, name) in [(1, "acme/a"), (2, "acme/b"), (3, "acme/c")] {
+        world.github.make(id, name).unwrap();
+        world.github.commit(name, "main", "a", b"a\n").unwrap();
+    }
+    world.run().await;
+    world.github.instead("git GET /acme/c.git/info/refs", [limit()]);
+    let outcome = world.backup.run(&Request::default(), within(30)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Waiting { backup: 2, left: 1 }), "{outcome:?}");
+    world.calls();
+    let manifest = world.run().await;
+    assert_eq!((manifest.backup, manifest.count(Status::Unchanged)), (2, 3));
+    let calls = world.calls();
+    assert!(!calls.iter().any(|call| call.contains("/acme/a") || call.contains("/acme/b")), "{calls:?}");
+}

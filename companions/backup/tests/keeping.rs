@@ -311,6 +311,10 @@ async fn a_backup_is_due_once_a_month_or_a_day_after_something_failed() {
     let next = |days: i64| now + chrono::Duration::days(days);
     assert!(!world.backup.due(now).await.unwrap().1);
     assert!(world.backup.due(next(32)).await.unwrap().1);
+    // One of some repositories alone neither counts for the month nor begins another.
+    let only = Request { only: vec!["acme/shop".into()], is_full: false };
+    made(world.backup.run(&only, within(60)).await.unwrap());
+    assert!(!world.backup.due(now).await.unwrap().1);
     let daily = world.again(&[("EVERY", "day")]).await;
     assert!(!daily.due(now).await.unwrap().1 && daily.due(next(1)).await.unwrap().1);
 
