@@ -50,8 +50,9 @@ pub struct Place {
     pub folder: PathBuf,
     /// The file's name and text, where there is one.
     file: Option<(String, String)>,
-    /// The settings that variables override.
+    /// The settings that variables override, and what the names of these begin with.
     overridden: Vec<String>,
+    prefix: String,
 }
 
 impl Place {
@@ -59,7 +60,10 @@ impl Place {
     #[must_use]
     pub fn wrong(&self, setting: &str, why: String) -> Error {
         let is_overridden = self.overridden.iter().any(|known| known == setting);
-        let place = match self.file.as_ref().filter(|_| !is_overridden) {
+        let place = match &self.file {
+            _ if is_overridden => {
+                Some(format!("the variable {}{}", self.prefix, setting.replace('.', "__").to_uppercase()))
+            }
             Some((name, text)) => line_of(text, setting).map(|line| format!("{name}, line {line}")),
             None => None,
         };
@@ -125,7 +129,8 @@ pub fn read<T: DeserializeOwned>(
     if !overridden.is_empty() {
         place.push_str(&format!(", with the variables {prefix}…"));
     }
-    let place = Place { text: place, folder: path.parent().unwrap_or(Path::new("")).into(), file, overridden };
+    let folder = path.parent().unwrap_or(Path::new("")).into();
+    let place = Place { text: place, folder, file, overridden, prefix: prefix.into() };
     let written = serde_path_to_error::deserialize(table).map_err(|error| {
         let setting = match error.path().to_string() {
             whole if whole == "." => "a setting is missing".into(),

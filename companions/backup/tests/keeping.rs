@@ -401,6 +401,10 @@ async fn settings_that_cannot_be_meant_name_themselves() {
     ] {
         assert!(read(text).contains(setting), "{text}: {}", read(text));
     }
+    let odd = [("BACKUP_DIR".to_owned(), "/var".to_owned())];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = Config::read(Some(file.path()), odd.into_iter()).map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("the variable BACKUP_DIR: dir: unknown field"), "{error}");
     // A token with a line break after it, as a secret may have it.
     let world = World::mirroring().await;
     world.github.make(1, "acme/shop").unwrap();
