@@ -52,7 +52,7 @@ impl Backup {
                     .into(),
             );
         }
-        let is_too_large = |one: &&Listed| self.config.largest.is_some_and(|largest| one.size * 1024 > largest);
+        let is_too_large = |one: &&Listed| self.config.is_too_large(one.size);
         checked.wrong.extend(listed.wanted.iter().filter(is_too_large).map(|one| {
             format!(
                 "{} has about {} MB, more than largest: run `backup run --only` on a machine for it",

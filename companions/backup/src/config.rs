@@ -169,6 +169,11 @@ impl Config {
         self.is_mirror() && self.with.iter().any(|with| with == what)
     }
 
+    /// Whether a repository of so many KB is too large to be read in full here.
+    pub(crate) fn is_too_large(&self, kb: u64) -> bool {
+        self.largest.is_some_and(|largest| kb * 1024 > largest)
+    }
+
     /// What cannot be meant: the setting and why.
     fn problem(&self) -> Option<(&'static str, String)> {
         for (setting, values, known) in [("mode", &self.mode, &MODES[..]), ("with", &self.with, &WITH[..])] {

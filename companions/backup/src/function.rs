@@ -28,16 +28,17 @@ impl Backup {
         Ok(Self::new(config, client(None, None).await, Http::new(AGENT)?))
     }
 
-    /// The newest backup of all repositories, and whether another one is due at a time: there is none of this month (or week, or day), one was begun, or
-    /// something failed a day ago.
+    /// The newest backup of all repositories, and whether another one is due at a time: there is none of this month (or week, or day),
+    /// one was begun, or something failed a day ago.
     ///
     /// # Errors
     /// If the bucket cannot be read.
     pub async fn due(&self, at: DateTime<Utc>) -> Result<(Option<Manifest>, bool), Error> {
         let account = self.account().await?;
-        let newest = Manifest::newest_whole(&account).await?;
+        let numbers = Manifest::numbers(&account).await?;
+        let newest = Manifest::newest_whole(&account, &numbers).await?;
         let Some(last) = &newest else { return Ok((None, true)) };
-        let number = Manifest::numbers(&account).await?.last().map_or(1, |number| number + 1);
+        let number = numbers.last().map_or(1, |number| number + 1);
         let is_begun = Progress::is_any(&account, number).await?;
         let date = last.date.parse::<NaiveDate>().ok();
         let period = |date: NaiveDate| match self.config.every {

@@ -329,10 +329,10 @@ impl Manifest {
         }
     }
 
-    /// The newest backup of all repositories.
-    pub(crate) async fn newest_whole(account: &Account) -> Result<Option<Self>, Error> {
-        for number in Self::numbers(account).await?.into_iter().rev() {
-            let found = Self::read(account, number).await?;
+    /// The newest backup of all repositories, among those of these numbers.
+    pub(crate) async fn newest_whole(account: &Account, numbers: &[u64]) -> Result<Option<Self>, Error> {
+        for number in numbers.iter().rev() {
+            let found = Self::read(account, *number).await?;
             if found.as_ref().is_some_and(|manifest| manifest.only.is_empty()) {
                 return Ok(found);
             }

@@ -66,7 +66,7 @@ impl Run<'_> {
 
     /// Whether a repository is too large to be read in full here.
     fn is_too_large(&self, entry: &Entry) -> bool {
-        self.config.largest.is_some_and(|largest| entry.listed.size * 1024 > largest)
+        self.config.is_too_large(entry.listed.size)
     }
 
     fn skips(&self, entry: &mut Entry) {

@@ -139,7 +139,7 @@ impl Backup {
         let before: BTreeMap<_, _> = of_previous.into_iter().map(|entry| (entry.listed.id, entry)).collect();
         let progress = Progress::read(&account, number).await?;
         let absent = match request.only.is_empty() {
-            true => self.absent(&account, &before, &progress, &mut listed, number, deadline).await?,
+            true => self.absent(&account, &before, &progress, &mut listed, number, deadline).await,
             false => Vec::new(),
         };
         if listed.wanted.is_empty() {
@@ -194,7 +194,7 @@ impl Backup {
         listed: &mut Repositories,
         number: u64,
         deadline: Deadline,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Vec<Entry> {
         let mut absent = Vec::new();
         let mut known: BTreeMap<_, _> = before.iter().collect();
         known.extend(&progress.entries);
@@ -225,17 +225,14 @@ impl Backup {
                     // It is tried again by the next run in any case.
                     Presence::Refused(error) => {
                         entry.status = Status::Failed;
-                        entry.has_problem(
-                            "repository",
-                            error.status().map(|status| status.as_u16()),
-                            error.to_string(),
-                        );
+                        let fault = Fault::from(error);
+                        entry.has_problem("repository", fault.status(), fault.to_string());
                     }
                 }
             }
             absent.push(entry);
         }
-        Ok(absent)
+        absent
     }
 }
 
