@@ -127,7 +127,7 @@ fn told(manifest: &Manifest) -> anyhow::Result<()> {
             }
             _ => entry.problems.first().map(|problem| problem.why.clone()).unwrap_or_default(),
         };
-        let status = format!("{:?}", entry.status).to_lowercase();
+        let status = entry.status.name();
         print(&format!("  {status:<10} {:<14} {what}\n", entry.listed.full_name))?;
     }
     Ok(())

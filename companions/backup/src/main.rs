@@ -130,7 +130,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
             print("status     changed in  commits' bundles       bytes  repository")?;
             for entry in &manifest.repositories {
                 let bundles = entry.git.as_ref().map_or(0, |git| git.bundles.len());
-                let (status, since, name) = (status(entry.status), entry.since, &entry.listed.full_name);
+                let (status, since, name) = (entry.status.name(), entry.since, &entry.listed.full_name);
                 print(&format!("{status:<10} {since:>10} {bundles:>16} {:>11}  {name}", entry.bytes()))?;
             }
             summary(&manifest)?;
@@ -186,18 +186,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     }
 }
 
-fn status(status: Status) -> &'static str {
-    match status {
-        Status::Done => "done",
-        Status::Unchanged => "unchanged",
-        Status::Empty => "empty",
-        Status::Failed => "failed",
-        Status::Skipped => "skipped",
-        Status::Excluded => "excluded",
-        Status::Gone => "gone",
-    }
-}
-
 /// What failed, and how many there are of each kind.
 fn summary(manifest: &Manifest) -> io::Result<()> {
     for lack in &manifest.lacks {
@@ -214,7 +202,7 @@ fn summary(manifest: &Manifest) -> io::Result<()> {
 fn summary_line(manifest: &Manifest) -> io::Result<()> {
     use Status::{Done, Empty, Excluded, Failed, Gone, Skipped, Unchanged};
     let counts =
-        [Done, Unchanged, Empty, Failed, Skipped, Excluded, Gone].map(|kind| (manifest.count(kind), status(kind)));
+        [Done, Unchanged, Empty, Failed, Skipped, Excluded, Gone].map(|kind| (manifest.count(kind), kind.name()));
     let counts: Vec<_> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
     let lacks = if manifest.complete { "" } else { "; something is not backed up" };

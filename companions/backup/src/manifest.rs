@@ -110,6 +110,22 @@ pub enum Status {
     Gone,
 }
 
+impl Status {
+    /// As people read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::Empty => "empty",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Excluded => "excluded",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 /// A part of a repository that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -228,6 +244,11 @@ impl From<Uploaded> for Object {
 }
 
 impl Entry {
+    /// The lists of files beside it.
+    pub(crate) fn lists_of_files(&self) -> impl Iterator<Item = &Object> {
+        [&self.lfs, &self.assets].into_iter().flatten().filter_map(|files| files.list.as_ref())
+    }
+
     /// Whether it has just what another one has.
     pub(crate) fn has_same(&self, other: &Self) -> bool {
         self.zip == other.zip && (&self.git, &self.wiki) == (&other.git, &other.wiki) && self.has_same_beside_git(other)
@@ -253,9 +274,8 @@ impl Entry {
     /// The objects that the backup has of it, but for those that lists of files name.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         let mirrors = [&self.git, &self.wiki].into_iter().flatten().flat_map(|mirror| &mirror.bundles);
-        let lists = [&self.lfs, &self.assets].into_iter().flatten().filter_map(|files| files.list.as_ref());
         let lines = self.lists.values().flat_map(|list| &list.objects);
-        self.zip.iter().map(|zip| &zip.object).chain(mirrors).chain(lists).chain(lines)
+        self.zip.iter().map(|zip| &zip.object).chain(mirrors).chain(self.lists_of_files()).chain(lines)
     }
 }
 

@@ -63,7 +63,7 @@ impl Backup {
         for entry in &manifest.repositories {
             let name = &entry.listed.full_name;
             objects.extend(entry.objects().map(|object| (object.clone(), name.clone())));
-            for list in lists(entry) {
+            for list in entry.lists_of_files() {
                 match manifest::files(&account.store, list).await {
                     Ok(files) => objects.extend(files.into_iter().map(|file| (file.object, name.clone()))),
                     Err(error) => unread.push(Damage {
@@ -107,11 +107,6 @@ impl Backup {
         verified.strays = strays(&account).await?;
         Ok(verified)
     }
-}
-
-/// The lists of files beside a repository.
-fn lists(entry: &Entry) -> impl Iterator<Item = &Object> {
-    [&entry.lfs, &entry.assets].into_iter().flatten().filter_map(|files| files.list.as_ref())
 }
 
 /// What is wrong with an object.
@@ -240,7 +235,7 @@ async fn strays(account: &Account) -> Result<Vec<String>, Error> {
 }
 
 async fn note(account: &Account, entry: &Entry, known: &mut BTreeSet<String>) {
-    for list in lists(entry).filter(|list| !known.contains(&list.key)).collect::<Vec<_>>() {
+    for list in entry.lists_of_files().filter(|list| !known.contains(&list.key)).collect::<Vec<_>>() {
         // One that cannot be read is damage, and found as that.
         let files = manifest::files(&account.store, list).await.unwrap_or_default();
         known.extend(files.into_iter().map(|file| file.object.key));
