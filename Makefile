@@ -1,8 +1,8 @@
 # The first target is what `make` alone does.
 .DEFAULT_GOAL := help
-.PHONY: help demo gate-demo evidence-demo backup-demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
+.PHONY: help demo gate-demo evidence-demo backup-demo contributors-demo build release test bench lint package bootstrap-state deploy plan rollback deny audit postgres clean
 
-# Which of the systems: blackwater, backup, evidence, gate.
+# Which of the systems: blackwater, backup, contributors, evidence, gate.
 STACK = blackwater
 
 DENY_VERSION = 0.20.2
@@ -11,7 +11,7 @@ MOTO = target/tools/moto/ready
 BENCH = target/tools/bench/ready
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-17s %s\n", $$1, $$2 }'
 
 # Unoptimized: built in a quarter of the time of a release, which would make the demo 3 s shorter.
 demo: postgres ## See it work on this machine: private servers, sample data, both sides compared
@@ -26,11 +26,15 @@ backup-demo: ## See the companion backup work on this machine: a small account b
 evidence-demo: ## See the companion evidence work on this machine: a month of two repositories, the zips, Drive, Slack
 	cargo run --locked --bin evidence -- demo
 
+contributors-demo: postgres ## See the companion contributors work on this machine: a made-up organization polled into Postgres, and through Blackwater into a warehouse
+	cargo build --locked --bin blackwater --bin contributors
+	target/debug/contributors demo
+
 build: ## Build the program: target/debug/blackwater
 	cargo build --locked --bin blackwater
 
 release: ## Build it for speed, which takes longer: target/release/blackwater, and the companions
-	cargo build --locked --release --bin blackwater --bin backup --bin evidence --bin gate
+	cargo build --locked --release --bin blackwater --bin backup --bin contributors --bin evidence --bin gate
 
 test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace

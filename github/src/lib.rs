@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
-use blackwater_http::header::{ACCEPT, HeaderMap, HeaderValue};
-use blackwater_http::{Answer, Error, Http, Method, Stream, Url, authorization};
+use blackwater_http::header::{ACCEPT, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use blackwater_http::{Answer, Error, Http, Method, Place, Stream, Url, authorization};
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -49,14 +49,41 @@ impl GitHub {
     /// # Errors
     /// If it cannot be had, or is at another host.
     pub async fn get(&self, path: &str, deadline: Deadline) -> Result<Answer, Error> {
-        let mut url = self.at(path)?;
+        self.get_unless(path, None, deadline).await
+    }
+
+    /// The same, unless it still has this ETag: then the answer's status is 304, which counts against no limit.
+    /// <https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#use-conditional-requests-if-appropriate>
+    ///
+    /// # Errors
+    /// If it cannot be had, or is at another host.
+    pub async fn get_unless(&self, path: &str, etag: Option<&str>, deadline: Deadline) -> Result<Answer, Error> {
+        let mut path = path.to_owned();
         for _ in 0..HOPS {
-            match self.send_to(Method::GET, url, None, deadline).await {
-                Err(Error::Elsewhere { to, .. }) if self.is_here(&to.0) => url = to.0,
+            match self.get_here(&path, etag, deadline).await {
+                Err(Error::Elsewhere { to, status, request }) => match self.path_of(&to) {
+                    Some(other) => path = other,
+                    None => return Err(Error::Elsewhere { to, status, request }),
+                },
                 answer => return answer,
             }
         }
         Err(Error::Client(format!("{path} leads from one place to another without an end")))
+    }
+
+    /// What is at `path` itself, unless it still has this ETag.
+    ///
+    /// # Errors
+    /// If it cannot be had, or was moved.
+    pub async fn get_here(&self, path: &str, etag: Option<&str>, deadline: Deadline) -> Result<Answer, Error> {
+        self.send_to(Method::GET, self.at(path)?, etag, None, deadline).await
+    }
+
+    /// What [`Self::get`] finds a place of this API by; `None` for a place elsewhere.
+    #[must_use]
+    pub fn path_of(&self, Place(url): &Place) -> Option<String> {
+        let path = url.as_str().strip_prefix(self.api.as_str().trim_end_matches('/'))?;
+        path.strip_prefix('/').filter(|_| self.is_here(url)).map(str::to_owned)
     }
 
     /// The page after this one, if there is one.
@@ -69,7 +96,7 @@ impl GitHub {
         if !self.is_here(&next) {
             return Err(Error::Client(format!("the next page is not at {}, but at {next}", self.api)));
         }
-        self.send_to(Method::GET, next, None, deadline).await.map(Some)
+        self.send_to(Method::GET, next, None, None, deadline).await.map(Some)
     }
 
     /// Sends something to `path`.
@@ -83,7 +110,7 @@ impl GitHub {
         content: Option<Value>,
         deadline: Deadline,
     ) -> Result<Answer, Error> {
-        self.send_to(method, self.at(path)?, content, deadline).await
+        self.send_to(method, self.at(path)?, None, content, deadline).await
     }
 
     /// A file at `path`, to be read as it comes. Other hosts, where it may be, get no token.
@@ -110,11 +137,15 @@ impl GitHub {
         &self,
         method: Method,
         url: Url,
+        etag: Option<&str>,
         content: Option<Value>,
         deadline: Deadline,
     ) -> Result<Answer, Error> {
         self.turn(deadline).await?;
         let mut request = self.http.request(method, url).headers(self.token.clone()).header(ACCEPT, JSON);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
         if let Some(content) = content {
             request = request.header("content-type", "application/json").body(content.to_string());
         }

@@ -8,6 +8,7 @@ mod check;
 mod check_runs_it;
 mod circles;
 mod connections;
+mod contributors_pack;
 mod cutting;
 mod definitions;
 mod deletions;

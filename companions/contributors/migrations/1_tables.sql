@@ -1,0 +1,226 @@
+-- People as GitHub describes them in whatever they did. A deleted account has no row: its `user` is null.
+CREATE TABLE people (
+    id         bigint PRIMARY KEY,
+    login      text   NOT NULL,
+    type       text,
+    is_bot     boolean NOT NULL,
+    avatar_url text
+);
+
+-- Who is or was a member of the organization.
+CREATE TABLE members (
+    id                  bigint PRIMARY KEY,
+    inserted_dt         timestamptz NOT NULL,
+    inactive_dt         timestamptz,
+    inactive            boolean NOT NULL DEFAULT false,
+    avatar_url          text,
+    events_url          text,
+    followers_url       text,
+    following_url       text,
+    gists_url           text,
+    gravatar_id         text,
+    html_url            text,
+    login               text NOT NULL UNIQUE,
+    node_id             text,
+    organizations_url   text,
+    received_events_url text,
+    repos_url           text,
+    site_admin          boolean,
+    starred_url         text,
+    subscriptions_url   text,
+    type                text,
+    url                 text,
+    raw                 jsonb
+);
+
+-- From when until when. Those of the first list have been members since nobody knows when: joined_at is null.
+CREATE TABLE memberships (
+    person_id bigint  NOT NULL,
+    number    integer NOT NULL,
+    joined_at timestamptz,
+    left_at   timestamptz,
+    PRIMARY KEY (person_id, number)
+);
+
+-- Whether a person was a member at a time.
+CREATE FUNCTION was_member(person bigint, at timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM memberships
+        WHERE person_id = person AND (joined_at IS NULL OR joined_at <= at) AND (left_at IS NULL OR left_at > at)
+    )
+$$;
+
+CREATE TABLE repositories (
+    id            bigint PRIMARY KEY,
+    node_id       text,
+    owner         text    NOT NULL,
+    name          text    NOT NULL,
+    archived      boolean NOT NULL,
+    private       boolean NOT NULL,
+    first_seen_at timestamptz NOT NULL,
+    gone_at       timestamptz
+);
+
+-- The names that a repository has had, each since when it was first seen.
+CREATE TABLE repository_names (
+    repository_id bigint NOT NULL,
+    since         timestamptz NOT NULL,
+    owner         text   NOT NULL,
+    name          text   NOT NULL,
+    PRIMARY KEY (repository_id, since)
+);
+
+CREATE TABLE issues (
+    id                       bigint PRIMARY KEY,
+    active_lock_reason       text,
+    assignee                 jsonb,
+    assignees                json[],
+    author_association       text,
+    body                     text,
+    closed_at                timestamptz,
+    comments                 integer,
+    comments_url             text,
+    created_at               timestamptz NOT NULL,
+    events_url               text,
+    html_url                 text,
+    labels                   json[],
+    labels_url               text,
+    locked                   boolean,
+    milestone                jsonb,
+    node_id                  text,
+    number                   bigint NOT NULL,
+    org                      text NOT NULL,
+    performed_via_github_app jsonb,
+    reactions                jsonb,
+    repo                     text NOT NULL,
+    repository_url           text,
+    score                    double precision,
+    state                    text NOT NULL,
+    state_reason             text,
+    timeline_url             text,
+    title                    text,
+    updated_at               timestamptz NOT NULL,
+    url                      text,
+    "user"                   jsonb,
+    username                 text,
+    -- Not in the original.
+    repository_id            bigint NOT NULL,
+    user_id                  bigint,
+    author_is_member         boolean NOT NULL,
+    closed_by                jsonb,
+    type                     text,
+    opened_at                timestamptz NOT NULL, -- created_at, before any transfer
+    first_seen_at            timestamptz NOT NULL,
+    deleted_at               timestamptz,
+    raw                      jsonb
+);
+CREATE INDEX issues_repository ON issues (repository_id, number);
+
+CREATE TABLE pull_requests (
+    LIKE issues INCLUDING ALL,
+    merged       boolean,     -- null while it is open
+    draft        boolean,
+    pull_request jsonb,
+    merged_at    timestamptz
+);
+
+-- What happened to an issue or a pull request. What has no id at GitHub has a negative one here.
+CREATE TABLE events (
+    id                 bigint NOT NULL,
+    issue_id           bigint NOT NULL,
+    org                text   NOT NULL,
+    repo               text   NOT NULL,
+    event              text   NOT NULL,
+    body               text,
+    label              jsonb,
+    reactions          jsonb,
+    state              text,
+    created_at         timestamptz,
+    updated_at         timestamptz,
+    node_id            text,
+    "user"             jsonb,
+    author_association text,
+    username           text,
+    -- Not in the original.
+    repository_id      bigint NOT NULL,
+    user_id            bigint,
+    actor_is_member    boolean NOT NULL,
+    page_no            integer NOT NULL,
+    first_seen_at      timestamptz NOT NULL,
+    deleted_at         timestamptz,
+    raw                jsonb,
+    PRIMARY KEY (id, issue_id)
+);
+CREATE INDEX events_issue ON events (issue_id);
+CREATE INDEX events_user ON events (user_id);
+CREATE INDEX events_updated ON events (updated_at);
+
+CREATE TABLE event_polls (
+    id               bigint  NOT NULL,
+    page_no          integer NOT NULL,
+    issue_updated_at timestamptz,
+    etag             text,
+    events           integer NOT NULL,
+    polled_at        timestamptz NOT NULL,
+    PRIMARY KEY (id, page_no)
+);
+
+CREATE TABLE transfers (
+    issue_id          bigint NOT NULL,
+    new_issue_id      bigint NOT NULL,
+    url               text,
+    number            bigint,
+    repo              text,
+    title             text,
+    body              text,
+    created_at        timestamptz,
+    closed_at         timestamptz,
+    state             text,
+    org               text,
+    assignee          jsonb,
+    assignees         json[],
+    labels            json[],
+    new_repo          text,
+    new_html_url      text,
+    new_url           text,
+    new_number        bigint,
+    "user"            jsonb,
+    username          text,
+    -- Not in the original.
+    repository_id     bigint NOT NULL,
+    new_repository_id bigint, -- null if it is not watched
+    seen_at           timestamptz NOT NULL,
+    PRIMARY KEY (issue_id, new_issue_id)
+);
+
+CREATE TABLE labels (
+    id            bigint PRIMARY KEY,
+    repository_id bigint NOT NULL,
+    name          text   NOT NULL,
+    color         text,
+    description   text
+);
+
+CREATE TABLE issue_labels (
+    issue_id bigint NOT NULL,
+    label_id bigint NOT NULL,
+    PRIMARY KEY (issue_id, label_id)
+);
+
+-- How far each repository has been read.
+CREATE TABLE cursors (
+    repository_id bigint NOT NULL,
+    what          text   NOT NULL,
+    since         timestamptz,
+    etag          text,
+    polled_at     timestamptz NOT NULL,
+    PRIMARY KEY (repository_id, what)
+);
+
+-- Which answers have been applied: all batches before this one, and so many records of this one.
+CREATE TABLE applied (
+    is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    batch   bigint  NOT NULL,
+    records integer NOT NULL
+);
+INSERT INTO applied (batch, records) VALUES (1, 0);

@@ -1,0 +1,91 @@
+//! Contributors as two functions on AWS: one polls, the other, which reaches the database, loads.
+
+use blackwater_base::deadline::Deadline;
+use blackwater_function::{Function, Metric};
+use blackwater_shared::postgres;
+use chrono::Utc;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::config::{Config, Does, day_after, first_day};
+use crate::error::Error;
+use crate::poll::{Period, Request};
+use crate::{Contributors, load, poll};
+
+/// What an invocation did.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Report {
+    /// It asked GitHub.
+    Poll(poll::Report),
+    /// It loaded the answers.
+    Load(load::Report),
+}
+
+/// For the schedule's event, or that of a new object. A poll takes `{"force": true}`, `{"afresh": true}` and
+/// `{"backfill": {"from": "2017-01", "to": "2026-11", "repositories": [], "search": false}}` too.
+impl Function for Contributors {
+    type Report = Report;
+    type Error = Error;
+
+    const TARGET: &'static str = "contributors";
+    const METRICS: (&'static str, &'static str) = ("Contributors", "name");
+
+    async fn make() -> Result<Self, Error> {
+        Self::on_aws(Config::read(None, std::env::vars())?).await
+    }
+
+    async fn run(&self, event: &Value, deadline: Deadline) -> Result<Report, Error> {
+        if self.config.does == Does::Load {
+            return Ok(Report::Load(self.load(deadline).await?));
+        }
+        let asked = Request {
+            force: event["force"] == true,
+            afresh: event["afresh"] == true,
+            backfill: period(&event["backfill"])?,
+            ..Request::at(Utc::now())
+        };
+        let report = self.poll(&asked, deadline).await?;
+        for failed in &report.failed {
+            tracing::error!("{failed}");
+        }
+        Ok(Report::Poll(report))
+    }
+
+    fn is_of_login(error: &Error) -> bool {
+        matches!(error, Error::Postgres(error) if error.kind == postgres::Kind::Login)
+    }
+
+    fn dimension(&self) -> &str {
+        &self.config.name
+    }
+
+    fn metrics(report: &Report) -> Vec<Metric> {
+        match report {
+            Report::Poll(report) => {
+                let remaining = report.remaining.map(|remaining| ("Remaining", "Count", remaining));
+                let others = [("Requests", "Count", report.requests), ("OldestPollSeconds", "Seconds", report.oldest_poll_seconds)];
+                others.into_iter().chain(remaining).collect()
+            }
+            Report::Load(report) => vec![
+                ("BatchesBehind", "Count", report.behind as u64),
+                ("NewestPollSeconds", "Seconds", report.newest_poll_seconds),
+            ],
+        }
+    }
+}
+
+fn period(asked: &Value) -> Result<Option<Period>, Error> {
+    if !asked.is_object() {
+        return Ok(None);
+    }
+    let wrong = |what: &'static str| Error::Setting { setting: what, why: "not a day or a month; write 2024-01-31 or 2024-01".into() };
+    let (from, to) = (asked["from"].as_str().unwrap_or_default(), asked["to"].as_str().unwrap_or_default());
+    let names = asked["repositories"].as_array().into_iter().flatten();
+    Ok(Some(Period {
+        from: first_day(from).ok_or_else(|| wrong("backfill.from"))?,
+        to: day_after(to).ok_or_else(|| wrong("backfill.to"))?,
+        repositories: names.filter_map(|name| name.as_str().map(str::to_owned)).collect(),
+        search: asked["search"] == true,
+    }))
+}

@@ -1,0 +1,152 @@
+//! Backfills: all issues that were created in a period.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::Value;
+
+use super::walk::Walk;
+use super::{Period, Run};
+use crate::account::cleaned;
+use crate::error::Error;
+use crate::record::{Backfill, Left, Record, Walked};
+use crate::state::{What, time};
+
+/// The most that a search gives of what it finds.
+/// <https://docs.github.com/en/rest/search/search#about-search>
+const MOST: u64 = 1000;
+/// How often a search is asked that gives not all that it counts, and how long it is left to itself in between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+const SECOND: TimeDelta = TimeDelta::seconds(1);
+
+impl Run<'_> {
+    /// Writes down that a period is wanted. Polls read what changes from now on, so that there is no gap between the two.
+    pub(super) async fn want(&mut self, period: &Period) -> Result<(), Error> {
+        let midnight = |day: chrono::NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc();
+        let (from, to) = (midnight(period.from), midnight(period.to));
+        let names = &period.repositories;
+        for id in self.state.by_age() {
+            let Some(watched) = self.state.repositories.get(&id) else { continue };
+            let name = watched.repository.full_name();
+            if !names.is_empty() && !names.iter().any(|wanted| *wanted == name || *wanted == watched.repository.name) {
+                continue;
+            }
+            let is_known = |known: &Backfill| known.from <= from && known.to >= to;
+            let (is_begun, is_wanted) =
+                (watched.cursors.contains_key(&What::Issues), watched.backfills.iter().any(is_known));
+            self.enter(id).await?;
+            let at = self.now();
+            if !is_begun {
+                let since = self.config.start(at);
+                let walk = Walked::Updated { since, etag: None };
+                self.push(&Record::Issues { at, repository: id, rows: Vec::new(), walk })?;
+            }
+            if !is_wanted {
+                let left = if period.search { Left::Spans(vec![(from, to - SECOND)]) } else { Left::Since(from) };
+                self.push(&Record::Backfill { at, repository: id, backfill: Backfill { from, to, left } })?;
+            }
+            self.leave(Ok(())).await?;
+        }
+        let is_there = |name: &&String| {
+            let mut watched = self.state.repositories.values().map(|watched| &watched.repository);
+            watched.any(|known| **name == known.name || **name == known.full_name())
+        };
+        match names.iter().find(|name| !is_there(name)) {
+            Some(name) => Err(Error::Setting { setting: "--repo", why: format!("no repository {name} is watched") }),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on with the backfills of the open repository.
+    pub(super) async fn backfills(&mut self) -> Result<(), Error> {
+        let watched = self.open.and_then(|id| self.state.repositories.get(&id));
+        let unfinished: Vec<_> = watched.into_iter().flat_map(|watched| watched.unfinished()).cloned().collect();
+        for backfill in unfinished {
+            match backfill.left.clone() {
+                Left::Since(since) => self.walk(backfill, since).await?,
+                Left::Spans(spans) => self.search(backfill, spans).await?,
+                Left::Nothing => continue,
+            }
+            self.timelines().await?;
+        }
+        Ok(())
+    }
+
+    /// Whatever was created in the period was updated since it began.
+    async fn walk(&mut self, mut backfill: Backfill, since: DateTime<Utc>) -> Result<(), Error> {
+        let mut walk = Walk::new(format!("{}/issues?state=all", self.path()), since);
+        let is_of = |row: &Value| time(&row["created_at"]).is_some_and(|at| at >= backfill.from && at < backfill.to);
+        while let Some(rows) = walk.next(&mut self.account).await? {
+            let rows: Vec<_> = rows.into_iter().filter(|row| is_of(row) && !self.issues.has(row)).collect();
+            let left = Backfill { left: Left::Since(walk.since), ..backfill.clone() };
+            self.rows(rows, Walked::Backfill(left)).await?;
+            self.timelines().await?;
+        }
+        backfill.left = Left::Nothing;
+        self.rows(Vec::new(), Walked::Backfill(backfill)).await
+    }
+
+    /// Searches for what was created in the spans, and halves those of which there is more than a search gives.
+    async fn search(&mut self, mut backfill: Backfill, mut spans: Vec<(DateTime<Utc>, DateTime<Utc>)>) -> Result<(), Error> {
+        while let Some((first, last)) = spans.pop() {
+            let mut rows = Vec::new();
+            let mut is_whole = true;
+            for kind in ["issue", "pr"] {
+                match self.found(kind, first, last).await? {
+                    Some(found) => rows.extend(found),
+                    None => is_whole = false,
+                }
+                if !is_whole {
+                    break;
+                }
+            }
+            if !is_whole {
+                let middle = first + TimeDelta::seconds((last - first).num_seconds() / 2);
+                spans.extend([(middle + SECOND, last), (first, middle)]);
+                continue;
+            }
+            rows.retain(|row| !self.issues.has(row));
+            backfill.left = if spans.is_empty() { Left::Nothing } else { Left::Spans(spans.clone()) };
+            self.rows(rows, Walked::Backfill(backfill.clone())).await?;
+            self.timelines().await?;
+        }
+        Ok(())
+    }
+
+    /// What a search finds that was created in a span; `None` if that is more than it gives.
+    async fn found(&mut self, kind: &str, first: DateTime<Utc>, last: DateTime<Utc>) -> Result<Option<Vec<Value>>, Error> {
+        let name = self.name();
+        let at = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let query = format!("repo:{name}+is:{kind}+created:{}..{}", at(first), at(last));
+        let (mut count, mut total) = (0, 0);
+        for tried in 0..TRIES {
+            if tried > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let (mut rows, mut is_incomplete, mut page) = (BTreeMap::new(), false, 1);
+            loop {
+                let path = format!("search/issues?q={query}&sort=created&order=asc&per_page=100&page={page}");
+                let Some(answer) = self.account.get(&path, None).await? else { break };
+                let body: Value = answer.json("a search")?;
+                total = body["total_count"].as_u64().unwrap_or_default();
+                if total > MOST && first < last {
+                    return Ok(None);
+                }
+                is_incomplete |= body["incomplete_results"] == true;
+                let items = body["items"].as_array().into_iter().flatten();
+                rows.extend(items.filter_map(|item| Some((item["id"].as_i64()?, cleaned(item.clone())))));
+                if answer.next().is_none() || page * 100 >= MOST {
+                    break;
+                }
+                page += 1;
+            }
+            count = rows.len();
+            if !is_incomplete && count as u64 >= total {
+                return Ok(Some(rows.into_values().collect()));
+            }
+        }
+        Err(Error::Search { query, found: count, total })
+    }
+}

@@ -1,0 +1,311 @@
+//! How far polls are: what the records so far come to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::account::Budget;
+use crate::record::{Backfill, Left, Record, Repository, Walked};
+
+/// How long an issue is looked at for reactions and the like, which do not show in its `updated_at`.
+const ACTIVE: TimeDelta = TimeDelta::days(14);
+/// How often.
+const AGAIN: TimeDelta = TimeDelta::hours(6);
+/// How many events a page has, if there is another one.
+pub(crate) const FULL: usize = 100;
+
+/// Of all repositories.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// The number of the next batch of answers.
+    pub(crate) next: u64,
+    #[serde(default)]
+    pub(crate) budgets: BTreeMap<String, Budget>,
+    #[serde(default)]
+    pub(crate) repositories: BTreeMap<i64, Watched>,
+    /// Whether each of them was listed.
+    #[serde(default)]
+    pub(crate) listed_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    pub(crate) members: BTreeSet<i64>,
+    #[serde(default)]
+    pub(crate) members_at: Option<DateTime<Utc>>,
+    /// When the issues were created that arrived by transfer, and whose former place was not looked for yet.
+    #[serde(default)]
+    pub(crate) arrivals: BTreeSet<DateTime<Utc>>,
+}
+
+/// A repository that is watched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Watched {
+    pub(crate) repository: Repository,
+    /// When a poll last went through it.
+    #[serde(default)]
+    pub(crate) polled_at: Option<DateTime<Utc>>,
+    /// By what is read.
+    #[serde(default)]
+    pub(crate) cursors: BTreeMap<What, Cursor>,
+    /// The day on which all its issues were last gone through, and the path of the next page if that is not done.
+    #[serde(default)]
+    pub(crate) all: Option<(i32, Option<String>)>,
+    #[serde(default)]
+    pub(crate) backfills: Vec<Backfill>,
+}
+
+/// What is read by the time of its last update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum What {
+    Issues,
+    Comments,
+}
+
+/// How far it is read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Cursor {
+    pub(crate) since: DateTime<Utc>,
+    /// Of the answer that there is nothing new since.
+    #[serde(default)]
+    pub(crate) etag: Option<String>,
+}
+
+/// The issues of a repository.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Issues(pub(crate) BTreeMap<i64, Issue>);
+
+/// An issue or a pull request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Issue {
+    pub(crate) number: i64,
+    pub(crate) open: bool,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
+    /// Of its row.
+    digest: u64,
+    /// When its timeline was last asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked_at: Option<DateTime<Utc>>,
+    /// Its `updated_at` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    as_of: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pages: Vec<Known>,
+    /// The day on which it was last among all issues.
+    #[serde(default)]
+    pub(crate) day: i32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) gone: bool,
+}
+
+/// A page of a timeline that was read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) etag: Option<String>,
+    pub(crate) events: usize,
+    pub(crate) first: Option<i64>,
+}
+
+impl State {
+    /// That nothing was read.
+    pub(crate) fn new(next: u64) -> Self {
+        Self { next, ..Self::default() }
+    }
+
+    /// What a record changes. `issues` are those of its repository.
+    pub(crate) fn apply(&mut self, record: &Record, issues: &mut Issues) {
+        match record {
+            Record::Repositories { list, .. } => {
+                let mut before = std::mem::take(&mut self.repositories);
+                for repository in list {
+                    let watched = before.remove(&repository.id);
+                    let watched = watched.map(|watched| Watched { repository: repository.clone(), ..watched });
+                    self.repositories.insert(repository.id, watched.unwrap_or_else(|| Watched::new(repository)));
+                }
+            }
+            Record::Members { at, list } => {
+                self.members = list.iter().filter_map(|member| member["id"].as_i64()).collect();
+                self.members_at = Some(*at);
+            }
+            Record::Issues { repository, rows, walk, .. } => {
+                rows.iter().for_each(|row| issues.see(row));
+                if let Some(watched) = self.repositories.get_mut(repository) {
+                    watched.walked(walk, issues);
+                }
+            }
+            Record::Comments { repository, numbers, since, etag, .. } => {
+                for issue in issues.0.values_mut().filter(|issue| numbers.contains(&issue.number)) {
+                    issue.as_of = None;
+                }
+                if let Some(watched) = self.repositories.get_mut(repository) {
+                    watched.cursors.insert(What::Comments, Cursor { since: *since, etag: etag.clone() });
+                }
+            }
+            Record::Timeline { at, issue, as_of, pages, last, .. } => {
+                let Some(issue) = issues.0.get_mut(issue) else { return };
+                issue.pages.resize(*last as usize, Known { etag: None, events: 0, first: None });
+                for page in pages {
+                    let known = Known { etag: page.etag.clone(), events: page.events.len(), first: page.first() };
+                    if let Some(place) = issue.pages.get_mut(page.number as usize - 1) {
+                        *place = known;
+                    }
+                }
+                let was_read = issue.as_of.replace(*as_of).is_some();
+                issue.asked_at = Some(*at);
+                let is_transferred = |event: &Value| event["event"] == "transferred";
+                if !was_read && pages.iter().flat_map(|page| &page.events).any(is_transferred) {
+                    self.arrivals.insert(issue.created_at);
+                }
+            }
+            Record::Unchanged { at, issues: unchanged, .. } => {
+                for id in unchanged {
+                    if let Some(issue) = issues.0.get_mut(id) {
+                        (issue.asked_at, issue.as_of) = (Some(*at), Some(issue.updated_at));
+                    }
+                }
+            }
+            Record::Moved { issue, .. } => drop(issues.0.remove(issue)),
+            Record::Gone { issue, .. } => {
+                if let Some(issue) = issues.0.get_mut(issue) {
+                    issue.gone = true;
+                }
+            }
+            Record::Arrived { .. } => self.arrivals.clear(),
+            Record::Backfill { repository, backfill, .. } => {
+                if let Some(watched) = self.repositories.get_mut(repository) {
+                    watched.backfills.push(backfill.clone());
+                }
+            }
+            Record::Polled { at, repositories } => {
+                for id in repositories {
+                    if let Some(watched) = self.repositories.get_mut(id) {
+                        watched.polled_at = Some(*at);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The repositories, the one first that was polled longest ago.
+    pub(crate) fn by_age(&self) -> Vec<i64> {
+        let mut ids: Vec<_> = self.repositories.iter().map(|(id, watched)| (watched.polled_at, *id)).collect();
+        ids.sort();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// When the repository was polled that was polled longest ago; `None` if one never was.
+    pub(crate) fn oldest_poll(&self) -> Option<DateTime<Utc>> {
+        self.repositories.values().map(|watched| watched.polled_at).min().flatten()
+    }
+}
+
+impl Watched {
+    fn new(repository: &Repository) -> Self {
+        Self {
+            repository: repository.clone(),
+            polled_at: None,
+            cursors: BTreeMap::new(),
+            all: None,
+            backfills: Vec::new(),
+        }
+    }
+
+    /// The backfills that are not done.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = &Backfill> {
+        self.backfills.iter().filter(|backfill| backfill.left != Left::Nothing)
+    }
+
+    /// Whether something is left of a backfill.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unfinished().next().is_some()
+    }
+
+    /// Whether all issues are to be gone through at a time: once a day, but not by the first poll, which has just read them.
+    pub(crate) fn all_is_due(&self, at: DateTime<Utc>) -> bool {
+        let (day, is_polled) = (at.num_days_from_ce(), self.polled_at.is_some());
+        self.all.as_ref().map_or(is_polled, |(last, next)| next.is_some() || *last < day)
+    }
+
+    fn walked(&mut self, walk: &Walked, issues: &mut Issues) {
+        match walk {
+            Walked::Updated { since, etag } => {
+                self.cursors.insert(What::Issues, Cursor { since: *since, etag: etag.clone() });
+            }
+            Walked::All { day, ids, next } => {
+                for id in ids {
+                    if let Some(issue) = issues.0.get_mut(id) {
+                        issue.day = *day;
+                    }
+                }
+                self.all = Some((*day, next.clone()));
+            }
+            Walked::Backfill(backfill) => {
+                let is_same = |known: &&mut Backfill| (known.from, known.to) == (backfill.from, backfill.to);
+                if let Some(known) = self.backfills.iter_mut().find(|known| known.left != Left::Nothing && is_same(known)) {
+                    *known = backfill.clone();
+                }
+            }
+            Walked::Alone => {}
+        }
+    }
+}
+
+impl Issues {
+    /// Whether a row of GitHub's list is known as it is.
+    pub(crate) fn has(&self, row: &Value) -> bool {
+        let known = row["id"].as_i64().and_then(|id| self.0.get(&id));
+        known.is_some_and(|known| !known.gone && known.digest == digest(row))
+    }
+
+    fn see(&mut self, row: &Value) {
+        let (Some(id), Some(number), Some(created_at), Some(updated_at)) =
+            (row["id"].as_i64(), row["number"].as_i64(), time(&row["created_at"]), time(&row["updated_at"]))
+        else {
+            return;
+        };
+        let (open, digest) = (row["state"] == "open", digest(row));
+        let before = self.0.remove(&id);
+        let (asked_at, as_of, pages, day) =
+            before.map_or((None, None, Vec::new(), 0), |before| (before.asked_at, before.as_of, before.pages, before.day));
+        let issue = Issue { number, open, created_at, updated_at, digest, asked_at, as_of, pages, day, gone: false };
+        self.0.insert(id, issue);
+    }
+
+    /// Those whose timelines are to be asked for: what was updated first, then what may have changed unseen.
+    pub(crate) fn due(&self, at: DateTime<Utc>) -> Vec<i64> {
+        let there = || self.0.iter().filter(|(_, issue)| !issue.gone);
+        let updated = there().filter(|(_, issue)| issue.is_updated());
+        let unseen = there().filter(|(_, issue)| !issue.is_updated() && issue.may_have_changed(at));
+        updated.chain(unseen).map(|(id, _)| *id).collect()
+    }
+}
+
+impl Issue {
+    fn is_updated(&self) -> bool {
+        self.as_of != Some(self.updated_at)
+    }
+
+    fn may_have_changed(&self, at: DateTime<Utc>) -> bool {
+        let is_due = self.asked_at.is_none_or(|asked| at - asked >= AGAIN);
+        self.open && at - self.updated_at <= ACTIVE && is_due
+    }
+}
+
+/// What tells a row of GitHub's list from another one. What a search adds does not count.
+fn digest(row: &Value) -> u64 {
+    let mut hash = Sha256::new();
+    for (name, value) in row.as_object().into_iter().flatten() {
+        if name != "score" && name != "text_matches" {
+            hash.update(name);
+            hash.update(value.to_string());
+        }
+    }
+    hash.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// A time as GitHub writes it.
+pub(crate) fn time(value: &Value) -> Option<DateTime<Utc>> {
+    value.as_str()?.parse().ok()
+}

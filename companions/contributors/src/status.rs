@@ -1,0 +1,80 @@
+//! How far polls and the database are.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::Contributors;
+use crate::answers::Answers;
+use crate::error::Error;
+use crate::load::position;
+use crate::migrate::migrate;
+
+/// How far polls and the database are.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The repositories, the one first that was polled longest ago.
+    pub repositories: Vec<Repository>,
+    /// What was left of GitHub's budget when it was last asked, and when it is whole again.
+    pub budget: Option<(u64, DateTime<Utc>)>,
+    /// When members were last listed, and how many there were.
+    pub members: Option<(DateTime<Utc>, usize)>,
+    /// The number of the newest batch of answers.
+    pub newest: u64,
+    /// How many batches the database lacks; `None` if the settings name none.
+    pub behind: Option<u64>,
+}
+
+/// How far a repository is read.
+#[derive(Debug, Serialize)]
+pub struct Repository {
+    /// Its name, as `acme/shop`.
+    pub name: String,
+    /// When a poll last went through it.
+    pub polled_at: Option<DateTime<Utc>>,
+    /// How many issues and pull requests are known.
+    pub issues: usize,
+    /// How many timelines are to be asked for.
+    pub due: usize,
+    /// The backfills that are not done.
+    pub backfills: Vec<String>,
+}
+
+impl Contributors {
+    /// How far polls and the database are at a time.
+    ///
+    /// # Errors
+    /// If the bucket or the database cannot be read.
+    pub async fn status(&self, at: DateTime<Utc>) -> Result<Status, Error> {
+        let answers = Answers(&self.store);
+        let state = answers.state().await?.map(|(state, _)| state).unwrap_or_default();
+        let mut repositories = Vec::new();
+        for id in state.by_age() {
+            let Some(watched) = state.repositories.get(&id) else { continue };
+            let (issues, _) = answers.issues(id).await?;
+            repositories.push(Repository {
+                name: watched.repository.full_name(),
+                polled_at: watched.polled_at,
+                issues: issues.0.values().filter(|issue| !issue.gone).count(),
+                due: issues.due(at).len(),
+                backfills: watched.unfinished().map(ToString::to_string).collect(),
+            });
+        }
+        let newest = state.next.saturating_sub(1);
+        let behind = match self.config.database {
+            Some(_) => {
+                let (database, schema) = self.database().await?;
+                migrate(&database, &schema).await?;
+                let (batch, _) = position(&mut database.connect().await?, &schema).await?;
+                Some(state.next.saturating_sub(batch))
+            }
+            None => None,
+        };
+        Ok(Status {
+            repositories,
+            budget: state.budgets.get("core").map(|budget| (budget.remaining, budget.reset)),
+            members: state.members_at.map(|at| (at, state.members.len())),
+            newest,
+            behind,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! What comes of an organization that changes: in the tables, in the requests, and when something fails.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod world;
+
+mod polling;

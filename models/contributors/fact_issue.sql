@@ -1,0 +1,20 @@
+SELECT
+    id AS issue_id,
+    repository_id,
+    number,
+    title,
+    html_url,
+    user_id AS author_id,
+    author_is_member,
+    type,
+    state,
+    state_reason,
+    locked,
+    comments,
+    opened_at,
+    CAST(opened_at AS DATE) AS opened_date,
+    closed_at,
+    CAST(closed_at AS DATE) AS closed_date,
+    updated_at,
+    deleted_at AS gone_at
+FROM issues

@@ -1,0 +1,4 @@
+SELECT
+    issue_id,
+    label_id
+FROM issue_labels

@@ -1,0 +1,21 @@
+SELECT
+    id AS issue_id,
+    repository_id,
+    number,
+    title,
+    html_url,
+    user_id AS author_id,
+    author_is_member,
+    state,
+    draft,
+    merged,
+    locked,
+    comments,
+    opened_at,
+    CAST(opened_at AS DATE) AS opened_date,
+    closed_at,
+    CAST(closed_at AS DATE) AS closed_date,
+    merged_at,
+    updated_at,
+    deleted_at AS gone_at
+FROM pull_requests
