@@ -1,4 +1,4 @@
--- Deleted accounts have no row: what they did names nobody.
+-- A deleted account has no row: its issues and events name nobody.
 SELECT
     people.id AS person_id,
     people.login,

@@ -1,8 +1,11 @@
--- The warehouse of issues, pull requests and events. Load runs this file whenever it has changed, so every
--- statement can be run again.
+-- A star schema of a GitHub organization's issues, pull requests and events. Load runs this file whenever it has
+-- changed, so every statement can be run again.
 --
--- deleted_at is when a row disappeared from the source, as the old row of a transferred issue does.
--- gone_at is when GitHub no longer had what the row describes. The views leave out both.
+-- gone_at is when GitHub no longer had the issue, the comment or the repository. deleted_at is when its row disappeared
+-- from the source: the old row of a transferred issue, for example. The views show neither.
+--
+-- No model reads bodies, raw and the columns of type json and jsonb, apart from events.reactions: source.exclude can
+-- keep them out of the batches.
 
 CREATE TABLE IF NOT EXISTS dim_person (
     person_id       bigint  PRIMARY KEY,
@@ -51,7 +54,7 @@ CREATE TABLE IF NOT EXISTS dim_date (
     deleted_at  timestamptz
 );
 
--- opened_at is the time before any transfer. The dates are in UTC. Without an author the account was deleted.
+-- opened_at is created_at before any transfer. Dates are in UTC. author_id is null if the account was deleted.
 CREATE TABLE IF NOT EXISTS fact_issue (
     issue_id         bigint  PRIMARY KEY,
     repository_id    bigint  NOT NULL REFERENCES dim_repository (repository_id),
@@ -74,7 +77,7 @@ CREATE TABLE IF NOT EXISTS fact_issue (
     deleted_at       timestamptz
 );
 
--- Every pull request is also an issue at GitHub: its key is the id that it has as an issue.
+-- GitHub also lists a pull request as an issue. The key is its id there.
 CREATE TABLE IF NOT EXISTS fact_pull_request (
     issue_id         bigint  PRIMARY KEY,
     repository_id    bigint  NOT NULL REFERENCES dim_repository (repository_id),
@@ -98,7 +101,7 @@ CREATE TABLE IF NOT EXISTS fact_pull_request (
     deleted_at       timestamptz
 );
 
--- issue_id is the key of an issue or of a pull request. Only comments have reactions and updated_at.
+-- issue_id refers to fact_issue or fact_pull_request, so it has no foreign key.
 CREATE TABLE IF NOT EXISTS fact_event (
     event_id        bigint  NOT NULL,
     issue_id        bigint  NOT NULL,
@@ -119,7 +122,7 @@ CREATE TABLE IF NOT EXISTS fact_event (
 CREATE INDEX IF NOT EXISTS fact_event_issue ON fact_event (issue_id);
 CREATE INDEX IF NOT EXISTS fact_event_updated ON fact_event (updated_at);
 
--- The labels that an issue or a pull request has.
+-- The labels of an issue or a pull request.
 CREATE TABLE IF NOT EXISTS fact_label (
     issue_id   bigint NOT NULL,
     label_id   bigint NOT NULL REFERENCES dim_label (label_id),
@@ -138,8 +141,8 @@ SELECT issue_id, 'pull request', repository_id, number, title, html_url, author_
 FROM fact_pull_request
 WHERE deleted_at IS NULL AND gone_at IS NULL;
 
--- The first comment, review or closing by somebody who was a member then, is no bot and is not the author.
--- An open issue or pull request without one is waiting.
+-- The first comment, review or closing by somebody who was a member at the time and is neither the author nor a bot.
+-- Open issues and pull requests without one are waiting.
 CREATE OR REPLACE VIEW first_response AS
 WITH response AS (
     SELECT DISTINCT ON (fact_event.issue_id) fact_event.issue_id, fact_event.event, fact_event.created_at,
@@ -164,7 +167,7 @@ FROM issues_and_pull_requests AS opened
 JOIN dim_repository ON dim_repository.repository_id = opened.repository_id
 LEFT JOIN response ON response.issue_id = opened.issue_id;
 
--- By the month in which they were opened. Those that were closed without a response are in opened alone.
+-- By month of opening. What was closed without a response counts as opened, but neither as answered nor as waiting.
 CREATE OR REPLACE VIEW time_to_first_response AS
 SELECT repository_id, owner, repository, kind, date_trunc('month', opened_date::timestamp)::date AS month,
        count(*) AS opened,
@@ -175,7 +178,7 @@ SELECT repository_id, owner, repository, kind, date_trunc('month', opened_date::
 FROM first_response
 GROUP BY repository_id, owner, repository, kind, date_trunc('month', opened_date::timestamp);
 
--- By the month in which they were closed, pull requests that were merged apart from the others.
+-- By month of closing. Merged pull requests are counted apart from those that were closed unmerged.
 CREATE OR REPLACE VIEW time_to_close AS
 SELECT repository_id, dim_repository.owner, dim_repository.name AS repository, closed.kind, closed.outcome, closed.month,
        count(*) AS closed,
@@ -191,8 +194,8 @@ FROM (
 JOIN dim_repository USING (repository_id)
 GROUP BY repository_id, dim_repository.owner, dim_repository.name, closed.kind, closed.outcome, closed.month;
 
--- People who were not members at that time, and no bots. A new one did nothing before that month, here or in any
--- repository, also not as a member. The actor of the events that are left out is who was mentioned or notified.
+-- People who were not members at the time and are not bots. They are new if they had done nothing before that month,
+-- not even as members. In the events that are left out, the actor is the person who was mentioned or notified.
 CREATE OR REPLACE VIEW contributors_by_month AS
 WITH activity AS (
     SELECT repository_id, actor_id AS person_id, actor_is_member AS is_member, created_date AS day
@@ -226,7 +229,7 @@ JOIN dim_repository USING (repository_id)
 WHERE known.is_contributor
 GROUP BY repository_id, dim_repository.owner, dim_repository.name, known.month;
 
--- What people did who are not members and never were.
+-- What people did who have never been members.
 CREATE OR REPLACE VIEW community_events AS
 SELECT fact_event.event_id, fact_event.issue_id, fact_event.event, fact_event.created_at, fact_event.updated_at,
        fact_event.actor_id, dim_person.login, fact_event.reaction_count
@@ -235,7 +238,7 @@ JOIN dim_person ON dim_person.person_id = fact_event.actor_id
 WHERE fact_event.deleted_at IS NULL AND fact_event.gone_at IS NULL
   AND dim_person.login <> 'github-actions[bot]' AND NOT dim_person.was_ever_member;
 
--- The ten open issues of each repository on which such people did most in the last seven days.
+-- The ten open issues of each repository with the most community events in the last seven days.
 CREATE OR REPLACE VIEW trending_open AS
 SELECT issue_id, owner, repository, number, title, html_url, opened_at, events, reactions, rank
 FROM (
@@ -255,7 +258,7 @@ FROM (
 ) AS ranked
 WHERE rank <= 10;
 
--- The ten closed issues of each repository on which such people did most after they were closed, in the last fourteen days.
+-- The ten closed issues of each repository with the most community events after closing, in the last fourteen days.
 CREATE OR REPLACE VIEW trending_closed AS
 SELECT issue_id, owner, repository, number, title, html_url, closed_at, events, reactions, rank
 FROM (
@@ -277,7 +280,7 @@ FROM (
 ) AS ranked
 WHERE rank <= 10;
 
--- Open issues that wait for their author by a label, and whose last comment is by somebody who never was a member.
+-- Open issues whose label says that they wait for an answer, and whose last comment is by somebody who has never been a member.
 CREATE OR REPLACE VIEW pending_response AS
 SELECT fact_issue.issue_id, dim_repository.owner, dim_repository.name AS repository, fact_issue.number,
        fact_issue.title, fact_issue.html_url, fact_issue.opened_at,

@@ -1,5 +1,5 @@
-//! The pack `models/contributors` on the tables that the companion of that name fills: its star tables and each of its views,
-//! on a small organization in which the cases are that are easily got wrong.
+//! The pack `models/contributors` on the tables that the companion of that name fills: the star tables and every view, for a
+//! small organization with the cases that are easy to get wrong.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use blackwater_tests::{Oracle, World};
 use tokio_postgres::SimpleQueryMessage;
 
-/// What the companion does, in short: whether somebody was a member at that time follows from the memberships.
+/// Functions that fill rows as the companion does. Who was a member at a time follows from the memberships.
 const HELPERS: &str = r#"
 CREATE FUNCTION is_member(person bigint, at timestamptz) RETURNS boolean LANGUAGE sql AS $$
     SELECT EXISTS (SELECT FROM memberships WHERE person_id = person AND coalesce(joined_at <= at, true) AND coalesce(at < left_at, true))
@@ -50,10 +50,10 @@ $$;
 const ORGANIZATION: &str = "
 INSERT INTO people (id, login, type, is_bot) VALUES
     (1, 'maria', 'User', false), (2, 'liam', 'User', false), (3, 'octo', 'User', false), (4, 'nina', 'User', false),
-    (5, 'dependabot[bot]', 'Bot', true), (6, 'acme-robot', 'User', true), (7, 'github-actions[bot]', 'Bot', true),
+    (5, 'dependabot[bot]', 'Bot', true), (6, 'acme-ci', 'User', true), (7, 'github-actions[bot]', 'Bot', true),
     (8, 'quiet', 'User', false);
 INSERT INTO members (id, login, inserted_dt, inactive, inactive_dt) VALUES
-    (1, 'maria', now(), false, NULL), (2, 'liam', now(), true, '2024-04-01Z'), (6, 'acme-robot', now(), false, NULL);
+    (1, 'maria', now(), false, NULL), (2, 'liam', now(), true, '2024-04-01Z'), (6, 'acme-ci', now(), false, NULL);
 INSERT INTO memberships VALUES (1, 1, NULL, NULL), (2, 1, '2023-01-01Z', '2024-04-01Z'), (6, 1, NULL, NULL);
 INSERT INTO repositories (id, owner, name, archived, private, first_seen_at) VALUES
     (10, 'acme', 'app', false, false, now()), (20, 'acme', 'docs', false, false, now()),
@@ -61,7 +61,7 @@ INSERT INTO repositories (id, owner, name, archived, private, first_seen_at) VAL
 INSERT INTO labels (id, repository_id, name) VALUES
     (100, 10, 'bug'), (300, 30, 'pending-community-response'), (301, 30, 'pending-close-if-no-answer');
 
--- The author, a robot that is a member, and a stranger comment before the first member does.
+-- The author, a bot that is a member, and a stranger comment before the first member does.
 SELECT add_issue(1001, 10, 1, 3, '2024-03-01 10:00Z', '2024-03-05 10:00Z');
 SELECT add_event(1, 1001, 'mentioned', 8, '2024-03-01 10:00Z'), add_event(2, 1001, 'commented', 3, '2024-03-01 10:30Z'),
        add_event(3, 1001, 'commented', 6, '2024-03-01 10:45Z'), add_event(4, 1001, 'commented', 4, '2024-03-01 11:00Z'),
@@ -76,21 +76,22 @@ SELECT add_issue(1003, 10, 3, NULL, '2024-03-10 08:00Z', '2024-03-10 14:00Z');
 SELECT add_event(21, 1003, 'commented', NULL, '2024-03-10 09:00Z'), add_event(22, 1003, 'closed', 1, '2024-03-10 14:00Z');
 -- Closed by its author; nobody had answered.
 SELECT add_issue(1004, 10, 4, 3, '2024-03-20 00:00Z', '2024-03-21 00:00Z');
-SELECT add_event(31, 1004, 'closed', 3, '2024-03-21 00:00Z');
--- A member's own.
+SELECT add_event(31, 1004, 'closed', 3, '2024-03-21 00:00Z'), add_event(32, 1004, 'commented', 8, '2024-03-20 12:00Z');
+-- Opened by a member.
 SELECT add_issue(1005, 10, 5, 1, '2024-04-02 00:00Z');
 SELECT add_event(41, 1005, 'commented', 1, '2024-04-02 01:00Z');
 -- Deleted at GitHub.
 SELECT add_issue(1006, 10, 6, 8, '2024-03-01 00:00Z', '2024-03-02 00:00Z');
 UPDATE issues SET deleted_at = now() WHERE id = 1006;
--- Transferred: GitHub says that it was created in March; the answer is older than that.
+-- Transferred: created in March for GitHub, but the answer is older. The stranger's comment was deleted.
 SELECT add_issue(2001, 20, 1, 3, '2024-02-28 09:00Z', NULL, '2024-03-02 09:00Z');
-SELECT add_event(51, 2001, 'commented', 1, '2024-02-28 21:00Z');
+SELECT add_event(51, 2001, 'commented', 1, '2024-02-28 21:00Z'), add_event(52, 2001, 'commented', 8, '2024-02-28 22:00Z');
+UPDATE events SET deleted_at = now() WHERE id = 52;
 -- Approved before it was commented; merged.
 SELECT add_pull_request(1101, 10, 11, 4, '2024-03-03 00:00Z', '2024-03-04 00:00Z', true);
 SELECT add_event(61, 1101, 'reviewed', 2, '2024-03-03 05:00Z'), add_event(62, 1101, 'commented', 1, '2024-03-03 09:00Z'),
        add_event(63, 1101, 'merged', 1, '2024-03-04 00:00Z'), add_event(64, 1101, 'closed', 1, '2024-03-04 00:00Z');
--- A robot's, closed without being merged; and an open draft.
+-- A bot's, closed unmerged; and an open draft.
 SELECT add_pull_request(1102, 10, 12, 5, '2024-03-08 00:00Z', '2024-03-10 00:00Z', false);
 SELECT add_event(71, 1102, 'closed', 1, '2024-03-10 00:00Z');
 SELECT add_pull_request(1103, 10, 13, 3, '2024-04-03 00:00Z');
@@ -98,41 +99,47 @@ INSERT INTO issue_labels VALUES (1001, 100), (1103, 100);
 
 -- Two comments of strangers within seven days, and an older one.
 SELECT add_issue(3001, 30, 1, 3, now() - interval '20 days');
-SELECT add_event(101, 3001, 'commented', 4, now() - interval '10 days', 7), add_event(102, 3001, 'commented', 3, now() - interval '2 days'),
+SELECT add_event(101, 3001, 'commented', 4, now() - interval '10 days', 7),
+       add_event(102, 3001, 'commented', 3, now() - interval '2 days'),
        add_event(103, 3001, 'commented', 4, now() - interval '1 day', 2);
--- Two again, and some that do not count: of robots, members, a former member, a deleted account, and a deleted comment.
+-- Two again, and some that do not count: of a bot, a member, a former member, a deleted account, and a deleted comment.
 SELECT add_issue(3002, 30, 2, 3, now() - interval '20 days');
-SELECT add_event(111, 3002, 'commented', 4, now() - interval '50 hours', 5), add_event(112, 3002, 'commented', 3, now() - interval '49 hours'),
-       add_event(113, 3002, 'commented', 7, now() - interval '48 hours', 9), add_event(114, 3002, 'commented', 2, now() - interval '47 hours', 9),
-       add_event(115, 3002, 'commented', NULL, now() - interval '46 hours', 9), add_event(116, 3002, 'commented', 4, now() - interval '45 hours', 9),
-       add_event(117, 3002, 'commented', 1, now() - interval '44 hours', 9), add_event(118, 3002, 'labeled', 4, now() - interval '43 hours');
+SELECT add_event(111, 3002, 'commented', 4, now() - interval '50 hours', 5),
+       add_event(112, 3002, 'commented', 3, now() - interval '49 hours'),
+       add_event(113, 3002, 'commented', 7, now() - interval '48 hours', 9),
+       add_event(114, 3002, 'commented', 2, now() - interval '47 hours', 9),
+       add_event(115, 3002, 'commented', NULL, now() - interval '46 hours', 9),
+       add_event(116, 3002, 'commented', 4, now() - interval '45 hours', 9),
+       add_event(117, 3002, 'commented', 1, now() - interval '44 hours', 9),
+       add_event(118, 3002, 'labeled', 4, now() - interval '43 hours');
 UPDATE events SET deleted_at = now() WHERE id = 116;
--- Closed: what counts is what came after that, in fourteen days.
+-- Closed: only what came after that counts, within fourteen days.
 SELECT add_issue(3003, 30, 3, 3, now() - interval '20 days', now() - interval '5 days');
-SELECT add_event(121, 3003, 'commented', 4, now() - interval '6 days', 3), add_event(122, 3003, 'commented', 3, now() - interval '4 days', 1),
+SELECT add_event(121, 3003, 'commented', 4, now() - interval '6 days', 3),
+       add_event(122, 3003, 'commented', 3, now() - interval '4 days', 1),
        add_event(123, 3003, 'commented', 4, now() - interval '3 days');
 SELECT add_issue(3004, 30, 4, 3, now() - interval '40 days', now() - interval '30 days');
 SELECT add_event(131, 3004, 'commented', 4, now() - interval '20 days');
 INSERT INTO issue_labels VALUES (3001, 300), (3002, 301), (3003, 300);
--- More than ten issues on which something happened.
+-- More than ten issues with comments.
 SELECT add_issue(4000 + n, 40, n, 3, now() - interval '1 day'), add_event(4000 + n, 4000 + n, 'commented', 4, now() - interval '1 hour')
 FROM generate_series(1, 12) AS n;
 SELECT show_labels();";
 
 const CHANGES: &str = "
--- An answer, after others than members had commented.
+-- A member answers at last.
 SELECT add_event(13, 1002, 'commented', 1, '2024-04-12 23:30Z');
 -- The first answer is deleted: the second one is the first now.
 UPDATE events SET deleted_at = now() WHERE id = 5;
--- Closed by its author.
-UPDATE issues SET state = 'closed', closed_at = '2024-04-05Z', updated_at = '2024-04-05Z' WHERE id = 1005;
-SELECT add_event(42, 1005, 'closed', 1, '2024-04-05Z');
--- Transferred: a row of another id in the other repository, with its events.
+-- Closed by its author, a month later.
+UPDATE issues SET state = 'closed', closed_at = '2024-05-02Z', updated_at = '2024-05-02Z' WHERE id = 1005;
+SELECT add_event(42, 1005, 'closed', 1, '2024-05-02Z');
+-- Transferred: the other repository has a row with another id, and the events.
 DELETE FROM events WHERE issue_id = 1004;
 DELETE FROM issues WHERE id = 1004;
 SELECT add_issue(2004, 20, 4, 3, '2024-03-20 00:00Z', '2024-03-21 00:00Z', '2024-03-22 00:00Z');
-SELECT add_event(31, 2004, 'closed', 3, '2024-03-21 00:00Z');
--- A label less, reactions more, a member of whom nobody knew, and another name.
+SELECT add_event(31, 2004, 'closed', 3, '2024-03-21 00:00Z'), add_event(32, 2004, 'commented', 8, '2024-03-20 12:00Z');
+-- A label removed, more reactions, another member, and a renamed repository.
 DELETE FROM issue_labels WHERE issue_id = 3001;
 SELECT show_labels();
 UPDATE events SET reactions = '{\"total_count\": 8}' WHERE id = 103;
@@ -140,7 +147,7 @@ INSERT INTO members (id, login, inserted_dt) VALUES (8, 'quiet', now());
 UPDATE repositories SET name = 'application' WHERE id = 10;
 UPDATE issues SET repo = 'application' WHERE repository_id = 10;";
 
-/// What the star tables hold, besides what was deleted.
+/// What the star tables must hold, apart from deleted rows.
 const STAR_TABLES: [Oracle; 8] = [
     (
         "dim_person WHERE deleted_at IS NULL",
@@ -191,7 +198,7 @@ const STAR_TABLES: [Oracle; 8] = [
     ("fact_label WHERE deleted_at IS NULL", "SELECT issue_id, label_id FROM issue_labels"),
 ];
 
-/// The views that the companion's own database has too.
+/// The views that the companion's database has too.
 const VIEWS_OF_BOTH: [Oracle; 3] = [
     (
         "trending_open",
@@ -261,7 +268,7 @@ async fn shows(world: &World, query: &str, expected: &[&str]) {
     assert_eq!(rows, expected, "{query}");
 }
 
-/// The program has nothing against the pack, both sides agree, and the companion's views say the same on both.
+/// `check` finds nothing, both sides agree, and so do the views that both have.
 async fn everything_agrees(world: &World) {
     world.run_and_agree().await;
     for (view, query) in VIEWS_OF_BOTH {
@@ -313,11 +320,11 @@ async fn the_contributors_pack_says_who_answered_first_and_how_long_everything_t
         ],
     )
     .await;
-    // In April the former member is one, but no new one.
+    // The former member is a contributor in April, but not a new one.
     shows(
         &world,
         CONTRIBUTORS_BY_MONTH,
-        &["app | 2024-03 | 2 | 2 | 1", "app | 2024-04 | 2 | 0 | 0", "docs | 2024-02 | 1 | 1 | 1"],
+        &["app | 2024-03 | 3 | 3 | 2", "app | 2024-04 | 2 | 0 | 0", "docs | 2024-02 | 1 | 1 | 1"],
     )
     .await;
     shows(&world, TRENDING_OPEN, &["lib | 1 | 2 | 2 | 5", "lib | 2 | 1 | 2 | 2"]).await;
@@ -366,7 +373,7 @@ async fn the_contributors_pack_follows_answers_transfers_labels_and_names() {
         TIME_TO_CLOSE,
         &[
             "application | issue | closed | 2024-03 | 2 | 51.00 | 51.00",
-            "application | issue | closed | 2024-04 | 1 | 72.00 | 72.00",
+            "application | issue | closed | 2024-05 | 1 | 720.00 | 720.00",
             "application | pull request | closed | 2024-03 | 1 | 48.00 | 48.00",
             "application | pull request | merged | 2024-03 | 1 | 24.00 | 24.00",
             "docs | issue | closed | 2024-03 | 1 | 24.00 | 24.00",
@@ -380,7 +387,7 @@ async fn the_contributors_pack_follows_answers_transfers_labels_and_names() {
             "application | 2024-03 | 2 | 2 | 1",
             "application | 2024-04 | 2 | 0 | 0",
             "docs | 2024-02 | 1 | 1 | 1",
-            "docs | 2024-03 | 1 | 0 | 0",
+            "docs | 2024-03 | 2 | 1 | 1",
         ],
     )
     .await;
@@ -390,8 +397,8 @@ async fn the_contributors_pack_follows_answers_transfers_labels_and_names() {
     // What the source deleted is still there, and marked.
     let deleted = "SELECT 'issue', issue_id FROM fact_issue WHERE deleted_at IS NOT NULL
                    UNION ALL SELECT 'event', event_id FROM fact_event WHERE deleted_at IS NOT NULL
-                   UNION ALL SELECT 'label', label_id FROM fact_label WHERE deleted_at IS NOT NULL";
-    shows(&world, deleted, &["issue | 1004", "event | 31", "label | 300"]).await;
+                   UNION ALL SELECT 'label', label_id FROM fact_label WHERE deleted_at IS NOT NULL ORDER BY 2 DESC";
+    shows(&world, deleted, &["issue | 1004", "label | 300", "event | 32", "event | 31"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

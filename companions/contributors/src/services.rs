@@ -16,12 +16,14 @@ use hyper::Response;
 use tokio::io::{AsyncRead, ReadBuf};
 
 mod answers;
+mod changes;
 mod model;
+mod objects;
 mod populate;
 mod search;
 
 pub use model::{
-    Budget, Gone, Instead, Issue, Item, Kind, Label, Logged, Milestone, Model, Person, PullRequest, Reactions,
+    AccountKind, Budget, Gone, Instead, Issue, Item, Label, Logged, Milestone, Model, Person, PullRequest, Reactions,
     Repository,
 };
 

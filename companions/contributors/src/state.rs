@@ -10,8 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::account::Budget;
 use crate::record::{Backfill, Left, Record, Repository, Walked};
 
-/// How long an issue is looked at for reactions and the like, which do not show in its `updated_at`.
+/// How long an open issue is looked at for reactions and the like, which do not show in its `updated_at`.
 const ACTIVE: TimeDelta = TimeDelta::days(14);
+/// What was read so soon after an update may lack what happened in the same second, or shows late.
+const SOON: TimeDelta = TimeDelta::seconds(60);
 /// How often.
 const AGAIN: TimeDelta = TimeDelta::hours(6);
 /// How many events a page has, if there is another one.
@@ -283,8 +285,10 @@ impl Issues {
 }
 
 impl Issue {
+    /// Whether its timeline was read before its last update, or hardly later.
     fn is_updated(&self) -> bool {
-        self.as_of != Some(self.updated_at)
+        let is_settled = self.asked_at.is_some_and(|asked| asked - self.updated_at > SOON);
+        self.as_of != Some(self.updated_at) || !is_settled
     }
 
     fn may_have_changed(&self, at: DateTime<Utc>) -> bool {

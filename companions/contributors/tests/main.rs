@@ -4,4 +4,8 @@
 
 mod world;
 
+mod backfill;
+mod limits;
+mod people;
 mod polling;
+mod transfers;

@@ -64,12 +64,13 @@ impl Run<'_> {
         let watched = self.open.and_then(|id| self.state.repositories.get(&id));
         let unfinished: Vec<_> = watched.into_iter().flat_map(|watched| watched.unfinished()).cloned().collect();
         for backfill in unfinished {
+            // What was found before this poll.
+            self.timelines().await?;
             match backfill.left.clone() {
                 Left::Since(since) => self.walk(backfill, since).await?,
                 Left::Spans(spans) => self.search(backfill, spans).await?,
-                Left::Nothing => continue,
+                Left::Nothing => {}
             }
-            self.timelines().await?;
         }
         Ok(())
     }
@@ -108,11 +109,12 @@ impl Run<'_> {
                 continue;
             }
             rows.retain(|row| !self.issues.has(row));
-            backfill.left = if spans.is_empty() { Left::Nothing } else { Left::Spans(spans.clone()) };
+            backfill.left = Left::Spans(spans.clone());
             self.rows(rows, Walked::Backfill(backfill.clone())).await?;
             self.timelines().await?;
         }
-        Ok(())
+        backfill.left = Left::Nothing;
+        self.rows(Vec::new(), Walked::Backfill(backfill)).await
     }
 
     /// What a search finds that was created in a span; `None` if that is more than it gives.

@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::record::{Record, Repository};
 use crate::state::{Issues, State};
 
-/// How often members are listed.
-const DAILY: TimeDelta = TimeDelta::hours(24);
+/// How often members are listed: once a day, also if a poll is a bit early.
+const DAILY: TimeDelta = TimeDelta::hours(23);
 /// What is kept of the time for the end.
 const MARGIN: Duration = Duration::from_secs(20);
 /// How many members may be gone at once, whatever their share.

@@ -25,14 +25,15 @@ pub(super) struct Walk {
     /// The page to be read again, and the second that it is of.
     again: Option<(DateTime<Utc>, u32)>,
     is_done: bool,
-    /// Of the first page, for as long as it is the only one.
+    /// Of the first page, if it is the only one.
     etag: Option<String>,
+    is_begun: bool,
 }
 
 impl Walk {
     /// Along a list, as `repos/acme/shop/issues?state=all`.
     pub(super) fn new(list: String, since: DateTime<Utc>) -> Self {
-        Self { list, since, page: 1, again: None, is_done: false, etag: None }
+        Self { list, since, page: 1, again: None, is_done: false, etag: None, is_begun: false }
     }
 
     /// The rows of the next page, in the order of their updates; `None` at the end.
@@ -55,12 +56,9 @@ impl Walk {
         let etag = answer.headers.get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let last = rows.last().and_then(|row| time(&row["updated_at"])).unwrap_or(self.since);
         let second = self.since;
-        self.etag = None;
-        if last > second {
-            self.since = last;
-        } else if self.is_done && self.page == 1 {
-            self.etag = etag;
-        }
+        self.etag = etag.filter(|_| self.is_done && !self.is_begun);
+        self.is_begun = true;
+        self.since = self.since.max(last);
         if last > second || self.is_done {
             self.again = (self.page > 1).then(|| (second, self.page - 1));
             self.page = 1;
@@ -140,7 +138,7 @@ impl Run<'_> {
         let before = cursor.clone();
         if walk.since > cursor.since {
             *cursor = Cursor { since: walk.since, etag: None };
-        } else if walk.etag.is_some() {
+        } else {
             cursor.etag.clone_from(&walk.etag);
         }
         let is_known = self.open.and_then(|id| self.state.repositories.get(&id)?.cursors.get(&what)).is_some();

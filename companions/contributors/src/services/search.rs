@@ -9,7 +9,8 @@ use super::model::{Issue, Model};
 
 /// How many results a search shows at most.
 const MOST: usize = 1_000;
-const UNKNOWN: &str = "The listed users and repositories cannot be searched either because the resources do not exist or you do not have permission to view them.";
+const UNKNOWN: &str = "The listed users and repositories cannot be searched either because the resources do not \
+    exist or you do not have permission to view them.";
 
 /// What a search asks for.
 #[derive(Default)]

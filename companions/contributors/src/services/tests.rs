@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used)]
-
 use blackwater_base::deadline::Deadline;
 use blackwater_http::{Error, Http};
 use bytes::Bytes;
@@ -184,6 +182,20 @@ fn a_search_ends_after_a_thousand_results() {
     assert!(eleventh.body.contains("Only the first 1000 search results are available"), "{}", eleventh.body);
     let none = get(&mut model, "/search/issues?q=repo:acme/shop+is:issue+created:%3E2026-01-05");
     assert_eq!(json(&none)["total_count"], 0);
+}
+
+#[test]
+fn a_used_up_budget_is_403_until_its_reset() {
+    let (mut model, ..) = model();
+    (model.core.limit, model.core.remaining) = (60, 1);
+    assert_eq!(get(&mut model, "/user").status, 200);
+    let refused = get(&mut model, "/user");
+    assert_eq!((refused.status, header(&refused, "x-ratelimit-remaining")), (403, "0"));
+    assert_eq!(header(&refused, "x-ratelimit-reset"), model.core.reset.to_string());
+    let limits = json(&get(&mut model, "/rate_limit"));
+    assert_eq!((&limits["resources"]["core"]["used"], &limits["resources"]["search"]["used"]), (&60.into(), &0.into()));
+    model.core.reset = 0;
+    assert_eq!(header(&get(&mut model, "/user"), "x-ratelimit-remaining"), "59");
 }
 
 #[test]

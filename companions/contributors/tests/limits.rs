@@ -1,0 +1,166 @@
+//! GitHub's limits, a wrong token, answers that fail, and the end of a function's time.
+
+use contributors::services::Instead;
+
+use crate::world::{World, within};
+
+/// Three repositories with ten issues each.
+async fn busy() -> World {
+    let world = World::new().await;
+    {
+        let mut model = world.model();
+        let ada = model.add_person("ada");
+        for name in ["docs", "shop", "site"] {
+            let repository = model.add_repository(name);
+            for place in 0..10 {
+                let number = model.open_issue(repository, ada, &format!("{name} {place}"));
+                model.comment(repository, number, ada, "well");
+            }
+        }
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_of_a_token_is_not_touched_and_the_next_poll_goes_on() {
+    let world = busy().await;
+    world.model().core.remaining = 520;
+    let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
+    assert!(report.ended.unwrap().contains("500 for others"));
+    assert_eq!((report.remaining, report.polled), (Some(500), 1));
+    assert_eq!(report.left, ["acme/shop", "acme/site"]);
+    assert_eq!(world.model().core.remaining, 500);
+
+    // Nothing is asked for below it, and what was answered is there.
+    world.requests();
+    let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
+    assert_eq!((world.requests().len(), report.requests), (0, 0));
+    world.load().await;
+    assert_eq!(world.one("SELECT count(DISTINCT repo) FROM issues").await, "2");
+
+    // The budget is whole again: it goes on where it ended, and asks for nothing twice.
+    {
+        let mut model = world.model();
+        model.core.reset = chrono::Utc::now().timestamp() - 1;
+        model.core.limit = 5000;
+    }
+    let state_says = world.again(&[]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    forget_budget(&world).await;
+    let report = state_says.poll(&world.request(), within(60)).await.unwrap();
+    assert_eq!((report.polled, report.left.len(), report.ended), (3, 0, None));
+    let requests = world.requests();
+    assert!(requests[1].contains("/repos/acme/shop"), "{requests:#?}");
+    assert!(!requests.iter().any(|request| request.contains("/docs/issues/1/timeline") && request.starts_with("200")));
+    world.load().await;
+    world.agree().await;
+}
+
+/// As if the hour were over that the budget is of.
+pub(crate) async fn forget_budget(world: &World) {
+    use std::io::{Read, Write};
+    let key = "state/state.json.gz";
+    let bytes = world.store.get(key).await.unwrap().unwrap();
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    state["budgets"]["core"]["reset"] = "2020-01-01T00:00:00Z".into();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(state.to_string().as_bytes()).unwrap();
+    world.store.put(key, gzip.finish().unwrap().into()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_are_longer_than_the_time_end_a_poll_in_order() {
+    for (status, header, value) in
+        [(403, "retry-after", "3600"), (429, "retry-after", "3600"), (403, "x-ratelimit-remaining", "0")]
+    {
+        let world = busy().await;
+        let mut limit = Instead::status("/repos/acme/shop/issues?", 1, status, "You have exceeded a secondary rate limit").header(header, value);
+        if header == "x-ratelimit-remaining" {
+            limit = limit.header("x-ratelimit-reset", chrono::Utc::now().timestamp() + 3600);
+        }
+        world.model().instead.push(limit);
+        let report = world.contributors.poll(&world.request(), within(30)).await.unwrap();
+        assert_eq!((report.polled, report.ended.is_some(), report.failed), (1, true, Vec::new()), "{header}");
+        world.sync().await;
+        world.agree().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_limit_is_waited_for() {
+    let world = busy().await;
+    world.model().instead.push(Instead::status("/timeline", 1, 403, "secondary rate limit").header("retry-after", 1));
+    world.sync().await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_is_called_wrong() {
+    let world = busy().await;
+    world.model().token = "another".into();
+    let error = world.contributors.poll(&world.request(), within(60)).await.unwrap_err().to_string();
+    assert!(error.contains("does not accept the token") && error.contains("github.token"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_fails_does_not_hold_up_the_others() {
+    let world = busy().await;
+    world.model().instead.push(Instead::status("/repos/acme/docs/issues?", 100, 451, "Blocked"));
+    let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
+    assert_eq!(report.polled, 2);
+    assert!(report.failed[0].starts_with("acme/docs: ") && report.failed[0].contains("451"), "{:?}", report.failed);
+    // It is the one that was polled longest ago.
+    assert!(report.oldest_poll_seconds > 365 * 24 * 3600);
+    world.model().instead.clear();
+    world.sync().await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_fail_for_a_moment_are_asked_for_again() {
+    let world = busy().await;
+    {
+        let mut model = world.model();
+        model.instead.push(Instead::status("/timeline", 1, 502, "Bad Gateway"));
+        model.instead.push(Instead::broken("/repos/acme/site/issues?", 1));
+    }
+    world.sync().await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_ends_before_its_time_is_over() {
+    let world = busy().await;
+    let mut polls = 0;
+    loop {
+        // Each has a part of a second, and a little more than the one before.
+        let time = std::time::Duration::from_millis(60 + 20 * polls);
+        let deadline = blackwater_base::deadline::Deadline::at(std::time::SystemTime::now() + time);
+        let report = world.contributors.poll(&world.request(), deadline).await.unwrap();
+        polls += 1;
+        if report.ended.is_none() {
+            break;
+        }
+        assert!(polls < 100, "it does not get on: {report:?}");
+    }
+    world.load().await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_that_is_hidden_by_single_sign_on_is_no_empty_one() {
+    let world = busy().await;
+    world.sync().await;
+    let partial = Instead {
+        status: 200,
+        body: "[]".into(),
+        ..Instead::status("/orgs/acme/repos", 1, 200, "").header("x-github-sso", "partial-results; organizations=1")
+    };
+    world.model().instead.push(partial);
+    let error = world.contributors.poll(&world.request(), within(60)).await.unwrap_err().to_string();
+    assert!(error.contains("single sign-on"), "{error}");
+    world.load().await;
+    assert_eq!(world.one("SELECT count(*) FROM repositories WHERE gone_at IS NULL").await, "3");
+}
