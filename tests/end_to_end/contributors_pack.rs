@@ -7,16 +7,13 @@ use std::path::Path;
 use blackwater_tests::{Oracle, World};
 use tokio_postgres::SimpleQueryMessage;
 
-/// Functions that fill rows as the companion does. Who was a member at a time follows from the memberships.
+/// Functions that fill rows as the companion does.
 const HELPERS: &str = r#"
-CREATE FUNCTION is_member(person bigint, at timestamptz) RETURNS boolean LANGUAGE sql AS $$
-    SELECT EXISTS (SELECT FROM memberships WHERE person_id = person AND coalesce(joined_at <= at, true) AND coalesce(at < left_at, true))
-$$;
 CREATE FUNCTION add_issue(id bigint, repository bigint, number bigint, author bigint, opened timestamptz, closed timestamptz = NULL,
                           created timestamptz = NULL) RETURNS void LANGUAGE sql AS $$
     INSERT INTO issues (id, repository_id, org, repo, number, user_id, username, "user", author_is_member, opened_at, created_at,
                         closed_at, state, updated_at, title, html_url, body, comments, locked, first_seen_at, raw)
-    SELECT $1, $2, r.owner, r.name, $3, $4, p.login, jsonb_build_object('login', p.login), is_member($4, $5), $5, coalesce($7, $5),
+    SELECT $1, $2, r.owner, r.name, $3, $4, p.login, jsonb_build_object('login', p.login), was_member($4, $5), $5, coalesce($7, $5),
            $6, CASE WHEN $6 IS NULL THEN 'open' ELSE 'closed' END, coalesce($6, $5), 'Title ' || $3,
            'https://github.com/' || r.owner || '/' || r.name || '/issues/' || $3, 'A body', 0, false, now(), '{"id": 1}'
     FROM repositories r LEFT JOIN people p ON p.id = $4 WHERE r.id = $2
@@ -25,7 +22,7 @@ CREATE FUNCTION add_pull_request(id bigint, repository bigint, number bigint, au
                                  closed timestamptz = NULL, merged boolean = NULL) RETURNS void LANGUAGE sql AS $$
     INSERT INTO pull_requests (id, repository_id, org, repo, number, user_id, username, author_is_member, opened_at, created_at,
                                closed_at, state, updated_at, title, first_seen_at, merged, merged_at, draft)
-    SELECT $1, $2, r.owner, r.name, $3, $4, p.login, is_member($4, $5), $5, $5, $6,
+    SELECT $1, $2, r.owner, r.name, $3, $4, p.login, was_member($4, $5), $5, $5, $6,
            CASE WHEN $6 IS NULL THEN 'open' ELSE 'closed' END, coalesce($6, $5), 'Title ' || $3, now(), $7,
            CASE WHEN $7 THEN $6 END, $6 IS NULL
     FROM repositories r LEFT JOIN people p ON p.id = $4 WHERE r.id = $2
@@ -34,7 +31,7 @@ CREATE FUNCTION add_event(id bigint, issue bigint, event text, actor bigint, at 
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO events (id, issue_id, event, user_id, username, actor_is_member, created_at, updated_at, reactions, body,
                         state, repository_id, org, repo, page_no, first_seen_at)
-    SELECT $1, $2, $3, $4, p.login, is_member($4, $5), $5, CASE $3 WHEN 'commented' THEN $5 END,
+    SELECT $1, $2, $3, $4, p.login, was_member($4, $5), $5, CASE $3 WHEN 'commented' THEN $5 END,
            jsonb_build_object('total_count', $6), 'A body', CASE $3 WHEN 'reviewed' THEN 'approved' END,
            i.repository_id, i.org, i.repo, 1, now()
     FROM (SELECT issues.id, repository_id, org, repo FROM issues

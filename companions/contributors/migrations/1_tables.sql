@@ -104,8 +104,8 @@ CREATE TABLE issues (
     "user"                   jsonb,
     username                 text,
     -- Not in the original.
-    repository_id            bigint NOT NULL,
-    user_id                  bigint,
+    repository_id            bigint NOT NULL REFERENCES repositories,
+    user_id                  bigint REFERENCES people,
     author_is_member         boolean NOT NULL,
     closed_by                jsonb,
     type                     text,
@@ -118,6 +118,8 @@ CREATE INDEX issues_repository ON issues (repository_id, number);
 
 CREATE TABLE pull_requests (
     LIKE issues INCLUDING ALL,
+    FOREIGN KEY (repository_id) REFERENCES repositories,
+    FOREIGN KEY (user_id) REFERENCES people,
     merged       boolean,     -- null while it is open
     draft        boolean,
     pull_request jsonb,
@@ -142,8 +144,8 @@ CREATE TABLE events (
     author_association text,
     username           text,
     -- Not in the original.
-    repository_id      bigint NOT NULL,
-    user_id            bigint,
+    repository_id      bigint NOT NULL REFERENCES repositories,
+    user_id            bigint REFERENCES people,
     actor_is_member    boolean NOT NULL,
     page_no            integer NOT NULL,
     first_seen_at      timestamptz NOT NULL,
@@ -195,7 +197,7 @@ CREATE TABLE transfers (
 
 CREATE TABLE labels (
     id            bigint PRIMARY KEY,
-    repository_id bigint NOT NULL,
+    repository_id bigint NOT NULL REFERENCES repositories,
     name          text   NOT NULL,
     color         text,
     description   text
@@ -203,7 +205,7 @@ CREATE TABLE labels (
 
 CREATE TABLE issue_labels (
     issue_id bigint NOT NULL,
-    label_id bigint NOT NULL,
+    label_id bigint NOT NULL REFERENCES labels,
     PRIMARY KEY (issue_id, label_id)
 );
 

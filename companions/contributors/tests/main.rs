@@ -5,7 +5,9 @@
 mod world;
 
 mod backfill;
+mod exact;
 mod limits;
 mod people;
 mod polling;
 mod transfers;
+mod views;

@@ -25,8 +25,7 @@ impl Rows<'_> {
         for row in rows {
             let named = PLACES.iter().filter_map(|place| row.get(*place));
             let named = named.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
-            let is_person = |person: &&Value| person["login"].is_string();
-            people.extend(named.filter(is_person).filter_map(|person| Some((person["id"].as_i64()?, person))));
+            people.extend(named.filter_map(|person| Some((person["id"].as_i64()?, person))));
         }
         let people: Vec<_> = people.into_values().collect();
         if people.is_empty() {
@@ -34,8 +33,9 @@ impl Rows<'_> {
         }
         let upsert = Upsert::into("people")
             .key("id", "(j ->> 'id')::bigint")
-            .texts(&["login", "type", "avatar_url"])
-            .takes("is_bot", "coalesce(j ->> 'type' = 'Bot', false) OR j ->> 'login' LIKE '%[bot]' OR j ->> 'login' = ANY ($2)");
+            .takes("login", "coalesce(j ->> 'login', '#' || (j ->> 'id'))")
+            .texts(&["type", "avatar_url"])
+            .takes("is_bot", "coalesce(j ->> 'type' = 'Bot' OR j ->> 'login' LIKE '%[bot]' OR j ->> 'login' = ANY ($2), false)");
         let renamed = "SELECT old.id, j ->> 'login' FROM people AS old
             JOIN jsonb_array_elements($1::jsonb) AS item(j) ON (j ->> 'id')::bigint = old.id
             WHERE old.login <> j ->> 'login'";
