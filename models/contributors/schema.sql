@@ -258,27 +258,21 @@ FROM (
 ) AS ranked
 WHERE rank <= 10;
 
--- The ten closed issues of each repository with the most community events after closing, in the last fourteen days.
+-- The closed issues with community events after closing, in the last fourteen days.
 CREATE OR REPLACE VIEW trending_closed AS
-SELECT issue_id, owner, repository, number, title, html_url, closed_at, events, reactions, rank
+SELECT fact_issue.issue_id, dim_repository.owner, dim_repository.name AS repository, fact_issue.number,
+       fact_issue.title, fact_issue.html_url, fact_issue.closed_at, recent.events, recent.reactions
 FROM (
-    SELECT fact_issue.issue_id, dim_repository.owner, dim_repository.name AS repository, fact_issue.number,
-           fact_issue.title, fact_issue.html_url, fact_issue.closed_at, recent.events, recent.reactions,
-           row_number() OVER (PARTITION BY fact_issue.repository_id
-                              ORDER BY recent.events DESC, recent.reactions DESC, fact_issue.issue_id) AS rank
-    FROM (
-        SELECT issue_id, count(*) AS events, sum(community_events.reaction_count) AS reactions
-        FROM community_events
-        JOIN fact_issue USING (issue_id)
-        WHERE community_events.updated_at >= now() - interval '14 days'
-          AND community_events.created_at > fact_issue.closed_at
-        GROUP BY issue_id
-    ) AS recent
-    JOIN fact_issue ON fact_issue.issue_id = recent.issue_id
-    JOIN dim_repository ON dim_repository.repository_id = fact_issue.repository_id
-    WHERE fact_issue.deleted_at IS NULL AND fact_issue.gone_at IS NULL AND fact_issue.state = 'closed'
-) AS ranked
-WHERE rank <= 10;
+    SELECT issue_id, count(*) AS events, sum(community_events.reaction_count) AS reactions
+    FROM community_events
+    JOIN fact_issue USING (issue_id)
+    WHERE community_events.updated_at >= now() - interval '14 days'
+      AND community_events.created_at > fact_issue.closed_at
+    GROUP BY issue_id
+) AS recent
+JOIN fact_issue ON fact_issue.issue_id = recent.issue_id
+JOIN dim_repository ON dim_repository.repository_id = fact_issue.repository_id
+WHERE fact_issue.deleted_at IS NULL AND fact_issue.gone_at IS NULL AND fact_issue.state = 'closed';
 
 -- Open issues whose label says that they wait for an answer, and whose last comment is by somebody who has never been a member.
 CREATE OR REPLACE VIEW pending_response AS

@@ -203,7 +203,7 @@ const VIEWS_OF_BOTH: [Oracle; 3] = [
     ),
     (
         "trending_closed",
-        "SELECT id AS issue_id, org AS owner, repo AS repository, number, title, html_url, closed_at, events, reactions, rank
+        "SELECT id AS issue_id, org AS owner, repo AS repository, number, title, html_url, closed_at, events, reactions
          FROM trending_closed",
     ),
     (
@@ -226,7 +226,7 @@ const CONTRIBUTORS_BY_MONTH: &str =
 const TRENDING_OPEN: &str =
     "SELECT repository, rank, number, events, reactions FROM trending_open WHERE repository = 'lib' ORDER BY rank";
 const TRENDING_CLOSED: &str =
-    "SELECT repository, rank, number, events, reactions FROM trending_closed ORDER BY repository, rank";
+    "SELECT repository, number, events, reactions FROM trending_closed ORDER BY repository, events DESC, number";
 const PENDING_RESPONSE: &str = "SELECT repository, number, answered_by FROM pending_response ORDER BY number";
 
 /// The files of a folder of the workspace with this ending, by name.
@@ -326,7 +326,7 @@ async fn the_contributors_pack_says_who_answered_first_and_how_long_everything_t
     .await;
     shows(&world, TRENDING_OPEN, &["lib | 1 | 2 | 2 | 5", "lib | 2 | 1 | 2 | 2"]).await;
     shows(&world, "SELECT count(*), max(rank) FROM trending_open WHERE repository = 'busy'", &["10 | 10"]).await;
-    shows(&world, TRENDING_CLOSED, &["lib | 1 | 3 | 2 | 1"]).await;
+    shows(&world, TRENDING_CLOSED, &["lib | 3 | 2 | 1"]).await;
     shows(&world, PENDING_RESPONSE, &["lib | 1 | nina"]).await;
 }
 
@@ -389,7 +389,7 @@ async fn the_contributors_pack_follows_answers_transfers_labels_and_names() {
     )
     .await;
     shows(&world, TRENDING_OPEN, &["lib | 1 | 1 | 2 | 8", "lib | 2 | 2 | 2 | 5"]).await;
-    shows(&world, TRENDING_CLOSED, &["lib | 1 | 3 | 2 | 1"]).await;
+    shows(&world, TRENDING_CLOSED, &["lib | 3 | 2 | 1"]).await;
     shows(&world, PENDING_RESPONSE, &[]).await;
     // What the source deleted is still there, and marked.
     let deleted = "SELECT 'issue', issue_id FROM fact_issue WHERE deleted_at IS NOT NULL

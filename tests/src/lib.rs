@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod aws;
+mod emulator;
 mod lambda;
 mod oracle;
 mod overwriting;
@@ -13,6 +14,7 @@ mod verdict;
 mod world;
 
 pub use aws::Aws;
+pub use emulator::Emulator;
 pub use lambda::{Answer, Function, high_water};
 pub use oracle::{Oracle, TOTESYS};
 pub use overwriting::OverwritingS3;

@@ -1,10 +1,8 @@
 //! The program, as people run it.
 
-use std::process::Stdio;
-
+use blackwater_tests::Emulator;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::*;
 
@@ -83,24 +81,6 @@ async fn its_exit_code_says_what_became_of_it() {
     assert!(code == 2 && text.contains("bucket none does not exist\nCreate it, or correct bucket"), "{code}: {text}");
 }
 
-/// S3 and Secrets Manager, with these secrets.
-async fn aws(secrets: serde_json::Value) -> (Child, String) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = folder.join("../../target/tools/moto/bin/python");
-    assert!(python.exists(), "no {}: run `make test`", python.display());
-    let mut server = Command::new(python)
-        .arg(folder.join("tests/aws.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    server.stdin.as_mut().unwrap().write_all(format!("{secrets}\n").as_bytes()).await.unwrap();
-    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
-    let endpoint = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
-    (server, endpoint)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_secret_of_the_original_is_enough_and_check_sees_whether_the_bucket_is_locked() {
     let github = Services::start().await.unwrap();
@@ -111,7 +91,8 @@ async fn the_secret_of_the_original_is_enough_and_check_sees_whether_the_bucket_
     let of_original = |only: &str| json!({ "TOKEN_GITHUB": TOKEN, "BACKUP_ONLY_OWNER_REPOS": only, "BACKUP_S3_BUCKET": "locked", "BACKUP_S3_PREFIX": "my-prefix" });
     let secrets =
         json!({ "prod/github-backup": of_original("True"), "odd": of_original("yes"), "none": { "token": TOKEN } });
-    let (_server, endpoint) = aws(secrets).await;
+    let emulator = Emulator::start(&secrets).await;
+    let endpoint = emulator.endpoint.clone();
     let (api, git) = (github.api(), github.git());
     let with = |secret| [("SECRET", secret), ("API", api.as_str()), ("GIT", git.as_str())];
     let (code, text) = run(&["run"], &endpoint, &with("prod/github-backup")).await;

@@ -191,9 +191,11 @@ CREATE TABLE transfers (
     -- Not in the original.
     repository_id     bigint NOT NULL,
     new_repository_id bigint, -- null if it is not watched
+    opened_at         timestamptz NOT NULL,
     seen_at           timestamptz NOT NULL,
     PRIMARY KEY (issue_id, new_issue_id)
 );
+CREATE INDEX transfers_new ON transfers (new_issue_id);
 
 CREATE TABLE labels (
     id            bigint PRIMARY KEY,

@@ -23,21 +23,15 @@ FROM (
 ) AS ranked
 WHERE rank <= 10;
 
--- The ten closed issues of each repository on which such people did most after they were closed, in the last fourteen days.
+-- The closed issues on which such people did something after they were closed, in the last fourteen days.
 CREATE VIEW trending_closed AS
-SELECT id, org, repo, number, title, html_url, closed_at, events, reactions, rank
-FROM (
-    SELECT issues.id, issues.org, issues.repo, issues.number, issues.title, issues.html_url, issues.closed_at,
-           count(*) AS events, sum(seen.reactions) AS reactions,
-           row_number() OVER (PARTITION BY issues.org, issues.repo
-                              ORDER BY count(*) DESC, sum(seen.reactions) DESC, issues.id) AS rank
-    FROM issues
-    JOIN community_events AS seen ON seen.issue_id = issues.id
-    WHERE issues.deleted_at IS NULL AND issues.state = 'closed' AND seen.created_at > issues.closed_at
-      AND seen.updated_at >= now() - interval '14 days'
-    GROUP BY issues.id
-) AS ranked
-WHERE rank <= 10;
+SELECT issues.id, issues.org, issues.repo, issues.number, issues.title, issues.html_url, issues.closed_at,
+       count(*) AS events, sum(seen.reactions) AS reactions
+FROM issues
+JOIN community_events AS seen ON seen.issue_id = issues.id
+WHERE issues.deleted_at IS NULL AND issues.state = 'closed' AND seen.created_at > issues.closed_at
+  AND seen.updated_at >= now() - interval '14 days'
+GROUP BY issues.id;
 
 -- Open issues that wait for their author by a label, and whose last comment is not a member's: the answer is there.
 CREATE VIEW pending AS

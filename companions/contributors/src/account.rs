@@ -74,7 +74,8 @@ impl Account {
                 (login.token, format!("the secret {secret}"))
             }
             (None, None) => {
-                let why = "not set: name the secret with the token, {\"TOKEN_GITHUB\": \"…\"}, or set github.token".into();
+                let why =
+                    "not set: name the secret with the token, {\"TOKEN_GITHUB\": \"…\"}, or set github.token".into();
                 return Err(Error::Setting { setting: "github.secret", why });
             }
         };
@@ -156,7 +157,7 @@ impl Account {
     /// Waits until a request may be sent, or says that it may not.
     async fn turn(&mut self, path: &str) -> Result<(), Error> {
         if self.deadline.left().is_some_and(|left| left.is_zero()) {
-            return Err(Error::Late);
+            return Err(Error::Late { why: path.into() });
         }
         let (resource, reserve) = if path.starts_with("search/") { ("search", 0) } else { ("core", self.reserve) };
         let Some(&Budget { remaining, reset }) = self.budgets.get(resource) else { return Ok(()) };
@@ -198,7 +199,7 @@ impl Account {
 
     fn explained(&self, error: HttpError) -> Error {
         if error.is_late() {
-            return Error::Late;
+            return Error::Late { why: error.to_string() };
         }
         match error.status() {
             Some(StatusCode::UNAUTHORIZED) => Error::Token { why: error.to_string(), place: self.place.clone() },

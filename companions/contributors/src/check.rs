@@ -49,13 +49,16 @@ impl Contributors {
         let answer = account.get("rate_limit", None).await?;
         let limits: Value = answer.map_or(Ok(Value::Null), |answer| answer.json("the limits"))?;
         let core = &limits["resources"]["core"];
-        let (limit, left) = (core["limit"].as_u64().unwrap_or_default(), core["remaining"].as_u64().unwrap_or_default());
+        let (limit, left) =
+            (core["limit"].as_u64().unwrap_or_default(), core["remaining"].as_u64().unwrap_or_default());
         let reserve = self.config.github.reserve;
         if limit <= reserve {
             let why = format!("{reserve} keeps all {limit} requests an hour that the token has; make it smaller");
             return Err(Error::Setting { setting: "github.reserve", why });
         }
-        Ok(format!("GitHub accepts the token: {left} of {limit} requests an hour are left, {reserve} are kept for others"))
+        Ok(format!(
+            "GitHub accepts the token: {left} of {limit} requests an hour are left, {reserve} are kept for others"
+        ))
     }
 
     async fn check_repositories(&self, account: &mut Account) -> Result<String, Error> {
@@ -75,7 +78,10 @@ impl Contributors {
     async fn check_members(&self, account: &mut Account) -> Result<String, Error> {
         let organization = &self.config.organization;
         let members = account.list(&format!("orgs/{organization}/members?per_page=100")).await?;
-        Ok(format!("{organization}: the token sees {} members (a token of someone else sees only the public ones)", members.len()))
+        Ok(format!(
+            "{organization}: the token sees {} members (a token of someone else sees only the public ones)",
+            members.len()
+        ))
     }
 
     async fn check_database(&self) -> Result<String, Error> {
@@ -88,7 +94,10 @@ impl Contributors {
         match may.map(|row| row.get::<_, bool>(0)) {
             Some(true) => Ok(format!("the database {place} is there, with the schema {schema}")),
             Some(false) => {
-                let why = format!("{} may make no tables in {schema}: GRANT CREATE, USAGE ON SCHEMA {schema} TO …", database.address().user());
+                let why = format!(
+                    "{} may make no tables in {schema}: GRANT CREATE, USAGE ON SCHEMA {schema} TO …",
+                    database.address().user()
+                );
                 Err(Error::Setting { setting: "database.schema", why })
             }
             None => Ok(format!("the database {place} is there; the schema {schema} will be made")),

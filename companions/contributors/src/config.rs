@@ -166,22 +166,23 @@ fn public() -> String {
 
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NaiveDate>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    first_day(&text).map(Some).ok_or_else(|| de::Error::custom(format!("{text:?} is not a day or a month; write 2024-01-31 or 2024-01")))
+    first_day(&text)
+        .map(Some)
+        .ok_or_else(|| de::Error::custom(format!("{text:?} is not a day or a month; write 2024-01-31 or 2024-01")))
 }
 
 /// A day, or the first one of a month.
 #[must_use]
 pub fn first_day(text: &str) -> Option<NaiveDate> {
-    text.parse().or_else(|_| format!("{text}-01").parse()).ok()
+    let day = if text.len() == "2024-01".len() { format!("{text}-01") } else { text.to_owned() };
+    day.parse().ok().filter(|_| day.len() == "2024-01-31".len())
 }
 
 /// The day after a day, or after the last one of a month.
 #[must_use]
 pub fn day_after(text: &str) -> Option<NaiveDate> {
-    match text.parse::<NaiveDate>() {
-        Ok(day) => day.succ_opt(),
-        Err(_) => first_day(text)?.checked_add_months(Months::new(1)),
-    }
+    let first = first_day(text)?;
+    if text.len() == "2024-01".len() { first.checked_add_months(Months::new(1)) } else { first.succ_opt() }
 }
 
 impl Config {
@@ -219,7 +220,10 @@ impl Config {
     /// What cannot be meant: the setting and why.
     fn problem(&self) -> Option<(&'static str, String)> {
         if !self.repositories.iter().any(|pattern| !pattern.starts_with('!')) {
-            return Some(("repositories", "nothing is watched: write a pattern that does not begin with !, as \"*\"".into()));
+            return Some((
+                "repositories",
+                "nothing is watched: write a pattern that does not begin with !, as \"*\"".into(),
+            ));
         }
         if self.organization.is_empty() || self.organization.contains('/') {
             return Some(("organization", "write its login, as in github.com/acme".into()));

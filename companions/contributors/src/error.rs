@@ -40,7 +40,9 @@ pub enum Error {
         place: String,
     },
     /// The organization is not there, or not for this token.
-    #[error("GitHub shows no organization {organization} to this token: {why}\nCorrect organization, or use a token that may read it")]
+    #[error(
+        "GitHub shows no organization {organization} to this token: {why}\nCorrect organization, or use a token that may read it"
+    )]
     Organization {
         /// Its login.
         organization: String,
@@ -56,7 +58,9 @@ pub enum Error {
         listed: usize,
     },
     /// GitHub leaves out what the token may not see.
-    #[error("GitHub leaves out a part of {path}: the token is not authorized for the organization's single sign-on\nAuthorize it: https://docs.github.com/en/authentication/authenticating-with-single-sign-on")]
+    #[error(
+        "GitHub leaves out a part of {path}: the token is not authorized for the organization's single sign-on\nAuthorize it: https://docs.github.com/en/authentication/authenticating-with-single-sign-on"
+    )]
     Partial {
         /// What was asked for.
         path: String,
@@ -68,7 +72,9 @@ pub enum Error {
         repository: String,
     },
     /// The budget is spent but for the reserve.
-    #[error("GitHub's budget {resource} has {remaining} requests left until {reset}, and github.reserve keeps {reserve} for others")]
+    #[error(
+        "GitHub's budget {resource} has {remaining} requests left until {reset}, and github.reserve keeps {reserve} for others"
+    )]
     Spent {
         /// `core` or `search`.
         resource: &'static str,
@@ -79,17 +85,34 @@ pub enum Error {
         /// What is kept.
         reserve: u64,
     },
-    /// There is no time left.
-    #[error("there is no time left")]
-    Late,
+    /// There is no time left, with what GitHub asks to wait.
+    #[error("there is no time left: {why}")]
+    Late {
+        /// For what.
+        why: String,
+    },
+    /// Some timelines cannot be read.
+    #[error("{count} timelines cannot be read; the first is that of #{number}: {why}")]
+    Timelines {
+        /// How many.
+        count: usize,
+        /// The number of the first one's issue.
+        number: i64,
+        /// Why that cannot be read.
+        why: Box<Error>,
+    },
     /// Another poll writes answers.
-    #[error("another poll has written answers {batch} in the meantime\nNothing is lost: the next poll goes on from there")]
+    #[error(
+        "another poll has written answers {batch} in the meantime\nNothing is lost: the next poll goes on from there"
+    )]
     Busy {
         /// The batch.
         batch: u64,
     },
     /// An object in the bucket is not ours.
-    #[error("{bucket}/{key} cannot be read: {why}\nRestore it from the bucket's older versions, or begin anew: contributors poll --afresh")]
+    #[error(
+        "{bucket}/{key} cannot be read: {why}\nRestore it from the bucket's older versions, or begin anew: contributors poll --afresh"
+    )]
     Document {
         /// The bucket.
         bucket: String,
@@ -99,7 +122,9 @@ pub enum Error {
         why: String,
     },
     /// Answers are not there that the database needs.
-    #[error("{bucket} has no answers {from} to {to}, and the database needs them\nBegin anew: contributors poll --afresh")]
+    #[error(
+        "{bucket} has no answers {from} to {to}, and the database needs them\nBegin anew: contributors poll --afresh"
+    )]
     Missing {
         /// The bucket.
         bucket: String,
@@ -109,7 +134,9 @@ pub enum Error {
         to: u64,
     },
     /// A search does not give what it counts.
-    #[error("GitHub's search for {query} gives {found} of the {total} that it counts, however often it is asked\nTry again later, or without --search")]
+    #[error(
+        "GitHub's search for {query} gives {found} of the {total} that it counts, however often it is asked\nTry again later, or without --search"
+    )]
     Search {
         /// The query.
         query: String,
@@ -119,7 +146,9 @@ pub enum Error {
         total: u64,
     },
     /// The schema has tables of others.
-    #[error("the schema {schema} has a table {table} that contributors did not make\nName another one with database.schema")]
+    #[error(
+        "the schema {schema} has a table {table} that contributors did not make\nName another one with database.schema"
+    )]
     Foreign {
         /// The schema.
         schema: String,
@@ -139,11 +168,12 @@ pub enum Error {
 impl Error {
     /// Whether it ends a poll in order: what is left is for the next one.
     pub(crate) fn is_end(&self) -> bool {
-        matches!(self, Self::Spent { .. } | Self::Late)
+        matches!(self, Self::Spent { .. } | Self::Late { .. })
     }
 
     /// Whether it is of one repository alone.
     pub(crate) fn is_of_one(&self) -> bool {
-        matches!(self, Self::Http(_) | Self::Unseen { .. } | Self::Partial { .. } | Self::Search { .. })
+        use Error::{Http, Partial, Search, Timelines, Unseen};
+        matches!(self, Http(_) | Unseen { .. } | Partial { .. } | Search { .. } | Timelines { .. })
     }
 }

@@ -130,11 +130,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     }
     let (contributors, _bucket, loads) = open(arguments.config.as_deref()).await?;
     let ask = async |request: Request| -> anyhow::Result<u8> {
+        let is_backfill = request.backfill.is_some();
         let polled = contributors.poll(&request, Deadline::NONE).await;
         // What was answered is loaded, however the poll ended.
         let loaded = if loads { Some(contributors.load(Deadline::NONE).await) } else { None };
         let polled = polled?;
-        show_poll(&polled)?;
+        let what = if is_backfill { "backfill".into() } else { format!("polled {} repositories", polled.polled) };
+        show_poll(&what, &polled)?;
         if let Some(loaded) = loaded {
             show_load(&loaded?)?;
         }
@@ -162,13 +164,20 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         }
         Command::Status { json } => {
             let status = contributors.status(Utc::now()).await?;
-            if json { print(&serde_json::to_string_pretty(&status)?)? } else { show_status(&status)? }
+            if json {
+                print(&serde_json::to_string_pretty(&status)?)?
+            } else {
+                show_status(&status)?
+            }
             Ok(0)
         }
         Command::Migrate => {
             match contributors.migrate().await?.as_slice() {
                 [] => print("the tables are up to date")?,
-                run => print(&format!("migrations run: {}", run.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))?,
+                run => print(&format!(
+                    "migrations run: {}",
+                    run.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                ))?,
             }
             Ok(0)
         }
@@ -177,7 +186,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     }
 }
 
-fn show_poll(report: &poll::Report) -> io::Result<()> {
+fn show_poll(what: &str, report: &poll::Report) -> io::Result<()> {
     for failed in &report.failed {
         print(&format!("failed: {}", failed.replace('\n', ". ")))?;
     }
@@ -189,9 +198,8 @@ fn show_poll(report: &poll::Report) -> io::Result<()> {
     }
     let remaining = report.remaining.map_or_else(String::new, |remaining| format!(", {remaining} left this hour"));
     print(&format!(
-        "polled {} repositories: {} issues and pull requests new or changed, {} timelines changed, {} unchanged, {} transferred, \
+        "{what}: {} issues and pull requests new or changed, {} timelines changed, {} unchanged, {} transferred, \
          {} deleted; {} requests, {} of them free (304){remaining}",
-        report.polled,
         report.rows,
         report.timelines,
         report.unchanged,
@@ -208,8 +216,9 @@ fn show_load(report: &load::Report) -> io::Result<()> {
         if counts.is_empty() { "nothing".into() } else { counts.join(", ") }
     };
     print(&format!(
-        "loaded {} batches: {} inserted; {} updated",
+        "loaded {} {}: {} inserted; {} updated",
         report.batches,
+        if report.batches == 1 { "batch" } else { "batches" },
         counts(&report.inserted),
         counts(&report.updated)
     ))

@@ -9,8 +9,7 @@ use crate::config;
 use crate::error::Error;
 
 /// The steps. What has been run anywhere is never changed.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/1_tables.sql"), include_str!("../migrations/2_views.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("../migrations/1_tables.sql"), include_str!("../migrations/2_views.sql")];
 
 const MADE: &str = "CREATE TABLE contributors_migrations (
     number integer PRIMARY KEY, run_at timestamptz NOT NULL DEFAULT now())";
@@ -81,7 +80,8 @@ pub(crate) async fn migrate(database: &Database, schema: &str) -> Result<Vec<usi
         return Err(Error::Foreign { schema: schema.into(), table: row.get(0) });
     }
     transaction.batch_execute(&search(schema)).await.doing(doing())?;
-    let made = "SELECT FROM information_schema.tables WHERE table_schema = $1 AND table_name = 'contributors_migrations'";
+    let made =
+        "SELECT FROM information_schema.tables WHERE table_schema = $1 AND table_name = 'contributors_migrations'";
     if transaction.query_opt(made, &[&schema]).await.doing(doing())?.is_none() {
         transaction.batch_execute(MADE).await.doing(doing())?;
     }

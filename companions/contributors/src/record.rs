@@ -62,6 +62,8 @@ pub(crate) enum Walked {
     Backfill(Backfill),
     /// An issue that was asked for by itself.
     Alone,
+    /// The issue of this number was looked for, as another one was transferred to it.
+    Sought { number: i64 },
 }
 
 /// A period of whose issues all are read, and what is left of it.

@@ -55,6 +55,9 @@ pub(crate) struct Watched {
     pub(crate) all: Option<(i32, Option<String>)>,
     #[serde(default)]
     pub(crate) backfills: Vec<Backfill>,
+    /// Issues that others were transferred to, id by number: a transfer may leave `updated_at` as it was.
+    #[serde(default)]
+    pub(crate) sought: BTreeMap<i64, i64>,
 }
 
 /// What is read by the time of its last update.
@@ -168,7 +171,13 @@ impl State {
                     }
                 }
             }
-            Record::Moved { issue, .. } => drop(issues.0.remove(issue)),
+            Record::Moved { issue, to, into, .. } => {
+                issues.0.remove(issue);
+                let watched = into.and_then(|into| self.repositories.get_mut(&into));
+                if let (Some(watched), Some(number), Some(id)) = (watched, to["number"].as_i64(), to["id"].as_i64()) {
+                    watched.sought.insert(number, id);
+                }
+            }
             Record::Gone { issue, .. } => {
                 if let Some(issue) = issues.0.get_mut(issue) {
                     issue.gone = true;
@@ -211,6 +220,7 @@ impl Watched {
             cursors: BTreeMap::new(),
             all: None,
             backfills: Vec::new(),
+            sought: BTreeMap::new(),
         }
     }
 
@@ -245,10 +255,13 @@ impl Watched {
             }
             Walked::Backfill(backfill) => {
                 let is_same = |known: &&mut Backfill| (known.from, known.to) == (backfill.from, backfill.to);
-                if let Some(known) = self.backfills.iter_mut().find(|known| known.left != Left::Nothing && is_same(known)) {
+                if let Some(known) =
+                    self.backfills.iter_mut().find(|known| known.left != Left::Nothing && is_same(known))
+                {
                     *known = backfill.clone();
                 }
             }
+            Walked::Sought { number } => drop(self.sought.remove(number)),
             Walked::Alone => {}
         }
     }
@@ -269,8 +282,8 @@ impl Issues {
         };
         let (open, digest) = (row["state"] == "open", digest(row));
         let before = self.0.remove(&id);
-        let (asked_at, as_of, pages, day) =
-            before.map_or((None, None, Vec::new(), 0), |before| (before.asked_at, before.as_of, before.pages, before.day));
+        let (asked_at, as_of, pages, day) = before
+            .map_or((None, None, Vec::new(), 0), |before| (before.asked_at, before.as_of, before.pages, before.day));
         let issue = Issue { number, open, created_at, updated_at, digest, asked_at, as_of, pages, day, gone: false };
         self.0.insert(id, issue);
     }

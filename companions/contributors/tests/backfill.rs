@@ -34,7 +34,8 @@ async fn history() -> World {
     world
 }
 
-const PERIOD: &str = "SELECT count(*) FROM (SELECT created_at FROM issues UNION ALL SELECT created_at FROM pull_requests) AS all_of";
+const PERIOD: &str =
+    "SELECT count(*) FROM (SELECT created_at FROM issues UNION ALL SELECT created_at FROM pull_requests) AS all_of";
 
 /// How many there are of a period.
 fn count(world: &World, from: &str, to: &str) -> String {
@@ -71,13 +72,20 @@ async fn a_backfill_that_is_killed_again_and_again_asks_for_nothing_twice() {
             assert!(polls < 30);
         }
         assert!(polls > 2, "{polls}");
-        let paid: Vec<_> = world.requests().into_iter().filter(|request| request.starts_with("200") && request.contains("timeline")).collect();
+        let paid: Vec<_> = world
+            .requests()
+            .into_iter()
+            .filter(|request| request.starts_with("200") && request.contains("timeline"))
+            .collect();
         let once: std::collections::BTreeSet<_> = paid.iter().collect();
         assert_eq!(once.len(), paid.len(), "{paid:#?}");
         world.load().await;
         let of_period = format!("{PERIOD} WHERE created_at < '2024-07-01'");
         assert_eq!(world.one(&of_period).await, count(&world, "2022-01-01", "2024-06-30"));
-        assert_eq!(world.one("SELECT count(*) FROM issues WHERE repo <> 'shop' AND created_at < '2024-07-01'").await, "0");
+        assert_eq!(
+            world.one("SELECT count(*) FROM issues WHERE repo <> 'shop' AND created_at < '2024-07-01'").await,
+            "0"
+        );
 
         // Given again, it has nothing to do.
         forget_budget(&world).await;

@@ -53,12 +53,14 @@ fn happen(model: &mut Model, dice: &mut Dice) {
                 }
             }
         }
-        (11..=12, Some(number)) => match (model.issue(repository, number).is_open, model.issue(repository, number).pull_request) {
-            (true, Some(_)) if dice.up_to(2) == 0 => drop(model.merge(repository, number, who)),
-            (true, _) => drop(model.close(repository, number, who, "completed")),
-            (false, Some(pull)) if pull.merged_at.is_some() => {}
-            (false, _) => drop(model.reopen(repository, number, who)),
-        },
+        (11..=12, Some(number)) => {
+            match (model.issue(repository, number).is_open, model.issue(repository, number).pull_request) {
+                (true, Some(_)) if dice.up_to(2) == 0 => drop(model.merge(repository, number, who)),
+                (true, _) => drop(model.close(repository, number, who, "completed")),
+                (false, Some(pull)) if pull.merged_at.is_some() => {}
+                (false, _) => drop(model.reopen(repository, number, who)),
+            }
+        }
         (13..=14, Some(number)) => {
             let label = model.repositories[&repository].label("bug").map(|label| label.id);
             let label = label.unwrap_or_else(|| model.create_label(repository, "bug", "d73a4a"));
@@ -88,7 +90,7 @@ fn begin(model: &mut Model) {
     }
     for name in ["ada", "ben", "cleo", "dan", "eve", "fay"] {
         let person = model.add_person(name);
-        if person % 2 == 0 {
+        if person.is_multiple_of(2) {
             model.join(person);
         }
     }
@@ -105,7 +107,8 @@ async fn ten_random_histories_with_kills_come_out_equal() {
         let port = |url: &str| url.rsplit(':').next().unwrap().split('/').next().unwrap().parse::<u16>().unwrap();
         let s3 = Proxy::start(port(&world.s3.endpoint()), Arc::clone(&s3_switch)).await;
         let database = Proxy::start(port(&world.url), Arc::clone(&database_switch)).await;
-        let database_url = world.url.replace(&format!(":{}", port(&world.url)), &format!(":{}", database.address.port()));
+        let database_url =
+            world.url.replace(&format!(":{}", port(&world.url)), &format!(":{}", database.address.port()));
         for _ in 0..12 {
             for _ in 0..=dice.up_to(12) {
                 happen(&mut world.model(), &mut dice);

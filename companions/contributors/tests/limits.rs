@@ -76,7 +76,9 @@ async fn limits_that_are_longer_than_the_time_end_a_poll_in_order() {
         [(403, "retry-after", "3600"), (429, "retry-after", "3600"), (403, "x-ratelimit-remaining", "0")]
     {
         let world = busy().await;
-        let mut limit = Instead::status("/repos/acme/shop/issues?", 1, status, "You have exceeded a secondary rate limit").header(header, value);
+        let mut limit =
+            Instead::status("/repos/acme/shop/issues?", 1, status, "You have exceeded a secondary rate limit")
+                .header(header, value);
         if header == "x-ratelimit-remaining" {
             limit = limit.header("x-ratelimit-reset", chrono::Utc::now().timestamp() + 3600);
         }
@@ -116,6 +118,31 @@ async fn a_repository_that_fails_does_not_hold_up_the_others() {
     world.model().instead.clear();
     world.sync().await;
     world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_that_fails_does_not_hold_up_the_others() {
+    let world = busy().await;
+    world.model().instead.push(Instead::status("/docs/issues/3/timeline", 100, 422, "The server could not process it"));
+    let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
+    assert!(
+        report.failed[0].starts_with("acme/docs: 1 timelines cannot be read; the first is that of #3: "),
+        "{:?}",
+        report.failed
+    );
+    world.load().await;
+    assert_eq!(world.one("SELECT count(*) FROM events WHERE repo = 'docs'").await, "9");
+    world.model().instead.clear();
+    world.sync().await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_without_issues_is_no_failure() {
+    let world = busy().await;
+    let disabled = Instead::status("/repos/acme/docs/issues", 100, 410, "Issues are disabled for this repo");
+    world.model().instead.push(disabled);
+    assert_eq!(world.poll().await.polled, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

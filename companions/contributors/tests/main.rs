@@ -9,5 +9,6 @@ mod exact;
 mod limits;
 mod people;
 mod polling;
+mod program;
 mod transfers;
 mod views;

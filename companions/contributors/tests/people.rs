@@ -38,7 +38,8 @@ async fn members_join_leave_return_and_rename() {
     world.after(DAY).await;
     world.agree().await;
     assert_eq!(world.rows(member).await, ["ada-l|f|f", "ben|f|f", "cleo|f|f"]);
-    let periods = "SELECT number, joined_at IS NULL, left_at IS NULL FROM memberships JOIN people ON people.id = person_id
+    let periods =
+        "SELECT number, joined_at IS NULL, left_at IS NULL FROM memberships JOIN people ON people.id = person_id
         WHERE login = 'ben'";
     assert_eq!(world.rows(periods).await, ["1|t|f", "2|f|t"]);
 
@@ -121,7 +122,10 @@ async fn a_renamed_repository_keeps_its_issues_and_their_events() {
     world.model().remove_repository(other);
     world.model().archive(shop);
     world.after(60).await;
-    assert_eq!(world.rows("SELECT name, archived, gone_at IS NULL FROM repositories").await, ["market|t|t", "shop|f|f"]);
+    assert_eq!(
+        world.rows("SELECT name, archived, gone_at IS NULL FROM repositories").await,
+        ["market|t|t", "shop|f|f"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

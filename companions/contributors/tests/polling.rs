@@ -61,7 +61,10 @@ async fn an_event_after_the_first_three_pages_costs_one_page() {
     world.agree().await;
     assert_eq!(world.one(&format!("SELECT deleted_at IS NOT NULL FROM events WHERE id = {first}")).await, "t");
     assert_eq!(world.one("SELECT count(*) FROM events").await, "351");
-    assert_eq!(world.one("SELECT string_agg(events::text, ',' ORDER BY page_no) FROM event_polls").await, "100,100,100,50");
+    assert_eq!(
+        world.one("SELECT string_agg(events::text, ',' ORDER BY page_no) FROM event_polls").await,
+        "100,100,100,50"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,10 @@ async fn a_transferred_issue_is_the_new_one_within_one_poll() {
     world.after(60).await;
     world.agree().await;
     assert_eq!(world.rows(STEPS).await, ["shop|1|docs|1|bug"]);
-    assert_eq!(world.one("SELECT count(*) FROM event_polls JOIN issues USING (id)").await, world.one("SELECT count(*) FROM event_polls").await);
+    assert_eq!(
+        world.one("SELECT count(*) FROM event_polls JOIN issues USING (id)").await,
+        world.one("SELECT count(*) FROM event_polls").await
+    );
     // An answer counts from when it was asked first.
     let since = world.one("SELECT opened_at FROM issues").await;
     assert_eq!(since, opened.format("%Y-%m-%d %H:%M:%S+00").to_string());
@@ -53,6 +56,26 @@ async fn a_transfer_of_a_transferred_issue_has_each_step() {
     world.after(60).await;
     world.agree().await;
     assert_eq!(world.rows(STEPS).await, ["docs|1|site|1|-", "shop|1|docs|1|bug", "shop|2|site|2|-"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issue_that_arrives_with_an_old_time_is_not_passed_over() {
+    let world = World::new().await;
+    let ([shop, docs], ada, number) = repositories(&world, ["shop", "docs"]).await;
+    world.model().open_issue(docs, ada, "Newer");
+    world.sync().await;
+    world.model().advance(86_400);
+    world.model().open_issue(docs, ada, "Newest");
+    world.sync().await;
+    {
+        let mut model = world.model();
+        let updated = model.issue(shop, number).updated_at;
+        let new = model.transfer(shop, number, ada, docs);
+        model.issue_mut(docs, new).updated_at = updated;
+    }
+    world.after(86_400).await;
+    world.after(600).await;
+    world.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,8 @@ const TRENDING_OPEN: &str = "WITH counted AS (
     SELECT repo, number, events, reactions FROM counted c
     WHERE (SELECT count(*) FROM counted o WHERE o.repo = c.repo
            AND (o.events, o.reactions, -o.id) > (c.events, c.reactions, -c.id)) < 10";
-const TRENDING_CLOSED: &str = "SELECT i.repo, i.number, count(*), sum(coalesce((e.reactions ->> 'total_count')::int, 0))
+const TRENDING_CLOSED: &str =
+    "SELECT i.repo, i.number, count(*), sum(coalesce((e.reactions ->> 'total_count')::int, 0))
     FROM original.issues i JOIN original.events e ON e.issue_id = i.id
     WHERE i.state = 'closed' AND e.created_at > i.closed_at AND e.username <> 'github-actions[bot]'
       AND e.updated_at >= (now() AT TIME ZONE 'UTC') - interval '14 days'
@@ -51,7 +52,11 @@ async fn the_three_views_give_what_they_give_over_the_originals_tables() {
         // Enough for more than ten in a repository, and talk after closing.
         let guest = model.add_person("guest");
         let robot = model.add_bot("github-actions[bot]");
-        let all: Vec<_> = model.repositories.values().flat_map(|one| one.present().map(|issue| (one.id, issue.number)).collect::<Vec<_>>()).collect();
+        let all: Vec<_> = model
+            .repositories
+            .values()
+            .flat_map(|one| one.present().map(|issue| (one.id, issue.number)).collect::<Vec<_>>())
+            .collect();
         model.now -= chrono::TimeDelta::hours(2);
         for (place, (repository, number)) in all.into_iter().enumerate().step_by(3) {
             for _ in 0..place % 5 {

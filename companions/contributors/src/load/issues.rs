@@ -54,7 +54,11 @@ fn common(table: &'static str) -> Upsert {
         .takes("user_id", USER_ID)
         .takes("author_is_member", &format!("was_member({USER_ID}, (j ->> 'created_at')::timestamptz)"))
         .takes("type", "CASE jsonb_typeof(j -> 'type') WHEN 'object' THEN j #>> '{type,name}' ELSE j ->> 'type' END")
-        .stays("opened_at", "(j ->> 'created_at')::timestamptz")
+        .stays(
+            "opened_at",
+            "least((j ->> 'created_at')::timestamptz,
+                (SELECT min(t.opened_at) FROM transfers AS t WHERE t.new_issue_id = (j ->> 'id')::bigint))",
+        )
         .stays("first_seen_at", "$3::timestamptz")
         .takes("deleted_at", "NULL::timestamptz")
 }
@@ -120,7 +124,7 @@ impl Rows<'_> {
                 };
                 self.cursor(at, repository, &what, since, None).await
             }
-            Walked::All { .. } | Walked::Alone => Ok(()),
+            Walked::All { .. } | Walked::Alone | Walked::Sought { .. } => Ok(()),
         }
     }
 
@@ -140,7 +144,8 @@ impl Rows<'_> {
 
     /// That a poll went through repositories to its end.
     pub(super) async fn polled(&mut self, at: DateTime<Utc>, repositories: &[i64]) -> Result<(), Error> {
-        let sql = "INSERT INTO cursors (repository_id, what, polled_at) SELECT id, 'poll', $2 FROM unnest($1::bigint[]) AS id
+        let sql =
+            "INSERT INTO cursors (repository_id, what, polled_at) SELECT id, 'poll', $2 FROM unnest($1::bigint[]) AS id
             ON CONFLICT (repository_id, what) DO UPDATE SET polled_at = excluded.polled_at";
         self.run(sql, &[&repositories, &at]).await.map(drop)
     }
@@ -148,7 +153,8 @@ impl Rows<'_> {
     /// That an issue or a pull request is gone.
     pub(super) async fn gone(&mut self, at: DateTime<Utc>, issue: i64) -> Result<(), Error> {
         for table in ["issues", "pull_requests"] {
-            let sql = format!("UPDATE {table} SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING false");
+            let sql =
+                format!("UPDATE {table} SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING false");
             self.write(table, &sql, &[&issue, &at]).await?;
         }
         Ok(())

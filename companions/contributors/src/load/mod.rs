@@ -191,7 +191,7 @@ impl Applying<'_> {
             }
             Record::Unchanged { at, issues, .. } => rows.unchanged(*at, issues).await,
             Record::Moved { at, repository, issue, hops, to, into } => {
-                rows.moved(*at, (*repository, *issue), hops, to, *into, bots).await
+                rows.moved(*at, (*repository, *issue), hops, to, *into).await
             }
             Record::Gone { at, issue, .. } => rows.gone(*at, *issue).await,
             Record::Polled { at, repositories } => rows.polled(*at, repositories).await,

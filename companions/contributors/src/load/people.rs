@@ -35,7 +35,10 @@ impl Rows<'_> {
             .key("id", "(j ->> 'id')::bigint")
             .takes("login", "coalesce(j ->> 'login', '#' || (j ->> 'id'))")
             .texts(&["type", "avatar_url"])
-            .takes("is_bot", "coalesce(j ->> 'type' = 'Bot' OR j ->> 'login' LIKE '%[bot]' OR j ->> 'login' = ANY ($2), false)");
+            .takes(
+                "is_bot",
+                "coalesce(j ->> 'type' = 'Bot' OR j ->> 'login' LIKE '%[bot]' OR j ->> 'login' = ANY ($2), false)",
+            );
         let renamed = "SELECT old.id, j ->> 'login' FROM people AS old
             JOIN jsonb_array_elements($1::jsonb) AS item(j) ON (j ->> 'id')::bigint = old.id
             WHERE old.login <> j ->> 'login'";
@@ -76,16 +79,24 @@ impl Rows<'_> {
 
     /// All members there are.
     pub(super) async fn members(&mut self, at: DateTime<Utc>, list: &[Value], bots: &[String]) -> Result<(), Error> {
-        let members: BTreeMap<_, _> =
-            list.iter().filter_map(|member| Some((member["id"].as_i64()?, member))).collect();
+        let members: BTreeMap<_, _> = list.iter().filter_map(|member| Some((member["id"].as_i64()?, member))).collect();
         let people: Vec<_> = members.values().map(|member| serde_json::json!({ "user": member })).collect();
         self.people(people.iter(), bots).await?;
-        let holders: Vec<_> = members.iter().filter_map(|(id, member)| Some((*id, member["login"].as_str()?))).collect();
+        let holders: Vec<_> =
+            members.iter().filter_map(|(id, member)| Some((*id, member["login"].as_str()?))).collect();
         self.free(&holders).await?;
         let upsert = Upsert::into("members")
             .key("id", "(j ->> 'id')::bigint")
             .stays("inserted_dt", "$2::timestamptz")
-            .texts(&["avatar_url", "events_url", "followers_url", "following_url", "gists_url", "gravatar_id", "html_url"])
+            .texts(&[
+                "avatar_url",
+                "events_url",
+                "followers_url",
+                "following_url",
+                "gists_url",
+                "gravatar_id",
+                "html_url",
+            ])
             .texts(&["login", "node_id", "organizations_url", "received_events_url", "repos_url", "starred_url"])
             .texts(&["subscriptions_url", "type", "url"])
             .takes("site_admin", "(j ->> 'site_admin')::boolean")

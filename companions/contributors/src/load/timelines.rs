@@ -17,7 +17,8 @@ static EVENTS: LazyLock<String> = LazyLock::new(|| {
     // A review has a user and no actor, a commit neither.
     let user = "coalesce(nullif(j -> 'actor', 'null'), nullif(j -> 'user', 'null'))";
     let user_id = format!("({user} ->> 'id')::bigint");
-    let created_at = "coalesce(j ->> 'created_at', j ->> 'submitted_at', j #>> '{author,date}', j #>> '{comments,0,created_at}')";
+    let created_at =
+        "coalesce(j ->> 'created_at', j ->> 'submitted_at', j #>> '{author,date}', j #>> '{comments,0,created_at}')";
     Upsert::into("events")
         .key("id", "(j ->> 'id')::bigint")
         .key("issue_id", "$2::bigint")
@@ -62,7 +63,8 @@ impl Rows<'_> {
     ) -> Result<(), Error> {
         let all = pages.iter().flat_map(|page| page.events.iter().map(|event| (page.number, event)));
         // An event may be on two pages, if one before it was deleted while they were read.
-        let events: BTreeMap<_, _> = all.filter_map(|(page, event)| Some((event["id"].as_i64()?, (page, event)))).collect();
+        let events: BTreeMap<_, _> =
+            all.filter_map(|(page, event)| Some((event["id"].as_i64()?, (page, event)))).collect();
         let ids: Vec<_> = events.keys().copied().collect();
         let kind = |event: &Value| event["event"].as_str().unwrap_or("unknown").to_owned();
         let kept: Vec<_> = events.values().filter(|(_, event)| is_kept(&kind(event))).collect();

@@ -8,7 +8,8 @@ use tokio_postgres::types::Json;
 use super::Rows;
 
 /// What a transfer keeps of the issue that was.
-const OLD: &str = "url, number, repo, title, body, created_at, closed_at, state, org, assignee, assignees, labels, \"user\", username, repository_id";
+const OLD: &str = "url, number, repo, title, body, created_at, closed_at, state, org, assignee, assignees, labels, \"user\", username, repository_id, \
+    opened_at";
 
 impl Rows<'_> {
     /// That an issue is another one now. `into` is its repository, if that is watched: then nothing is left of the one that was but the
@@ -20,12 +21,8 @@ impl Rows<'_> {
         hops: &[(i64, i64)],
         to: &Value,
         into: Option<i64>,
-        bots: &[String],
     ) -> Result<(), Error> {
         let Some(new) = to["id"].as_i64() else { return Ok(()) };
-        if let Some(into) = into {
-            self.issues(at, into, std::slice::from_ref(to), bots).await?;
-        }
         let mut steps = vec![issue];
         for (hop_in, number) in hops.iter().filter(|(hop_in, _)| *hop_in != repository) {
             let known = "SELECT id FROM issues WHERE repository_id = $1 AND number = $2";
@@ -44,7 +41,9 @@ impl Rows<'_> {
                 let opened = "UPDATE issues AS new SET opened_at = old.opened_at FROM issues AS old
                     WHERE old.id = $1 AND new.id = $2 AND old.opened_at < new.opened_at RETURNING false";
                 self.write("issues", opened, &[&issue, &new]).await?;
-                for (table, key) in [("events", "issue_id"), ("event_polls", "id"), ("issue_labels", "issue_id"), ("issues", "id")] {
+                for (table, key) in
+                    [("events", "issue_id"), ("event_polls", "id"), ("issue_labels", "issue_id"), ("issues", "id")]
+                {
                     self.run(&format!("DELETE FROM {table} WHERE {key} = $1"), &[&issue]).await?;
                 }
                 Ok(())
@@ -56,7 +55,8 @@ impl Rows<'_> {
     async fn step(&mut self, at: DateTime<Utc>, old: i64, next: i64) -> Result<(), Error> {
         let row = "SELECT repo, html_url, url, number, repository_id FROM issues WHERE id = $1";
         let Some(row) = self.query(row, &[&next]).await?.into_iter().next() else { return Ok(()) };
-        let (repo, html_url, url): (Option<String>, Option<String>, Option<String>) = (row.get(0), row.get(1), row.get(2));
+        let (repo, html_url, url): (Option<String>, Option<String>, Option<String>) =
+            (row.get(0), row.get(1), row.get(2));
         let (number, repository): (i64, i64) = (row.get(3), row.get(4));
         let to = json!({ "repository_url": repo, "html_url": html_url, "url": url, "number": number });
         self.last_step(at, old, next, &to, Some(repository)).await

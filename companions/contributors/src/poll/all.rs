@@ -29,15 +29,29 @@ impl Run<'_> {
             let rows = array(&answer)?;
             let ids: Vec<_> = rows.iter().filter_map(|row| row["id"].as_i64()).collect();
             // Those that are not known are of before the first poll.
-            let is_news = |row: &Value| row["id"].as_i64().is_some_and(|id| self.issues.0.contains_key(&id)) && !self.issues.has(row);
+            let is_news = |row: &Value| {
+                row["id"].as_i64().is_some_and(|id| self.issues.0.contains_key(&id)) && !self.issues.has(row)
+            };
             let rows = rows.into_iter().filter(|row| is_news(row)).collect();
             self.rows(rows, Walked::All { day, ids, next: next.clone() }).await?;
         }
         // A row that moved from one page to another while they were read is not listed, and is there.
         let is_absent = |issue: &Issue| !issue.gone && issue.day < day;
-        let absent: Vec<_> = self.issues.0.iter().filter(|(_, issue)| is_absent(issue)).map(|(id, _)| *id).collect();
-        for id in absent {
-            self.ask(id).await?;
+        let absent = self.issues.0.iter().filter(|(_, issue)| is_absent(issue));
+        for (id, number) in absent.map(|(id, issue)| (*id, issue.number)).collect::<Vec<_>>() {
+            self.ask(id, number).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the issues of the open repository that others were transferred to.
+    pub(super) async fn sought(&mut self) -> Result<(), Error> {
+        let watched = self.open.and_then(|id| self.state.repositories.get(&id));
+        for (number, id) in watched.map(|watched| watched.sought.clone()).unwrap_or_default() {
+            if !self.issues.0.contains_key(&id) {
+                self.ask(id, number).await?;
+            }
+            self.rows(Vec::new(), Walked::Sought { number }).await?;
         }
         Ok(())
     }
@@ -51,10 +65,11 @@ impl Run<'_> {
             self.enter(id).await?;
             let arrivals = &self.state.arrivals;
             let same = |issue: &&Issue| !issue.gone && arrivals.contains(&issue.created_at);
-            let same: Vec<_> = self.issues.0.iter().filter(|(_, issue)| same(issue)).map(|(id, _)| *id).collect();
+            let same = self.issues.0.iter().filter(|(_, issue)| same(issue));
+            let same: Vec<_> = same.map(|(id, issue)| (*id, issue.number)).collect();
             let mut done = Ok(());
-            for id in same {
-                done = self.ask(id).await.map(drop);
+            for (id, number) in same {
+                done = self.ask(id, number).await.map(drop);
                 if done.is_err() {
                     break;
                 }

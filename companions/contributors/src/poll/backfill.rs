@@ -90,7 +90,11 @@ impl Run<'_> {
     }
 
     /// Searches for what was created in the spans, and halves those of which there is more than a search gives.
-    async fn search(&mut self, mut backfill: Backfill, mut spans: Vec<(DateTime<Utc>, DateTime<Utc>)>) -> Result<(), Error> {
+    async fn search(
+        &mut self,
+        mut backfill: Backfill,
+        mut spans: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    ) -> Result<(), Error> {
         while let Some((first, last)) = spans.pop() {
             let mut rows = Vec::new();
             let mut is_whole = true;
@@ -118,7 +122,12 @@ impl Run<'_> {
     }
 
     /// What a search finds that was created in a span; `None` if that is more than it gives.
-    async fn found(&mut self, kind: &str, first: DateTime<Utc>, last: DateTime<Utc>) -> Result<Option<Vec<Value>>, Error> {
+    async fn found(
+        &mut self,
+        kind: &str,
+        first: DateTime<Utc>,
+        last: DateTime<Utc>,
+    ) -> Result<Option<Vec<Value>>, Error> {
         let name = self.name();
         let at = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
         let query = format!("repo:{name}+is:{kind}+created:{}..{}", at(first), at(last));

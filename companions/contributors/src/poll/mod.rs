@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::store::Store;
+use blackwater_http::StatusCode;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -138,7 +139,8 @@ impl<'c> Run<'c> {
         let store: &Store = &of.store;
         let margin = deadline.left().map_or(Duration::ZERO, |left| MARGIN.min(left / 4));
         let waits = request.waits;
-        let mut account = Account::open(&of.config.github, &of.http, &of.secrets, deadline.earlier(margin), waits).await?;
+        let mut account =
+            Account::open(&of.config.github, &of.http, &of.secrets, deadline.earlier(margin), waits).await?;
         let answers = Answers(store);
         let (state, state_etag) = match answers.state().await? {
             Some((state, etag)) => (state, Some(etag)),
@@ -209,7 +211,12 @@ impl<'c> Run<'c> {
 
     /// What is new in the open repository.
     async fn news(&mut self) -> Result<(), Error> {
-        self.new_issues().await?;
+        match self.new_issues().await {
+            // Issues are disabled there, as in most forks.
+            Err(Error::Http(error)) if error.status() == Some(StatusCode::GONE) => return Ok(()),
+            done => done?,
+        }
+        self.sought().await?;
         self.new_comments().await?;
         self.timelines().await
     }
@@ -387,8 +394,10 @@ impl<'c> Run<'c> {
         };
         self.flush().await?;
         self.close().await?;
-        self.push(&Record::Polled { at: self.now(), repositories: self.polled.clone() })?;
-        self.flush().await?;
+        if failure.is_none() {
+            self.push(&Record::Polled { at: self.now(), repositories: self.polled.clone() })?;
+            self.flush().await?;
+        }
         self.state.budgets.clone_from(&self.account.budgets);
         self.answers.put_state(&self.state, self.state_etag.as_deref()).await?;
         failure.map_or(Ok(()), Err)?;

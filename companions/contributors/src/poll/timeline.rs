@@ -15,6 +15,9 @@ use crate::state::{FULL, Known};
 /// How often a timeline is read again that changes while it is read.
 const TRIES: usize = 3;
 
+/// How many timelines of a repository may fail before the rest is left for the next poll.
+const MOST_FAILED: usize = 10;
+
 /// A timeline as it was answered.
 struct Timeline {
     /// The pages that differ.
@@ -23,21 +26,32 @@ struct Timeline {
 }
 
 impl Run<'_> {
-    /// The timelines that are due, of the open repository.
+    /// The timelines that are due, of the open repository. One that cannot be read does not hold up the others.
     pub(super) async fn timelines(&mut self) -> Result<(), Error> {
-        let mut unchanged = Vec::new();
-        let mut done = Ok(());
+        let (mut unchanged, mut failed, mut ended) = (Vec::new(), Vec::new(), Ok(()));
         for id in self.issues.due(self.now()) {
-            done = self.timeline(id, &mut unchanged).await;
-            if done.is_err() {
-                break;
+            match self.timeline(id, &mut unchanged).await {
+                Err(error @ Error::Http(_)) if failed.len() < MOST_FAILED => failed.push((id, error)),
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+                Ok(()) => {}
             }
         }
         if !unchanged.is_empty() {
             let (at, repository) = (self.now(), self.open.unwrap_or_default());
             self.push(&Record::Unchanged { at, repository, issues: unchanged })?;
         }
-        done
+        ended?;
+        let count = failed.len();
+        match failed.into_iter().next() {
+            Some((id, why)) => {
+                let number = self.issues.0.get(&id).map_or(0, |issue| issue.number);
+                Err(Error::Timelines { count, number, why: Box::new(why) })
+            }
+            None => Ok(()),
+        }
     }
 
     async fn timeline(&mut self, id: i64, unchanged: &mut Vec<i64>) -> Result<(), Error> {
@@ -48,12 +62,10 @@ impl Run<'_> {
         let answered = match self.answered(id, &path, false).await {
             Err(Error::Http(HttpError::Elsewhere { .. })) => {
                 // The issue was transferred; or its repository has another name since this poll began.
-                if self.ask(id).await? { self.answered(id, &path, true).await? } else { return Ok(()) }
+                if self.ask(id, number).await? { self.answered(id, &path, true).await? } else { return Ok(()) }
             }
-            Err(Error::Http(error))
-                if matches!(error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE)) =>
-            {
-                if self.ask(id).await? {
+            Err(Error::Http(error)) if matches!(error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
+                if self.ask(id, number).await? {
                     return Err(error.into());
                 }
                 return Ok(());
@@ -115,9 +127,8 @@ impl Run<'_> {
     }
 
     /// Asks for an issue by itself, and writes down what became of it: whether it is there.
-    pub(super) async fn ask(&mut self, id: i64) -> Result<bool, Error> {
-        let Some(issue) = self.issues.0.get(&id) else { return Ok(false) };
-        let path = format!("{}/issues/{}", self.path(), issue.number);
+    pub(super) async fn ask(&mut self, id: i64, number: i64) -> Result<bool, Error> {
+        let path = format!("{}/issues/{number}", self.path());
         let asked = self.account.issue(&path, id).await?;
         let (at, repository) = (self.now(), self.open.unwrap_or_default());
         match asked {

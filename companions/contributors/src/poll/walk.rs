@@ -41,7 +41,7 @@ impl Walk {
         if let Some((second, page)) = self.again {
             self.again = (page > 1).then_some((second, page - 1));
             let path = self.path(second, page);
-            return Ok(account.get(&path, None).await?.as_ref().map(array).transpose()?);
+            return account.get(&path, None).await?.as_ref().map(array).transpose();
         }
         if self.is_done {
             return Ok(None);
