@@ -39,7 +39,7 @@ release: ## Build it for speed, which takes longer: target/release/blackwater, a
 test: postgres $(MOTO) ## Build everything and run every test, against real servers
 	cargo test --locked --workspace
 
-bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline, the gate and the backup, beside COPY, Python, Sling, dlt and git
+bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline, the gate, the backup and contributors, beside COPY, Python, Sling, dlt and git
 	cargo run --locked --bin bench
 
 lint: ## Check the format, the lints and the documentation

@@ -1,8 +1,9 @@
-//! Benchmarks: `bench functions`, `bench load`, `bench pipeline`, `bench changed`, `bench gate` and `bench backup`, or all. The first two run the functions that
+//! Benchmarks: `bench functions`, `bench load`, `bench pipeline`, `bench changed`, `bench gate`, `bench backup` and `bench contributors`, or all. The first two run the functions that
 //! `make package` builds, or those in the folder that comes last; the others the programs that `make release` builds.
 
 mod backup;
 mod changed;
+mod contributors;
 mod functions;
 mod gate;
 mod load;
@@ -24,14 +25,18 @@ async fn main() -> anyhow::Result<()> {
         Some("changed") => changed::measure_all(workspace).await,
         Some("gate") => gate::measure_all(workspace).await,
         Some("backup") => backup::measure_all(workspace).await,
+        Some("contributors") => contributors::measure_all(workspace).await,
         None => {
             functions::measure_all(workspace).await?;
             load::measure_all(&programs).await?;
             pipeline::measure_all(workspace).await?;
             changed::measure_all(workspace).await?;
             gate::measure_all(workspace).await?;
-            backup::measure_all(workspace).await
+            backup::measure_all(workspace).await?;
+            contributors::measure_all(workspace).await
         }
-        Some(other) => bail!("there is no benchmark {other}: functions, load, pipeline, changed, gate, backup"),
+        Some(other) => {
+            bail!("there is no benchmark {other}: functions, load, pipeline, changed, gate, backup, contributors")
+        }
     }
 }
