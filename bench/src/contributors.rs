@@ -103,10 +103,7 @@ async fn nothing_new(program: &Path) -> anyhow::Result<()> {
         before.poll(&request, Deadline::at(SystemTime::now() + Duration::from_secs(600))).await?;
     }
     let poll = world.function(program, "poll").await;
-    let (idle, idle_time) = {
-        // Members are listed and all issues gone through once a day, which is now.
-        invoked(&poll, json!({})).await?
-    };
+    let (idle, idle_time) = invoked(&poll, json!({})).await?;
     let (quiet, quiet_time) = invoked(&poll, json!({})).await?;
     let paid = |report: &Value| {
         report["requests"].as_u64().zip(report["not_modified"].as_u64()).map(|(all, free)| (all - free, free))

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::account::Budget;
 use crate::record::{Backfill, Left, Record, Repository, Walked};
 
-/// How long an open issue is looked at for reactions and the like, which do not show in its `updated_at`.
+/// How long after its last update an issue is looked at for reactions and the like, which do not show in its `updated_at`.
 const ACTIVE: TimeDelta = TimeDelta::days(14);
 /// What was read so soon after an update may lack what happened in the same second, or shows late.
 const SOON: TimeDelta = TimeDelta::seconds(60);
@@ -85,7 +85,6 @@ pub(crate) struct Issues(pub(crate) BTreeMap<i64, Issue>);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Issue {
     pub(crate) number: i64,
-    pub(crate) open: bool,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) updated_at: DateTime<Utc>,
     /// Of its row.
@@ -280,11 +279,11 @@ impl Issues {
         else {
             return;
         };
-        let (open, digest) = (row["state"] == "open", digest(row));
+        let digest = digest(row);
         let before = self.0.remove(&id);
         let (asked_at, as_of, pages, day) = before
             .map_or((None, None, Vec::new(), 0), |before| (before.asked_at, before.as_of, before.pages, before.day));
-        let issue = Issue { number, open, created_at, updated_at, digest, asked_at, as_of, pages, day, gone: false };
+        let issue = Issue { number, created_at, updated_at, digest, asked_at, as_of, pages, day, gone: false };
         self.0.insert(id, issue);
     }
 
@@ -306,7 +305,7 @@ impl Issue {
 
     fn may_have_changed(&self, at: DateTime<Utc>) -> bool {
         let is_due = self.asked_at.is_none_or(|asked| at - asked >= AGAIN);
-        self.open && at - self.updated_at <= ACTIVE && is_due
+        at - self.updated_at <= ACTIVE && is_due
     }
 }
 
