@@ -95,7 +95,7 @@ CREATE TABLE issues (
     repo                     text NOT NULL,
     repository_url           text,
     score                    double precision,
-    state                    text NOT NULL,
+    state                    text,
     state_reason             text,
     timeline_url             text,
     title                    text,

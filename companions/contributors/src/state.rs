@@ -273,6 +273,12 @@ impl Issues {
         known.is_some_and(|known| !known.gone && known.digest == digest(row))
     }
 
+    /// Whether a row has what every issue has.
+    pub(crate) fn is_one(row: &Value) -> bool {
+        let (id, number) = (row["id"].as_i64(), row["number"].as_i64());
+        id.is_some() && number.is_some() && time(&row["created_at"]).is_some() && time(&row["updated_at"]).is_some()
+    }
+
     fn see(&mut self, row: &Value) {
         let (Some(id), Some(number), Some(created_at), Some(updated_at)) =
             (row["id"].as_i64(), row["number"].as_i64(), time(&row["created_at"]), time(&row["updated_at"]))

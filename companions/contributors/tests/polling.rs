@@ -1,6 +1,7 @@
 //! What polls bring, and what they ask for.
 
 use chrono::TimeDelta;
+use contributors::services::Instead;
 use serde_json::{Value, json};
 
 use crate::world::{World, within};
@@ -184,6 +185,34 @@ async fn nothing_unknown_fails_a_page() {
     world.poll().await;
     let loaded = all.load(within(60)).await.unwrap();
     assert!(loaded.inserted.is_empty(), "{loaded:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_as_github_documents_them_come_into_the_tables() {
+    let recorded: Value = serde_json::from_str(include_str!("recorded/github.json")).unwrap();
+    let world = World::with(&[("ORGANIZATION", "octocat")]).await;
+    {
+        let mut model = world.model();
+        for (part, what) in [
+            ("/orgs/octocat/repos", "repositories"),
+            ("/orgs/octocat/members", "members"),
+            ("/timeline", "timeline"),
+            ("/issues/comments", "comments"),
+            ("/repos/octocat/Hello-World/issues?", "issues"),
+        ] {
+            let answer = Instead { body: recorded[what].to_string(), ..Instead::status(part, 100, 200, "") };
+            model.instead.push(answer);
+        }
+    }
+    let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
+    assert_eq!((report.failed, report.ended), (Vec::new(), None));
+    world.load().await;
+    let rows = recorded["issues"].as_array().unwrap().len();
+    let count = "SELECT (SELECT count(*) FROM issues) + (SELECT count(*) FROM pull_requests)";
+    assert_eq!(world.one(count).await, rows.to_string());
+    let events = "SELECT count(*), count(DISTINCT event), count(body), count(label) FROM events";
+    assert_eq!(world.one(events).await, format!("{}|4|{rows}|{rows}", 4 * rows));
+    assert_eq!(world.one("SELECT login, type FROM members JOIN people USING (id, login, type)").await, "octocat|User");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use super::Run;
 use crate::account::{Account, array};
 use crate::error::Error;
 use crate::record::{Record, Walked};
-use crate::state::{Cursor, What, time};
+use crate::state::{Cursor, Issues, What, time};
 
 /// How much earlier than its cursor a poll begins: an update may show late.
 const OVERLAP: TimeDelta = TimeDelta::seconds(60);
@@ -112,7 +112,14 @@ impl Run<'_> {
     }
 
     /// Writes rows of issues down.
-    pub(super) async fn rows(&mut self, rows: Vec<Value>, walk: Walked) -> Result<(), Error> {
+    pub(super) async fn rows(&mut self, mut rows: Vec<Value>, walk: Walked) -> Result<(), Error> {
+        rows.retain(|row| {
+            let is_one = Issues::is_one(row);
+            if !is_one {
+                tracing::warn!("{}: a row without id, number, created_at or updated_at is left out", self.name());
+            }
+            is_one
+        });
         self.report.rows += rows.len();
         let (at, repository) = (self.now(), self.open.unwrap_or_default());
         self.push(&Record::Issues { at, repository, rows, walk })?;
