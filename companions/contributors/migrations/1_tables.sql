@@ -221,10 +221,12 @@ CREATE TABLE cursors (
     PRIMARY KEY (repository_id, what)
 );
 
--- Which answers have been applied: all batches before this one, and so many records of this one.
+-- Which answers have been applied: of this log all batches before this one, and so many records of this one.
 CREATE TABLE applied (
-    is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
-    batch   bigint  NOT NULL,
-    records integer NOT NULL
+    is_only      boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    organization text,
+    log          text,
+    batch        bigint  NOT NULL,
+    records      integer NOT NULL
 );
 INSERT INTO applied (batch, records) VALUES (1, 0);

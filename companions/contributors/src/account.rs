@@ -95,11 +95,11 @@ impl Account {
     pub(crate) async fn get(&mut self, path: &str, etag: Option<&str>) -> Result<Option<Answer>, Error> {
         self.turn(path).await?;
         let answer = self.github.get_unless(path, etag, self.deadline).await;
-        self.taken(path, answer)
+        self.taken(path, answer).map(changed)
     }
 
-    /// What is at a path itself; `None` if it still has this ETag. An answer that it is elsewhere is an error.
-    pub(crate) async fn get_here(&mut self, path: &str, etag: Option<&str>) -> Result<Option<Answer>, Error> {
+    /// What is at a path itself; the answer's status is 304 if it still has this ETag. An answer that it is elsewhere is an error.
+    pub(crate) async fn get_here(&mut self, path: &str, etag: Option<&str>) -> Result<Answer, Error> {
         self.turn(path).await?;
         let answer = self.github.get_here(path, etag, self.deadline).await;
         self.taken(path, answer)
@@ -130,12 +130,13 @@ impl Account {
         for _ in 0..HOPS {
             match self.get_here(&path, None).await {
                 Ok(answer) => {
-                    let body: Value = answer.map_or(Ok(Value::Null), |answer| answer.json("an issue"))?;
-                    let body = cleaned(body);
-                    return Ok(match body["id"].as_i64() == Some(id) {
-                        true => Asked::There(body),
-                        false => Asked::Moved { hops, to: body },
-                    });
+                    let body = cleaned(answer.json("an issue")?);
+                    let is_same = body["id"].as_i64() == Some(id);
+                    return match is_same || hops.is_empty() {
+                        true if is_same => Ok(Asked::There(body)),
+                        true => Err(HttpError::Client(format!("{path} is another issue than before")).into()),
+                        false => Ok(Asked::Moved { hops, to: body }),
+                    };
                 }
                 Err(Error::Http(HttpError::Elsewhere { to, request, status })) => match self.github.path_of(&to) {
                     Some(other) => {
@@ -154,9 +155,14 @@ impl Account {
         Err(HttpError::Client(format!("{path} leads from one place to another without an end")).into())
     }
 
+    /// Whether there is no time left.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.left().is_some_and(|left| left.is_zero())
+    }
+
     /// Waits until a request may be sent, or says that it may not.
     async fn turn(&mut self, path: &str) -> Result<(), Error> {
-        if self.deadline.left().is_some_and(|left| left.is_zero()) {
+        if self.is_late() {
             return Err(Error::Late { why: path.into() });
         }
         let (resource, reserve) = if path.starts_with("search/") { ("search", 0) } else { ("core", self.reserve) };
@@ -177,7 +183,7 @@ impl Account {
         Ok(())
     }
 
-    fn taken(&mut self, path: &str, answer: Result<Answer, HttpError>) -> Result<Option<Answer>, Error> {
+    fn taken(&mut self, path: &str, answer: Result<Answer, HttpError>) -> Result<Answer, Error> {
         self.requests += 1;
         let answer = answer.map_err(|error| self.explained(error))?;
         let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
@@ -192,9 +198,8 @@ impl Account {
         }
         if answer.status == StatusCode::NOT_MODIFIED {
             self.not_modified += 1;
-            return Ok(None);
         }
-        Ok(Some(answer))
+        Ok(answer)
     }
 
     fn explained(&self, error: HttpError) -> Error {
@@ -206,6 +211,11 @@ impl Account {
             _ => error.into(),
         }
     }
+}
+
+/// An answer, unless it is that there is nothing new.
+fn changed(answer: Answer) -> Option<Answer> {
+    (answer.status != StatusCode::NOT_MODIFIED).then_some(answer)
 }
 
 /// The rows of a page.

@@ -1,4 +1,5 @@
-//! The bucket: `answers/` with the batches of records, in order, each written once, and `state/` with what they come to.
+//! The bucket: `answers/<log>/` with the batches of records, in order, each written once, and `state/` with what they come to. A log
+//! begins with everything that there is; a new one begins where the state is lost, or somebody asks for it.
 
 use std::io::{BufRead, BufReader, Write};
 
@@ -23,10 +24,10 @@ const ENOUGH: usize = 8 << 20;
 /// The first line of a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Head {
+    pub(crate) organization: String,
+    pub(crate) log: String,
     pub(crate) batch: u64,
     pub(crate) at: DateTime<Utc>,
-    /// Whether everything is read anew from here on, and batches before are not needed.
-    pub(crate) afresh: bool,
     /// The repository of whose issues its records are.
     pub(crate) repository: Option<i64>,
 }
@@ -72,14 +73,14 @@ pub(crate) struct Answers<'s>(pub(crate) &'s Store);
 impl Answers<'_> {
     /// Writes a batch: `false` if there is one of its number.
     pub(crate) async fn write(&self, head: &Head, batch: Batch) -> Result<bool, Error> {
-        let key = key(head.batch);
+        let key = key(&head.log, head.batch);
         let bytes = batch.finish(head).map_err(|error| self.document(&key, &error))?;
         Ok(self.0.create(&key, bytes).await?)
     }
 
-    /// A batch; `None` if there is none of this number.
-    pub(crate) async fn read(&self, batch: u64) -> Result<Option<(Head, Vec<Record>)>, Error> {
-        let key = key(batch);
+    /// A batch of a log; `None` if there is none of this number.
+    pub(crate) async fn read(&self, log: &str, batch: u64) -> Result<Option<(Head, Vec<Record>)>, Error> {
+        let key = key(log, batch);
         let Some(bytes) = self.0.get(&key).await? else { return Ok(None) };
         let mut lines = BufReader::new(flate2::read::MultiGzDecoder::new(&bytes[..])).lines();
         let wrong = |error: &dyn std::fmt::Display| self.document(&key, error);
@@ -92,10 +93,33 @@ impl Answers<'_> {
         Ok(Some((head, records.collect::<Result<_, Error>>()?)))
     }
 
-    /// The numbers of the batches from this one on, and when each was written.
-    pub(crate) async fn from(&self, batch: u64) -> Result<Vec<(u64, DateTime<Utc>)>, Error> {
-        let found = self.0.listed(ANSWERS, &key(batch.saturating_sub(1)), usize::MAX).await?;
-        Ok(found.iter().filter_map(|object| Some((number(&object.key)?, object.written.into()))).collect())
+    /// The numbers of a log's batches from this one on.
+    pub(crate) async fn from(&self, log: &str, batch: u64) -> Result<Vec<u64>, Error> {
+        let found = self.0.list(&format!("{ANSWERS}{log}/"), &key(log, batch.saturating_sub(1)), usize::MAX).await?;
+        Ok(found.iter().filter_map(|key| parts(key)).map(|(_, batch)| batch).collect())
+    }
+
+    /// The log that began next after this one, or the first.
+    pub(crate) async fn log_after(&self, log: Option<&str>) -> Result<Option<String>, Error> {
+        // After all its keys.
+        let after = log.map_or_else(String::new, |log| format!("{ANSWERS}{log}/~"));
+        let found = self.0.list(ANSWERS, &after, 1).await?;
+        Ok(found.first().and_then(|key| parts(key)).map(|(log, _)| log.to_owned()))
+    }
+
+    /// A name for a log that begins at a time, which comes after those of all others.
+    pub(crate) async fn new_log(&self, at: DateTime<Utc>) -> Result<String, Error> {
+        let log = at.format("%Y%m%dT%H%M%S").to_string();
+        let all = self.0.list(ANSWERS, "", usize::MAX).await?;
+        Ok(match all.last().and_then(|key| parts(key)) {
+            Some((last, _)) if last >= log.as_str() => format!("{last}a"),
+            _ => log,
+        })
+    }
+
+    /// The ETag of the state, if there is one, whatever it holds.
+    pub(crate) async fn state_etag(&self) -> Result<Option<String>, Error> {
+        Ok(self.0.head(STATE).await?.map(|head| head.etag))
     }
 
     /// How far polls are, and the object's ETag; `None` before the first.
@@ -109,20 +133,20 @@ impl Answers<'_> {
     }
 
     /// The issues of a repository, and the object's ETag.
-    pub(crate) async fn issues(&self, repository: i64) -> Result<(Issues, Option<String>), Error> {
-        let found = self.document_at(&issues_key(repository)).await?;
+    pub(crate) async fn issues(&self, log: &str, repository: i64) -> Result<(Issues, Option<String>), Error> {
+        let found = self.document_at(&issues_key(log, repository)).await?;
         Ok(found.map_or_else(Default::default, |(issues, etag)| (issues, Some(etag))))
     }
 
-    /// Writes the issues of a repository: the object's ETag. `next` is the batch that comes after what they are of.
+    /// Writes the issues of a repository.
     pub(crate) async fn put_issues(
         &self,
+        state: &State,
         repository: i64,
         issues: &Issues,
         etag: Option<&str>,
-        next: u64,
-    ) -> Result<String, Error> {
-        self.put(&issues_key(repository), issues, etag, next).await
+    ) -> Result<(), Error> {
+        self.put(&issues_key(&state.log, repository), issues, etag, state.next).await.map(drop)
     }
 
     async fn document_at<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, String)>, Error> {
@@ -144,14 +168,16 @@ impl Answers<'_> {
     }
 }
 
-fn key(batch: u64) -> String {
-    format!("{ANSWERS}{batch:010}.jsonl.gz")
+fn key(log: &str, batch: u64) -> String {
+    format!("{ANSWERS}{log}/{batch:010}.jsonl.gz")
 }
 
-fn number(key: &str) -> Option<u64> {
-    key.strip_prefix(ANSWERS)?.split('.').next()?.parse().ok()
+/// The log and the number in the key of a batch.
+fn parts(key: &str) -> Option<(&str, u64)> {
+    let (log, batch) = key.strip_prefix(ANSWERS)?.split_once('/')?;
+    Some((log, batch.split('.').next()?.parse().ok()?))
 }
 
-fn issues_key(repository: i64) -> String {
-    format!("state/{repository}.json.gz")
+fn issues_key(log: &str, repository: i64) -> String {
+    format!("state/{log}/{repository}.json.gz")
 }

@@ -66,7 +66,9 @@ pub enum Error {
         path: String,
     },
     /// A repository is not there, or not for this token.
-    #[error("{repository} is not there any more, or not for this token")]
+    #[error(
+        "{repository} cannot be read: it is gone, its issues are disabled, or the token may not see it\nGive the token access, or leave it out in repositories"
+    )]
     Unseen {
         /// Its name.
         repository: String,
@@ -111,7 +113,7 @@ pub enum Error {
     },
     /// An object in the bucket is not ours.
     #[error(
-        "{bucket}/{key} cannot be read: {why}\nRestore it from the bucket's older versions, or begin anew: contributors poll --afresh"
+        "{bucket}/{key} cannot be read: {why}\nRestore it from the bucket's older versions, or read everything again: contributors poll --full"
     )]
     Document {
         /// The bucket.
@@ -123,11 +125,13 @@ pub enum Error {
     },
     /// Answers are not there that the database needs.
     #[error(
-        "{bucket} has no answers {from} to {to}, and the database needs them\nBegin anew: contributors poll --afresh"
+        "{bucket} has no answers {from} to {to} of {log}, and the database needs them\nRead everything again: contributors poll --full"
     )]
     Missing {
         /// The bucket.
         bucket: String,
+        /// The log.
+        log: String,
         /// The first batch that is not there.
         from: u64,
         /// The last one.

@@ -22,7 +22,7 @@ pub enum Report {
     Load(load::Report),
 }
 
-/// For the schedule's event, or that of a new object. A poll takes `{"force": true}`, `{"afresh": true}` and
+/// For the schedule's event, or that of a new object. A poll takes `{"force": true}`, `{"full": true}` and
 /// `{"backfill": {"from": "2017-01", "to": "2026-11", "repositories": [], "search": false}}` too.
 impl Function for Contributors {
     type Report = Report;
@@ -41,13 +41,13 @@ impl Function for Contributors {
         }
         let asked = Request {
             force: event["force"] == true,
-            afresh: event["afresh"] == true,
+            full: event["full"] == true,
             backfill: period(&event["backfill"])?,
             ..Request::at(Utc::now())
         };
-        // What is left is for the next poll: one that takes nearly all its time raises the alarm that it does.
-        let quarter = deadline.left().unwrap_or_default() / 4;
-        let report = self.poll(&asked, deadline.earlier(quarter)).await?;
+        // The next poll goes on with what is left. It begins before the function's time is over, and two would be in each other's way.
+        let third = deadline.left().unwrap_or_default() / 3;
+        let report = self.poll(&asked, deadline.earlier(third)).await?;
         for failed in &report.failed {
             tracing::error!("{failed}");
         }

@@ -42,7 +42,7 @@ enum Command {
         force: bool,
         /// Forget what is known and read everything again
         #[arg(long)]
-        afresh: bool,
+        full: bool,
     },
     /// Load the answers that are not in the database yet
     Load,
@@ -143,7 +143,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Ok(if polled.failed.is_empty() && polled.left.is_empty() { 0 } else { INCOMPLETE })
     };
     match command {
-        Command::Poll { force, afresh } => ask(Request { force, afresh, ..Request::at(Utc::now()) }).await,
+        Command::Poll { force, full } => ask(Request { force, full, ..Request::at(Utc::now()) }).await,
         Command::Backfill { from, to, repo, search } => {
             let period = Period { from, to, repositories: repo, search };
             ask(Request { waits: true, backfill: Some(period), ..Request::at(Utc::now()) }).await

@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::state::{FULL, Known};
+
 /// One step of a poll.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
@@ -25,6 +27,8 @@ pub(crate) enum Record {
     Moved { at: DateTime<Utc>, repository: i64, issue: i64, hops: Vec<(i64, i64)>, to: Value, into: Option<i64> },
     /// An issue is deleted, or nowhere that the token may read.
     Gone { at: DateTime<Utc>, repository: i64, issue: i64 },
+    /// Issues whose timelines could not be read.
+    Unread { at: DateTime<Utc>, repository: i64, issues: Vec<i64> },
     /// The issues of arrivals by transfer have been looked for among those of other repositories.
     Arrived { at: DateTime<Utc> },
     /// A backfill is wanted of a repository.
@@ -105,6 +109,12 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// What is kept of it, of a timeline with so many pages.
+    pub(crate) fn known(&self, last: u32) -> Known {
+        let goes_on = self.number < last || self.events.len() >= FULL;
+        Known { etag: self.etag.clone(), goes_on, first: self.first() }
+    }
+
     /// The number of its first event.
     pub(crate) fn first(&self) -> Option<i64> {
         self.events.first().and_then(|event| event["id"].as_i64())

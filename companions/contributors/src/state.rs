@@ -10,40 +10,48 @@ use sha2::{Digest, Sha256};
 use crate::account::Budget;
 use crate::record::{Backfill, Left, Record, Repository, Walked};
 
+/// What was transferred longer ago is found by the way through all issues.
+const LATELY: TimeDelta = TimeDelta::days(2);
 /// How long after its last update an issue is looked at for reactions and the like, which do not show in its `updated_at`.
 const ACTIVE: TimeDelta = TimeDelta::days(14);
 /// What was read so soon after an update may lack what happened in the same second, or shows late.
-const SOON: TimeDelta = TimeDelta::seconds(60);
-/// How often.
+pub(crate) const SOON: TimeDelta = TimeDelta::seconds(60);
+/// How often it is.
 const AGAIN: TimeDelta = TimeDelta::hours(6);
-/// How many events a page has, if there is another one.
+/// How many events a page has at most.
 pub(crate) const FULL: usize = 100;
 
 /// Of all repositories.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// The number of the next batch of answers.
+    pub(crate) organization: String,
+    /// The log of answers that it is of.
+    pub(crate) log: String,
+    /// The number of the log's next batch.
     pub(crate) next: u64,
     #[serde(default)]
     pub(crate) budgets: BTreeMap<String, Budget>,
+    /// The repositories, also those that are gone: they may come back.
     #[serde(default)]
-    pub(crate) repositories: BTreeMap<i64, Watched>,
-    /// Whether each of them was listed.
-    #[serde(default)]
-    pub(crate) listed_at: Option<DateTime<Utc>>,
+    pub(crate) known: BTreeMap<i64, Watched>,
     #[serde(default)]
     pub(crate) members: BTreeSet<i64>,
     #[serde(default)]
     pub(crate) members_at: Option<DateTime<Utc>>,
-    /// When the issues were created that arrived by transfer, and whose former place was not looked for yet.
+    /// The issues that arrived by transfer lately, and when they were created: their former places were not looked for yet.
     #[serde(default)]
-    pub(crate) arrivals: BTreeSet<DateTime<Utc>>,
+    pub(crate) arrivals: BTreeMap<i64, DateTime<Utc>>,
 }
 
-/// A repository that is watched.
+/// A repository that is watched, or was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Watched {
     pub(crate) repository: Repository,
+    #[serde(default)]
+    pub(crate) is_gone: bool,
+    /// Since when what is updated is read.
+    #[serde(default)]
+    pub(crate) first: Option<DateTime<Utc>>,
     /// When a poll last went through it.
     #[serde(default)]
     pub(crate) polled_at: Option<DateTime<Utc>>,
@@ -102,31 +110,35 @@ pub(crate) struct Issue {
     pub(crate) day: i32,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) gone: bool,
+    /// Whether its timeline could not be read the last time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    failed: bool,
 }
 
 /// A page of a timeline that was read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Known {
     pub(crate) etag: Option<String>,
-    pub(crate) events: usize,
+    /// Whether another one comes after it, or may by now.
+    pub(crate) goes_on: bool,
     pub(crate) first: Option<i64>,
 }
 
 impl State {
     /// That nothing was read.
-    pub(crate) fn new(next: u64) -> Self {
-        Self { next, ..Self::default() }
+    pub(crate) fn new(organization: &str, log: String) -> Self {
+        Self { organization: organization.into(), log, next: 1, ..Self::default() }
     }
 
     /// What a record changes. `issues` are those of its repository.
     pub(crate) fn apply(&mut self, record: &Record, issues: &mut Issues) {
         match record {
             Record::Repositories { list, .. } => {
-                let mut before = std::mem::take(&mut self.repositories);
+                self.known.values_mut().for_each(|watched| watched.is_gone = true);
                 for repository in list {
-                    let watched = before.remove(&repository.id);
-                    let watched = watched.map(|watched| Watched { repository: repository.clone(), ..watched });
-                    self.repositories.insert(repository.id, watched.unwrap_or_else(|| Watched::new(repository)));
+                    let watched = self.known.entry(repository.id).or_insert_with(|| Watched::new(repository));
+                    watched.repository.clone_from(repository);
+                    watched.is_gone = false;
                 }
             }
             Record::Members { at, list } => {
@@ -135,7 +147,7 @@ impl State {
             }
             Record::Issues { repository, rows, walk, .. } => {
                 rows.iter().for_each(|row| issues.see(row));
-                if let Some(watched) = self.repositories.get_mut(repository) {
+                if let Some(watched) = self.known.get_mut(repository) {
                     watched.walked(walk, issues);
                 }
             }
@@ -143,36 +155,38 @@ impl State {
                 for issue in issues.0.values_mut().filter(|issue| numbers.contains(&issue.number)) {
                     issue.as_of = None;
                 }
-                if let Some(watched) = self.repositories.get_mut(repository) {
+                if let Some(watched) = self.known.get_mut(repository) {
                     watched.cursors.insert(What::Comments, Cursor { since: *since, etag: etag.clone() });
                 }
             }
-            Record::Timeline { at, issue, as_of, pages, last, .. } => {
-                let Some(issue) = issues.0.get_mut(issue) else { return };
-                issue.pages.resize(*last as usize, Known { etag: None, events: 0, first: None });
+            Record::Timeline { at, issue: id, as_of, pages, last, .. } => {
+                let Some(issue) = issues.0.get_mut(id) else { return };
+                issue.pages.resize(*last as usize, Known { etag: None, goes_on: false, first: None });
                 for page in pages {
-                    let known = Known { etag: page.etag.clone(), events: page.events.len(), first: page.first() };
+                    let known = page.known(*last);
                     if let Some(place) = issue.pages.get_mut(page.number as usize - 1) {
                         *place = known;
                     }
                 }
-                let was_read = issue.as_of.replace(*as_of).is_some();
-                issue.asked_at = Some(*at);
-                let is_transferred = |event: &Value| event["event"] == "transferred";
-                if !was_read && pages.iter().flat_map(|page| &page.events).any(is_transferred) {
-                    self.arrivals.insert(issue.created_at);
+                (issue.asked_at, issue.as_of, issue.failed) = (Some(*at), Some(*as_of), false);
+                let is_arrival = |event: &Value| {
+                    let when = time(&event["created_at"]).filter(|_| event["event"] == "transferred");
+                    when.is_some_and(|when| *at - when < LATELY)
+                };
+                if pages.iter().flat_map(|page| &page.events).any(is_arrival) {
+                    self.arrivals.insert(*id, issue.created_at);
                 }
             }
             Record::Unchanged { at, issues: unchanged, .. } => {
                 for id in unchanged {
                     if let Some(issue) = issues.0.get_mut(id) {
-                        (issue.asked_at, issue.as_of) = (Some(*at), Some(issue.updated_at));
+                        (issue.asked_at, issue.as_of, issue.failed) = (Some(*at), Some(issue.updated_at), false);
                     }
                 }
             }
             Record::Moved { issue, to, into, .. } => {
                 issues.0.remove(issue);
-                let watched = into.and_then(|into| self.repositories.get_mut(&into));
+                let watched = into.and_then(|into| self.known.get_mut(&into));
                 if let (Some(watched), Some(number), Some(id)) = (watched, to["number"].as_i64(), to["id"].as_i64()) {
                     watched.sought.insert(number, id);
                 }
@@ -182,15 +196,22 @@ impl State {
                     issue.gone = true;
                 }
             }
+            Record::Unread { issues: unread, .. } => {
+                for id in unread {
+                    if let Some(issue) = issues.0.get_mut(id) {
+                        issue.failed = true;
+                    }
+                }
+            }
             Record::Arrived { .. } => self.arrivals.clear(),
             Record::Backfill { repository, backfill, .. } => {
-                if let Some(watched) = self.repositories.get_mut(repository) {
+                if let Some(watched) = self.known.get_mut(repository) {
                     watched.backfills.push(backfill.clone());
                 }
             }
             Record::Polled { at, repositories } => {
                 for id in repositories {
-                    if let Some(watched) = self.repositories.get_mut(id) {
+                    if let Some(watched) = self.known.get_mut(id) {
                         watched.polled_at = Some(*at);
                     }
                 }
@@ -198,16 +219,21 @@ impl State {
         }
     }
 
+    /// The repositories that are watched.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = &Watched> {
+        self.known.values().filter(|watched| !watched.is_gone)
+    }
+
     /// The repositories, the one first that was polled longest ago.
     pub(crate) fn by_age(&self) -> Vec<i64> {
-        let mut ids: Vec<_> = self.repositories.iter().map(|(id, watched)| (watched.polled_at, *id)).collect();
+        let mut ids: Vec<_> = self.watched().map(|watched| (watched.polled_at, watched.repository.id)).collect();
         ids.sort();
         ids.into_iter().map(|(_, id)| id).collect()
     }
 
     /// When the repository was polled that was polled longest ago; `None` if one never was.
     pub(crate) fn oldest_poll(&self) -> Option<DateTime<Utc>> {
-        self.repositories.values().map(|watched| watched.polled_at).min().flatten()
+        self.watched().map(|watched| watched.polled_at).min().flatten()
     }
 }
 
@@ -215,6 +241,8 @@ impl Watched {
     fn new(repository: &Repository) -> Self {
         Self {
             repository: repository.clone(),
+            is_gone: false,
+            first: None,
             polled_at: None,
             cursors: BTreeMap::new(),
             all: None,
@@ -242,6 +270,7 @@ impl Watched {
     fn walked(&mut self, walk: &Walked, issues: &mut Issues) {
         match walk {
             Walked::Updated { since, etag } => {
+                self.first = self.first.or(Some(*since));
                 self.cursors.insert(What::Issues, Cursor { since: *since, etag: etag.clone() });
             }
             Walked::All { day, ids, next } => {
@@ -289,16 +318,21 @@ impl Issues {
         let before = self.0.remove(&id);
         let (asked_at, as_of, pages, day) = before
             .map_or((None, None, Vec::new(), 0), |before| (before.asked_at, before.as_of, before.pages, before.day));
-        let issue = Issue { number, created_at, updated_at, digest, asked_at, as_of, pages, day, gone: false };
+        let issue =
+            Issue { number, created_at, updated_at, digest, asked_at, as_of, pages, day, gone: false, failed: false };
         self.0.insert(id, issue);
     }
 
     /// Those whose timelines are to be asked for: what was updated first, then what may have changed unseen.
     pub(crate) fn due(&self, at: DateTime<Utc>) -> Vec<i64> {
         let there = || self.0.iter().filter(|(_, issue)| !issue.gone);
-        let updated = there().filter(|(_, issue)| issue.is_updated());
-        let unseen = there().filter(|(_, issue)| !issue.is_updated() && issue.may_have_changed(at));
-        updated.chain(unseen).map(|(id, _)| *id).collect()
+        let mut updated: Vec<_> = there().filter(|(_, issue)| issue.is_updated()).collect();
+        // What failed before does not hold up the others.
+        updated.sort_by_key(|(_, issue)| issue.failed);
+        let mut unseen: Vec<_> =
+            there().filter(|(_, issue)| !issue.is_updated() && issue.may_have_changed(at)).collect();
+        unseen.sort_by_key(|(_, issue)| issue.asked_at);
+        updated.into_iter().chain(unseen).map(|(id, _)| *id).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! How far polls and the database are.
 
+use blackwater_shared::postgres::Doing;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -7,7 +8,7 @@ use crate::Contributors;
 use crate::answers::Answers;
 use crate::error::Error;
 use crate::load::position;
-use crate::migrate::migrate;
+use crate::state::State;
 
 /// How far polls and the database are.
 #[derive(Debug, Serialize)]
@@ -49,8 +50,8 @@ impl Contributors {
         let state = answers.state().await?.map(|(state, _)| state).unwrap_or_default();
         let mut repositories = Vec::new();
         for id in state.by_age() {
-            let Some(watched) = state.repositories.get(&id) else { continue };
-            let (issues, _) = answers.issues(id).await?;
+            let Some(watched) = state.known.get(&id) else { continue };
+            let (issues, _) = answers.issues(&state.log, id).await?;
             repositories.push(Repository {
                 name: watched.repository.full_name(),
                 polled_at: watched.polled_at,
@@ -61,12 +62,7 @@ impl Contributors {
         }
         let newest = state.next.saturating_sub(1);
         let behind = match self.config.database {
-            Some(_) => {
-                let (database, schema) = self.database().await?;
-                migrate(&database, &schema).await?;
-                let (batch, _) = position(&mut database.connect().await?, &schema).await?;
-                Some(state.next.saturating_sub(batch))
-            }
+            Some(_) => Some(self.behind(&state).await?),
             None => None,
         };
         Ok(Status {
@@ -76,5 +72,19 @@ impl Contributors {
             newest,
             behind,
         })
+    }
+
+    /// How many batches of the newest log are not in the database.
+    async fn behind(&self, state: &State) -> Result<u64, Error> {
+        let (database, schema) = self.database().await?;
+        let mut client = database.connect().await?;
+        let there = "SELECT FROM information_schema.tables WHERE table_schema = $1 AND table_name = 'applied'";
+        let there = client.query_opt(there, &[&schema]).await.doing("look for the tables")?;
+        let applied = match there {
+            Some(_) => position(&mut client, &schema).await?.1,
+            None => return Ok(state.next.saturating_sub(1)),
+        };
+        let is_of_it = applied.log.as_ref() == Some(&state.log);
+        Ok(state.next.saturating_sub(if is_of_it { applied.batch } else { 1 }))
     }
 }

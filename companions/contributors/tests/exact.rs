@@ -119,7 +119,7 @@ async fn ten_random_histories_with_kills_come_out_equal() {
             // Things go on while they are read.
             for _ in 0..dice.up_to(4) {
                 let mut later = Dice(dice.up_to(u64::MAX) | 1);
-                world.model().then("/repos/", move |model| happen(model, &mut later));
+                world.model().then("/repositories/", move |model| happen(model, &mut later));
             }
             let killed = world.at(&format!("http://{}", s3.address), &database_url, &[]).await;
             let request = world.request();
@@ -222,7 +222,7 @@ async fn two_polls_at_once_write_one_history() {
     assert!(!done.is_empty());
     for error in beaten {
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("another poll has written answers"), "{error}");
+        assert!(error.contains("another poll"), "{error}");
     }
     world.sync().await;
     world.agree().await;
@@ -253,21 +253,53 @@ async fn a_database_is_made_anew_from_the_answers_or_from_github() {
     let same = "SELECT (SELECT count(*) FROM anew.events) = (SELECT count(*) FROM public.events)";
     assert_eq!(world.one(same).await, "t");
 
-    // The first of them have expired, and the state is lost.
-    let first = "answers/0000000001.jsonl.gz";
-    let empty = bytes::Bytes::from_static(b"");
-    world.store.put(first, empty).await.unwrap();
-    std::fs::remove_file(world.folder.path().join("answers").join(first)).unwrap();
+    // The first of them have expired.
+    let first = world.store.list("answers/", "", 1).await.unwrap().remove(0);
+    let data = world.folder.path().join("answers");
+    std::fs::remove_file(data.join(&first)).unwrap();
     let other = world.again(&[("DATABASE__SCHEMA", "other")]).await;
     let error = other.load(Deadline::NONE).await.unwrap_err().to_string();
-    assert!(error.contains("no answers 1 to 1") && error.contains("poll --afresh"), "{error}");
-    let afresh = contributors::poll::Request { afresh: true, ..world.request() };
-    world.contributors.poll(&afresh, within(60)).await.unwrap();
+    assert!(error.contains("1 to 1") && error.contains("contributors poll --full"), "{error}");
+    let full = contributors::poll::Request { full: true, ..world.request() };
+    world.contributors.poll(&full, within(60)).await.unwrap();
     other.load(Deadline::NONE).await.unwrap();
     world.load().await;
     world.agree().await;
     let same = "SELECT (SELECT count(*) FROM other.events) = (SELECT count(*) FROM public.events)";
     assert_eq!(world.one(same).await, "t");
+
+    // The whole bucket is lost, and what happens meanwhile is not.
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    {
+        let mut model = world.model();
+        model.advance(600);
+        let (shop, ada) = (*model.repositories.keys().next().unwrap(), *model.people.keys().next().unwrap());
+        model.open_issue(shop, ada, "Meanwhile");
+    }
+    world.sync().await;
+    world.agree().await;
+
+    // An object of the state that cannot be read.
+    world.store.put("state/state.json.gz", bytes::Bytes::from_static(b"nonsense")).await.unwrap();
+    let error = world.contributors.poll(&world.request(), within(60)).await.unwrap_err().to_string();
+    assert!(error.contains("state/state.json.gz cannot be read"), "{error}");
+    let full = contributors::poll::Request { full: true, ..world.request() };
+    world.contributors.poll(&full, within(60)).await.unwrap();
+    world.after(60).await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_organization_has_a_bucket_and_a_schema_of_its_own() {
+    let world = World::new().await;
+    world.model().populate(6, 5);
+    world.sync().await;
+    let other = world.again(&[("ORGANIZATION", "widgets")]).await;
+    let error = other.poll(&world.request(), within(60)).await.unwrap_err().to_string();
+    assert!(error.contains("the bucket answers has the answers of acme"), "{error}");
+    let error = other.load(Deadline::NONE).await.unwrap_err().to_string();
+    assert!(error.contains("the schema public has the rows of acme"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,8 +50,9 @@ async fn the_reserve_of_a_token_is_not_touched_and_the_next_poll_goes_on() {
     let report = state_says.poll(&world.request(), within(60)).await.unwrap();
     assert_eq!((report.polled, report.left.len(), report.ended), (3, 0, None));
     let requests = world.requests();
-    assert!(requests[1].contains("/repos/acme/shop"), "{requests:#?}");
-    assert!(!requests.iter().any(|request| request.contains("/docs/issues/1/timeline") && request.starts_with("200")));
+    assert!(requests[1].contains(&world.path("shop")), "{requests:#?}");
+    let again = format!("200 {}/issues/1/timeline", world.path("docs"));
+    assert!(!requests.iter().any(|request| request.starts_with(&again)));
     world.load().await;
     world.agree().await;
 }
@@ -76,9 +77,13 @@ async fn limits_that_are_longer_than_the_time_end_a_poll_in_order() {
         [(403, "retry-after", "3600"), (429, "retry-after", "3600"), (403, "x-ratelimit-remaining", "0")]
     {
         let world = busy().await;
-        let mut limit =
-            Instead::status("/repos/acme/shop/issues?", 1, status, "You have exceeded a secondary rate limit")
-                .header(header, value);
+        let mut limit = Instead::status(
+            &format!("{}/issues?", world.path("shop")),
+            1,
+            status,
+            "You have exceeded a secondary rate limit",
+        )
+        .header(header, value);
         if header == "x-ratelimit-remaining" {
             limit = limit.header("x-ratelimit-reset", chrono::Utc::now().timestamp() + 3600);
         }
@@ -109,7 +114,8 @@ async fn a_wrong_token_is_called_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_fails_does_not_hold_up_the_others() {
     let world = busy().await;
-    world.model().instead.push(Instead::status("/repos/acme/docs/issues?", 100, 451, "Blocked"));
+    let blocked = Instead::status(&format!("{}/issues?", world.path("docs")), 100, 451, "Blocked");
+    world.model().instead.push(blocked);
     let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
     assert_eq!(report.polled, 2);
     assert!(report.failed[0].starts_with("acme/docs: ") && report.failed[0].contains("451"), "{:?}", report.failed);
@@ -123,35 +129,55 @@ async fn a_repository_that_fails_does_not_hold_up_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeline_that_fails_does_not_hold_up_the_others() {
     let world = busy().await;
-    world.model().instead.push(Instead::status("/docs/issues/3/timeline", 100, 422, "The server could not process it"));
+    let timeline = format!("{}/issues/3/timeline", world.path("docs"));
+    world.model().instead.push(Instead::status(&timeline, 100, 422, "The server could not process it"));
     let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
-    assert!(
-        report.failed[0].starts_with("acme/docs: 1 timelines cannot be read; the first is that of #3: "),
-        "{:?}",
-        report.failed
-    );
+    let failed = "acme/docs: 1 timelines cannot be read; the first is that of #3: ";
+    assert!(report.failed[0].starts_with(failed) && report.polled == 3, "{report:?}");
     world.load().await;
     assert_eq!(world.one("SELECT count(*) FROM events WHERE repo = 'docs'").await, "9");
+    // Nor does it hold up a backfill, or the way through all issues.
+    world.model().advance(24 * 3600);
+    let period = contributors::poll::Period {
+        from: "2019-01-01".parse().unwrap(),
+        to: "2026-01-01".parse().unwrap(),
+        repositories: Vec::new(),
+        search: false,
+    };
+    let asked = contributors::poll::Request { backfill: Some(period), ..world.request() };
+    let report = world.contributors.poll(&asked, within(60)).await.unwrap();
+    assert_eq!((report.failed.len(), report.left), (1, Vec::<String>::new()));
+    world.contributors.poll(&world.request(), within(60)).await.unwrap();
+    assert!(world.requests().iter().any(|request| request.contains("sort=created")));
     world.model().instead.clear();
-    world.sync().await;
+    world.after(60).await;
     world.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_without_issues_is_no_failure() {
     let world = busy().await;
-    let disabled = Instead::status("/repos/acme/docs/issues", 100, 410, "Issues are disabled for this repo");
+    let disabled =
+        Instead::status(&format!("{}/issues", world.path("docs")), 100, 410, "Issues are disabled for this repo");
+    world.poll().await;
     world.model().instead.push(disabled);
-    assert_eq!(world.poll().await.polled, 3);
+    // Nor is what was read before it was disabled gone.
+    for _ in 0..2 {
+        world.model().advance(24 * 3600);
+        assert_eq!(world.poll().await.polled, 3);
+    }
+    world.load().await;
+    world.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_fail_for_a_moment_are_asked_for_again() {
     let world = busy().await;
+    let site = format!("{}/issues?", world.path("site"));
     {
         let mut model = world.model();
         model.instead.push(Instead::status("/timeline", 1, 502, "Bad Gateway"));
-        model.instead.push(Instead::broken("/repos/acme/site/issues?", 1));
+        model.instead.push(Instead::broken(&site, 1));
     }
     world.sync().await;
     world.agree().await;

@@ -198,7 +198,7 @@ async fn answers_as_github_documents_them_come_into_the_tables() {
             ("/orgs/octocat/members", "members"),
             ("/timeline", "timeline"),
             ("/issues/comments", "comments"),
-            ("/repos/octocat/Hello-World/issues?", "issues"),
+            ("/repositories/1296269/issues?", "issues"),
         ] {
             let answer = Instead { body: recorded[what].to_string(), ..Instead::status(part, 100, 200, "") };
             model.instead.push(answer);

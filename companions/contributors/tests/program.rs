@@ -80,7 +80,8 @@ async fn on_a_laptop_a_poll_needs_nothing_but_a_token_and_a_database() {
     );
     says(&run(&world, &["backfill", "--from", "2019-1", "--to", "2019-12"]).await, 2, &["write 2024-01-31 or 2024-01"]);
 
-    world.model().instead.push(contributors::services::Instead::status("/repos/acme/docs/issues?", 9, 451, "Blocked"));
+    let docs = format!("{}/issues?", world.path("docs"));
+    world.model().instead.push(contributors::services::Instead::status(&docs, 9, 451, "Blocked"));
     says(&run(&world, &["poll"]).await, 3, &["failed: acme/docs: GET ", "polled 2 repositories"]);
     world.model().token = "other".into();
     says(&run(&world, &["poll"]).await, 2, &["GitHub does not accept the token", "Put a valid one into github.token"]);

@@ -116,11 +116,12 @@ async fn a_repository_that_cannot_be_seen_does_not_take_its_issues_with_it() {
     let ([shop, _docs], ada, number) = repositories(&world, ["shop", "docs"]).await;
     world.sync().await;
     // The list has it, and everything in it is not found.
+    let path = world.path("shop");
     {
         let mut model = world.model();
         model.advance(7 * 3600);
         model.comment(shop, number, ada, "hello?");
-        let missing = contributors::services::Instead::status("/repos/acme/shop", 100, 404, "Not Found");
+        let missing = contributors::services::Instead::status(&path, 100, 404, "Not Found");
         model.instead.push(missing);
     }
     let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();

@@ -70,6 +70,13 @@ impl World {
         self.github.model()
     }
 
+    /// What the paths of requests about a repository begin with.
+    pub(crate) fn path(&self, repository: &str) -> String {
+        let model = self.model();
+        let found = model.repositories.values().find(|one| one.name == repository).unwrap();
+        format!("/repositories/{}", found.id)
+    }
+
     pub(crate) fn request(&self) -> Request {
         Request::at(self.model().now)
     }

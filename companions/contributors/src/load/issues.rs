@@ -95,7 +95,8 @@ impl Rows<'_> {
         let upsert = Upsert::into("labels")
             .key("id", "(j ->> 'id')::bigint")
             .takes("repository_id", "$2::bigint")
-            .texts(&["name", "color", "description"]);
+            .takes("name", "coalesce(j ->> 'name', '')")
+            .texts(&["color", "description"]);
         self.write("labels", &upsert.sql(&labels), &[&rows, &repository]).await?;
         let of = format!("SELECT (j ->> 'id')::bigint AS issue_id, (l ->> 'id')::bigint AS label_id FROM {LABELS}");
         let removed = format!(

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::settings::fits;
-use blackwater_shared::postgres::{self, Doing, qualified, retry};
+use blackwater_shared::postgres::{self, Database, Doing, qualified, retry};
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Object, Transaction};
 use serde::Serialize;
@@ -66,8 +66,21 @@ impl Report {
     }
 }
 
-/// How far the database is: the batch, and how many of its records are applied.
-pub(crate) type Position = (u64, usize);
+/// How far the database is: all batches of a log before this one are applied, and so many records of this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// None before the first.
+    pub(crate) log: Option<String>,
+    pub(crate) batch: u64,
+    pub(crate) records: usize,
+}
+
+impl Position {
+    /// The beginning of a log.
+    fn of(log: String) -> Self {
+        Self { log: Some(log), batch: 1, records: 0 }
+    }
+}
 
 impl Contributors {
     /// Applies the answers that are not in the database yet. It makes the tables where they are not there.
@@ -80,49 +93,33 @@ impl Contributors {
         let answers = Answers(&self.store);
         let mut client = database.connect().await?;
         let (mut report, mut newest) = (Report::default(), None);
-        let mut position = position(&mut client, &schema).await?;
-        'batches: loop {
-            let Some((head, records)) = answers.read(position.0).await? else {
-                match self.afresh_after(position).await? {
-                    Some(batch) => {
-                        move_on(&mut client, &schema, position, (batch, 0)).await?;
-                        position = self::position(&mut client, &schema).await?;
-                        continue;
-                    }
-                    None => break,
-                }
+        loop {
+            let position = self.position(&mut client, &schema).await?;
+            let batch = match &position.log {
+                Some(log) => answers.read(log, position.batch).await?,
+                None => None,
             };
-            let last = records.len();
-            for (place, record) in records.iter().enumerate().skip(position.1) {
-                if deadline.left().is_some_and(|left| left < RECORD) {
-                    break 'batches;
-                }
-                let from = (position.0, place);
-                let to = if place + 1 == last { (position.0 + 1, 0) } else { (position.0, place + 1) };
-                let applying = Applying { config: &self.config, schema: &schema, from, to };
-                let applied = retry(
-                    async || {
-                        // One that was lost is not used again.
-                        if client.is_closed() {
-                            client = database.connect().await?;
-                        }
-                        applying.apply(&mut client, record).await
-                    },
-                    postgres::Error::is_transient,
-                );
-                match applied.await? {
-                    Some(counts) => report.add(counts),
-                    None => {
-                        // Another load was there first; or this one, before its connection was lost.
-                        position = self::position(&mut client, &schema).await?;
-                        continue 'batches;
+            match batch {
+                Some((head, records)) => {
+                    let loaded =
+                        self.load_batch((&database, &mut client, &schema), &position, &records, deadline, &mut report);
+                    if !loaded.await? {
+                        break;
                     }
+                    newest = Some(head.at);
                 }
+                None => match self.next_log(&position).await? {
+                    Next::Is(log) => self.move_on(&mut client, &schema, &position, &Position::of(log)).await?,
+                    Next::IsThere => {}
+                    Next::IsNot => break,
+                },
             }
-            (position, newest) = ((position.0 + 1, 0), Some(head.at));
-            report.batches += 1;
         }
-        report.behind = answers.from(position.0).await?.len();
+        let position = self.position(&mut client, &schema).await?;
+        report.behind = match &position.log {
+            Some(log) => answers.from(log, position.batch).await?.len(),
+            None => 0,
+        };
         report.newest_poll_seconds = match newest.or(newest_poll(&mut client, &schema).await?) {
             Some(at) => (Utc::now() - at).num_seconds().max(0).unsigned_abs(),
             None => NEVER,
@@ -130,22 +127,105 @@ impl Contributors {
         Ok(report)
     }
 
-    /// The first batch after this position from which everything is read anew; `None` if there are no more batches at all.
-    async fn afresh_after(&self, (batch, _): Position) -> Result<Option<u64>, Error> {
-        let answers = Answers(&self.store);
-        let later = answers.from(batch).await?;
-        for (batch, _) in &later {
-            if answers.read(*batch).await?.is_some_and(|(head, _)| head.afresh) {
-                return Ok(Some(*batch));
+    /// Applies what is left of a batch: whether there is time for more. It ends early where another load was there first.
+    async fn load_batch(
+        &self,
+        (database, client, schema): (&Database, &mut Object, &str),
+        position: &Position,
+        records: &[Record],
+        deadline: Deadline,
+        report: &mut Report,
+    ) -> Result<bool, Error> {
+        for (place, record) in records.iter().enumerate().skip(position.records) {
+            if deadline.left().is_some_and(|left| left < RECORD) {
+                return Ok(false);
+            }
+            let from = Position { records: place, ..position.clone() };
+            let to = match place + 1 == records.len() {
+                true => Position { batch: position.batch + 1, records: 0, ..position.clone() },
+                false => Position { records: place + 1, ..position.clone() },
+            };
+            let applying = Applying { config: &self.config, schema, from, to };
+            let applied = retry(
+                async || {
+                    // One that was lost is not used again.
+                    if client.is_closed() {
+                        *client = database.connect().await?;
+                    }
+                    applying.apply(client, record).await
+                },
+                postgres::Error::is_transient,
+            );
+            match applied.await? {
+                Some(counts) => report.add(counts),
+                // Another load was there first; or this one, before its connection was lost.
+                None => return Ok(true),
             }
         }
-        match later.first() {
-            Some((first, _)) => {
-                Err(Error::Missing { bucket: self.store.bucket().into(), from: batch, to: first.saturating_sub(1) })
-            }
-            None => Ok(None),
+        report.batches += 1;
+        Ok(true)
+    }
+
+    /// What comes where there is no batch at this position.
+    async fn next_log(&self, position: &Position) -> Result<Next, Error> {
+        let answers = Answers(&self.store);
+        let later = match &position.log {
+            Some(log) => answers.from(log, position.batch).await?,
+            None => Vec::new(),
+        };
+        // It was written just now.
+        if later.first() == Some(&position.batch) {
+            return Ok(Next::IsThere);
+        }
+        match (answers.log_after(position.log.as_deref()).await?, later.first(), &position.log) {
+            (Some(log), ..) => Ok(Next::Is(log)),
+            (None, Some(first), Some(log)) => Err(Error::Missing {
+                bucket: self.store.bucket().into(),
+                log: log.clone(),
+                from: position.batch,
+                to: first.saturating_sub(1),
+            }),
+            (None, ..) => Ok(Next::IsNot),
         }
     }
+
+    /// How far the database is. It takes one organization.
+    async fn position(&self, client: &mut Object, schema: &str) -> Result<Position, Error> {
+        let (organization, position) = position(client, schema).await?;
+        match organization.filter(|known| !known.eq_ignore_ascii_case(&self.config.organization)) {
+            Some(other) => {
+                let why =
+                    format!("the schema {schema} has the rows of {other}; use another schema for each organization");
+                Err(Error::Setting { setting: "organization", why })
+            }
+            None => Ok(position),
+        }
+    }
+
+    /// Moves the position, in a transaction of its own.
+    async fn move_on(
+        &self,
+        client: &mut Object,
+        schema: &str,
+        from: &Position,
+        to: &Position,
+    ) -> Result<(), postgres::Error> {
+        const DOING: &str = "begin with another log of answers";
+        let transaction = client.transaction().await.doing(DOING)?;
+        transaction.batch_execute(&search(schema)).await.doing(DOING)?;
+        moved(&transaction, &self.config.organization, from, to).await.doing(DOING)?;
+        transaction.commit().await.doing(DOING)
+    }
+}
+
+/// What comes where there is no batch.
+enum Next {
+    /// Another log.
+    Is(String),
+    /// The batch, by now.
+    IsThere,
+    /// Nothing.
+    IsNot,
 }
 
 /// A record that is being applied.
@@ -159,10 +239,11 @@ struct Applying<'l> {
 impl Applying<'_> {
     /// Applies a record: what it changed, or `None` if the database is elsewhere.
     async fn apply(&self, client: &mut Object, record: &Record) -> Result<Option<Report>, postgres::Error> {
-        let doing = format!("apply record {} of answers {}", self.from.1 + 1, self.from.0);
+        let log = self.from.log.as_deref().unwrap_or_default();
+        let doing = format!("apply record {} of batch {} of {log}", self.from.records + 1, self.from.batch);
         let transaction = client.transaction().await.doing(doing.clone())?;
         transaction.batch_execute(&search(self.schema)).await.doing(doing.clone())?;
-        if !moved(&transaction, self.from, self.to).await.doing(doing.clone())? {
+        if !moved(&transaction, &self.config.organization, &self.from, &self.to).await.doing(doing.clone())? {
             return Ok(None);
         }
         let mut rows = Rows { transaction, report: Report { records: 1, ..Report::default() } };
@@ -195,7 +276,7 @@ impl Applying<'_> {
             }
             Record::Gone { at, issue, .. } => rows.gone(*at, *issue).await,
             Record::Polled { at, repositories } => rows.polled(*at, repositories).await,
-            Record::Arrived { .. } | Record::Backfill { .. } => Ok(()),
+            Record::Arrived { .. } | Record::Backfill { .. } | Record::Unread { .. } => Ok(()),
         }
     }
 }
@@ -233,12 +314,13 @@ impl Rows<'_> {
     }
 }
 
-/// How far the database is.
-pub(crate) async fn position(client: &mut Object, schema: &str) -> Result<Position, postgres::Error> {
-    let sql = format!("SELECT batch, records FROM {}", qualified(schema, "applied"));
+/// The organization whose rows the database has, and how far it is.
+pub(crate) async fn position(client: &mut Object, schema: &str) -> Result<(Option<String>, Position), postgres::Error> {
+    let sql = format!("SELECT organization, log, batch, records FROM {}", qualified(schema, "applied"));
     let row = client.query_one(&sql, &[]).await.doing("read how far the database is")?;
-    let (batch, records): (i64, i32) = (row.get(0), row.get(1));
-    Ok((batch.unsigned_abs(), records.unsigned_abs() as usize))
+    let (batch, records): (i64, i32) = (row.get(2), row.get(3));
+    let position = Position { log: row.get(1), batch: batch.unsigned_abs(), records: records.unsigned_abs() as usize };
+    Ok((row.get(0), position))
 }
 
 /// When the newest poll ended that is in the database.
@@ -248,20 +330,18 @@ async fn newest_poll(client: &mut Object, schema: &str) -> Result<Option<DateTim
 }
 
 /// Moves the position, if it is the one that it is thought to be.
-async fn moved(transaction: &Transaction<'_>, from: Position, to: Position) -> Result<bool, tokio_postgres::Error> {
-    let batch = |(batch, _): Position| batch.cast_signed();
-    let records = |(_, records): Position| i32::try_from(records).unwrap_or(i32::MAX);
-    let sql = "UPDATE applied SET batch = $3, records = $4 WHERE batch = $1 AND records = $2";
+async fn moved(
+    transaction: &Transaction<'_>,
+    organization: &str,
+    from: &Position,
+    to: &Position,
+) -> Result<bool, tokio_postgres::Error> {
+    let records = |position: &Position| i32::try_from(position.records).unwrap_or(i32::MAX);
+    let sql = "UPDATE applied SET organization = $1, log = $5, batch = $6, records = $7
+        WHERE (log, batch, records) IS NOT DISTINCT FROM ($2::text, $3::bigint, $4::integer)";
     let statement = transaction.prepare_cached(sql).await?;
-    let moved = transaction.execute(&statement, &[&batch(from), &records(from), &batch(to), &records(to)]).await?;
-    Ok(moved == 1)
-}
-
-/// The same, in a transaction of its own.
-async fn move_on(client: &mut Object, schema: &str, from: Position, to: Position) -> Result<(), postgres::Error> {
-    const DOING: &str = "go on with the answers that were read anew";
-    let transaction = client.transaction().await.doing(DOING)?;
-    transaction.batch_execute(&search(schema)).await.doing(DOING)?;
-    moved(&transaction, from, to).await.doing(DOING)?;
-    transaction.commit().await.doing(DOING)
+    let (from_batch, to_batch) = (from.batch.cast_signed(), to.batch.cast_signed());
+    let values: [&(dyn ToSql + Sync); 7] =
+        [&organization, &from.log, &from_batch, &records(from), &to.log, &to_batch, &records(to)];
+    Ok(transaction.execute(&statement, &values).await? == 1)
 }

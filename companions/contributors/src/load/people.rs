@@ -160,15 +160,19 @@ impl Rows<'_> {
             SELECT id, $1, owner, name FROM repositories AS now
             WHERE (owner, name) IS DISTINCT FROM (
                 SELECT (owner, name) FROM repository_names WHERE repository_id = now.id ORDER BY since DESC LIMIT 1)
-            ON CONFLICT DO NOTHING RETURNING true";
-        self.write("repository_names", named, &[&at]).await?;
+            ON CONFLICT DO NOTHING RETURNING repository_id";
+        let named = self.query(named, &[&at]).await?;
+        let named: Vec<i64> = named.iter().map(|row| row.get(0)).collect();
+        if named.is_empty() {
+            return Ok(());
+        }
         for table in ["issues", "pull_requests", "events", "transfers"] {
             let sql = format!(
                 "UPDATE {table} AS old SET org = now.owner, repo = now.name FROM repositories AS now
-                 WHERE now.id = old.repository_id AND (old.org, old.repo) IS DISTINCT FROM (now.owner, now.name)
+                 WHERE now.id = old.repository_id AND now.id = ANY ($1) AND (old.org, old.repo) IS DISTINCT FROM (now.owner, now.name)
                  RETURNING false"
             );
-            self.write(table, &sql, &[]).await?;
+            self.write(table, &sql, &[&named]).await?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::walk::Walk;
 use super::{Period, Run};
 use crate::account::cleaned;
 use crate::error::Error;
-use crate::record::{Backfill, Left, Record, Walked};
+use crate::record::{Backfill, Left, Record, Repository, Walked};
 use crate::state::{What, time};
 
 /// The most that a search gives of what it finds.
@@ -26,11 +26,22 @@ impl Run<'_> {
     pub(super) async fn want(&mut self, period: &Period) -> Result<(), Error> {
         let midnight = |day: chrono::NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc();
         let (from, to) = (midnight(period.from), midnight(period.to));
+        let wrong = |why: String| Err(Error::Setting { setting: "backfill", why });
+        if from >= to || from > self.now() {
+            return wrong(format!("{} to {} is no period of the past", period.from, period.to));
+        }
         let names = &period.repositories;
+        let is_named = |name: &str, repository: &Repository| {
+            name.eq_ignore_ascii_case(&repository.name) || name.eq_ignore_ascii_case(&repository.full_name())
+        };
+        let is_watched = |name: &&String| self.state.watched().any(|watched| is_named(name, &watched.repository));
+        if let Some(name) = names.iter().find(|name| !is_watched(name)) {
+            let watched: Vec<_> = self.state.watched().map(|watched| watched.repository.name.as_str()).collect();
+            return wrong(format!("no repository {name} is watched, but {}", watched.join(", ")));
+        }
         for id in self.state.by_age() {
-            let Some(watched) = self.state.repositories.get(&id) else { continue };
-            let name = watched.repository.full_name();
-            if !names.is_empty() && !names.iter().any(|wanted| *wanted == name || *wanted == watched.repository.name) {
+            let Some(watched) = self.state.known.get(&id) else { continue };
+            if !names.is_empty() && !names.iter().any(|name| is_named(name, &watched.repository)) {
                 continue;
             }
             let is_known = |known: &Backfill| known.from <= from && known.to >= to;
@@ -49,19 +60,14 @@ impl Run<'_> {
             }
             self.leave(Ok(())).await?;
         }
-        let is_there = |name: &&String| {
-            let mut watched = self.state.repositories.values().map(|watched| &watched.repository);
-            watched.any(|known| **name == known.name || **name == known.full_name())
-        };
-        match names.iter().find(|name| !is_there(name)) {
-            Some(name) => Err(Error::Setting { setting: "--repo", why: format!("no repository {name} is watched") }),
-            None => Ok(()),
-        }
+        // From here on polls go on with it.
+        self.save().await?;
+        Ok(())
     }
 
     /// Goes on with the backfills of the open repository.
     pub(super) async fn backfills(&mut self) -> Result<(), Error> {
-        let watched = self.open.and_then(|id| self.state.repositories.get(&id));
+        let watched = self.open.and_then(|id| self.state.known.get(&id));
         let unfinished: Vec<_> = watched.into_iter().flat_map(|watched| watched.unfinished()).cloned().collect();
         for backfill in unfinished {
             // What was found before this poll.
@@ -81,7 +87,7 @@ impl Run<'_> {
         let is_of = |row: &Value| time(&row["created_at"]).is_some_and(|at| at >= backfill.from && at < backfill.to);
         while let Some(rows) = walk.next(&mut self.account).await? {
             let rows: Vec<_> = rows.into_iter().filter(|row| is_of(row) && !self.issues.has(row)).collect();
-            let left = Backfill { left: Left::Since(walk.since), ..backfill.clone() };
+            let left = Backfill { left: Left::Since(walk.settled()), ..backfill.clone() };
             self.rows(rows, Walked::Backfill(left)).await?;
             self.timelines().await?;
         }

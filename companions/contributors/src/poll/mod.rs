@@ -6,6 +6,7 @@ mod backfill;
 mod timeline;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use blackwater_base::deadline::Deadline;
@@ -21,12 +22,16 @@ use crate::answers::{Answers, Batch, Head};
 use crate::config::Config;
 use crate::error::Error;
 use crate::record::{Record, Repository};
-use crate::state::{Issues, State};
+use crate::state::{Issues, State, Watched};
 
 /// How often members are listed: once a day, also if a poll is a bit early.
 const DAILY: TimeDelta = TimeDelta::hours(23);
 /// What is kept of the time for the end.
 const MARGIN: Duration = Duration::from_secs(20);
+/// How long answers are kept back that are not enough for a batch.
+const A_WHILE: Duration = Duration::from_secs(60);
+/// After how many batches that are gone through again the state is written.
+const MANY: u64 = 100;
 /// How many members may be gone at once, whatever their share.
 const FEW: usize = 3;
 
@@ -38,7 +43,7 @@ pub struct Request {
     /// Whether a list of members is taken that is much shorter than the one before.
     pub force: bool,
     /// Whether everything is read anew.
-    pub afresh: bool,
+    pub full: bool,
     /// Whether it waits where GitHub's budget is spent.
     pub waits: bool,
     /// What is read beside what is new.
@@ -49,7 +54,7 @@ impl Request {
     /// That what is new is read.
     #[must_use]
     pub fn at(at: DateTime<Utc>) -> Self {
-        Self { at, force: false, afresh: false, waits: false, backfill: None }
+        Self { at, force: false, full: false, waits: false, backfill: None }
     }
 }
 
@@ -120,9 +125,10 @@ struct Run<'c> {
     answers: Answers<'c>,
     account: Account,
     began: (DateTime<Utc>, Instant),
-    afresh: bool,
+    /// When the last batch was written.
+    written: Instant,
     state: State,
-    state_etag: Option<String>,
+    state_etag: String,
     /// The repository that is being read, its issues, and their object's ETag.
     open: Option<i64>,
     issues: Issues,
@@ -131,6 +137,10 @@ struct Run<'c> {
     is_touched: bool,
     batch: Batch,
     polled: Vec<i64>,
+    /// The repositories whose issues are disabled.
+    without_issues: BTreeSet<i64>,
+    /// Issues whose timelines could not be read.
+    unread: BTreeSet<i64>,
     report: Report,
 }
 
@@ -142,17 +152,30 @@ impl<'c> Run<'c> {
         let mut account =
             Account::open(&of.config.github, &of.http, &of.secrets, deadline.earlier(margin), waits).await?;
         let answers = Answers(store);
-        let (state, state_etag) = match answers.state().await? {
-            Some((state, etag)) => (state, Some(etag)),
-            None => (State::new(1), None),
+        let (state, state_etag) = match if request.full { None } else { answers.state().await? } {
+            Some(found) => found,
+            None => {
+                let state = State::new(&of.config.organization, answers.new_log(request.at).await?);
+                let before = answers.state_etag().await?;
+                let etag = answers.put_state(&state, before.as_deref()).await?;
+                (state, etag)
+            }
         };
+        if !state.organization.eq_ignore_ascii_case(&of.config.organization) {
+            let why = format!(
+                "the bucket {} has the answers of {}; each organization needs one of its own",
+                store.bucket(),
+                state.organization
+            );
+            return Err(Error::Setting { setting: "organization", why });
+        }
         account.budgets.clone_from(&state.budgets);
         let mut run = Self {
             config: &of.config,
             answers,
             account,
             began: (request.at, Instant::now()),
-            afresh: false,
+            written: Instant::now(),
             state,
             state_etag,
             open: None,
@@ -161,18 +184,11 @@ impl<'c> Run<'c> {
             is_touched: false,
             batch: Batch::default(),
             polled: Vec::new(),
+            without_issues: BTreeSet::new(),
+            unread: BTreeSet::new(),
             report: Report::default(),
         };
         run.catch_up().await?;
-        let later = run.answers.from(run.state.next).await?;
-        match later.first() {
-            _ if request.afresh => run.forget(later.last().map(|(batch, _)| batch + 1)).await?,
-            Some((first, _)) => {
-                let bucket = of.store.bucket().into();
-                return Err(Error::Missing { bucket, from: run.state.next, to: first - 1 });
-            }
-            None => {}
-        }
         Ok(run)
     }
 
@@ -196,8 +212,9 @@ impl<'c> Run<'c> {
         }
         let is_poll = request.backfill.is_none();
         for id in self.state.by_age() {
-            let watched = self.state.repositories.get(&id);
-            if watched.is_some_and(|watched| watched.is_behind() || is_poll && watched.all_is_due(self.now())) {
+            let watched = self.state.known.get(&id);
+            let is_due = |watched: &Watched| watched.is_behind() || is_poll && watched.all_is_due(self.now());
+            if watched.is_some_and(is_due) && !self.without_issues.contains(&id) {
                 self.enter(id).await?;
                 let done = match self.backfills().await {
                     Ok(()) if is_poll => self.all_issues().await,
@@ -213,7 +230,10 @@ impl<'c> Run<'c> {
     async fn news(&mut self) -> Result<(), Error> {
         match self.new_issues().await {
             // Issues are disabled there, as in most forks.
-            Err(Error::Http(error)) if error.status() == Some(StatusCode::GONE) => return Ok(()),
+            Err(Error::Http(error)) if error.status() == Some(StatusCode::GONE) => {
+                self.without_issues.extend(self.open);
+                return Ok(());
+            }
             done => done?,
         }
         self.sought().await?;
@@ -233,17 +253,18 @@ impl<'c> Run<'c> {
             error => error,
         })?;
         let mut list: Vec<_> = listed.iter().filter_map(repository).collect();
-        for (id, known) in &self.state.repositories {
-            if !list.iter().any(|listed| listed.id == *id) {
-                let asked = self.account.get(&format!("repos/{}", known.repository.full_name()), None).await;
+        for known in self.state.watched() {
+            let id = known.repository.id;
+            if !list.iter().any(|listed| listed.id == id) {
+                let asked = self.account.get(&format!("repositories/{id}"), None).await;
                 let found = match asked {
                     Ok(answer) => answer.map(|answer| answer.json::<Value>("a repository")).transpose()?,
                     Err(Error::Http(error)) if error.status().is_some_and(|status| status.is_client_error()) => None,
                     Err(error) => return Err(error),
                 };
-                // Its name may be another one's now, and it may be another owner's.
+                // It may be another owner's by now.
                 let found = found.as_ref().and_then(repository);
-                list.extend(found.filter(|found| found.id == *id && found.owner.eq_ignore_ascii_case(organization)));
+                list.extend(found.filter(|found| found.owner.eq_ignore_ascii_case(organization)));
             }
         }
         list.retain(|repository| self.config.watches(&repository.name));
@@ -251,7 +272,7 @@ impl<'c> Run<'c> {
         if list.is_empty() {
             return Err(Error::Nothing { organization: organization.clone(), listed: listed.len() });
         }
-        if !self.state.repositories.values().map(|watched| &watched.repository).eq(&list) {
+        if !self.state.watched().map(|watched| &watched.repository).eq(&list) {
             self.push(&Record::Repositories { at: self.now(), list })?;
         }
         Ok(())
@@ -263,10 +284,22 @@ impl<'c> Run<'c> {
             return Ok(());
         }
         let organization = &self.config.organization;
-        let list = self.account.list(&format!("orgs/{organization}/members?per_page=100")).await?;
-        let is_listed = |id: &i64| list.iter().any(|member| member["id"].as_i64() == Some(*id));
-        let gone = self.state.members.iter().filter(|id| !is_listed(id)).count();
-        if gone > FEW.max(self.state.members.len() / 5) && !force {
+        let path = format!("orgs/{organization}/members?per_page=100");
+        let mut list = self.account.list(&path).await?;
+        let lacks = |list: &[Value], id: &i64| !list.iter().any(|member| member["id"].as_i64() == Some(*id));
+        if self.state.members.iter().any(|id| lacks(&list, id)) {
+            // Whoever leaves while the pages are read moves another one up, out of sight.
+            let again = self.account.list(&path).await?;
+            list.extend(
+                again
+                    .into_iter()
+                    .filter(|member| member["id"].as_i64().is_some_and(|id| lacks(&list, &id)))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        let gone = self.state.members.iter().filter(|id| lacks(&list, id)).count();
+        let is_doubtful = gone > FEW.max(self.state.members.len() / 5) || gone > 0 && list.is_empty();
+        if is_doubtful && !force {
             self.report.failed.push(format!(
                 "{organization}: {gone} of {} members are not listed any more, which a token that may not see all of them would \
                  come to as well: contributors poll --force, if they are gone",
@@ -277,41 +310,37 @@ impl<'c> Run<'c> {
         self.push(&Record::Members { at: self.now(), list })
     }
 
-    /// Goes through the batches that were written after the state was.
+    /// Goes through the batches that were written after the state was. Where there are many, it may take several polls.
     async fn catch_up(&mut self) -> Result<(), Error> {
-        while let Some((head, records)) = self.answers.read(self.state.next).await? {
-            if head.afresh {
-                self.state = State::new(head.batch);
-            }
-            if let Some(id) = head.repository {
-                self.enter(id).await?;
+        let first = self.state.next;
+        while let Some((head, records)) = self.answers.read(&self.state.log, self.state.next).await? {
+            if head.repository != self.open {
+                self.close().await?;
+                if let Some(id) = head.repository {
+                    self.enter(id).await?;
+                }
             }
             for record in &records {
                 self.state.apply(record, &mut self.issues);
             }
             self.state.next = head.batch + 1;
             self.is_touched = true;
-            self.close().await?;
+            if (self.state.next - first).is_multiple_of(MANY) || self.account.is_late() {
+                self.close().await?;
+                self.save().await?;
+            }
+            if self.account.is_late() {
+                return Err(Error::Late {
+                    why: format!("{} batches were gone through again", self.state.next - first),
+                });
+            }
         }
-        Ok(())
-    }
-
-    /// Has everything read anew, into the batches from `next` on.
-    async fn forget(&mut self, next: Option<u64>) -> Result<(), Error> {
-        for id in self.state.by_age() {
-            self.enter(id).await?;
-            self.issues = Issues::default();
-            self.is_touched = true;
-            self.close().await?;
-        }
-        self.state = State::new(next.unwrap_or(self.state.next));
-        self.afresh = true;
-        Ok(())
+        self.close().await
     }
 
     /// Opens a repository.
     async fn enter(&mut self, id: i64) -> Result<(), Error> {
-        let (issues, etag) = self.answers.issues(id).await?;
+        let (issues, etag) = self.answers.issues(&self.state.log, id).await?;
         (self.open, self.issues, self.issues_etag, self.is_touched) = (Some(id), issues, etag, false);
         Ok(())
     }
@@ -332,7 +361,7 @@ impl<'c> Run<'c> {
         if let Some(id) = self.open.take()
             && self.is_touched
         {
-            self.answers.put_issues(id, &self.issues, self.issues_etag.as_deref(), self.state.next).await?;
+            self.answers.put_issues(&self.state, id, &self.issues, self.issues_etag.as_deref()).await?;
         }
         self.issues = Issues::default();
         self.is_touched = false;
@@ -359,23 +388,25 @@ impl<'c> Run<'c> {
         })
     }
 
-    /// Writes a batch if there is enough for one.
-    async fn flush_if_enough(&mut self) -> Result<(), Error> {
-        if self.batch.is_enough() { self.flush().await } else { Ok(()) }
+    /// Whether a batch is to be written: there is enough for one, or the last one is a while ago.
+    fn is_time_to_flush(&self) -> bool {
+        self.batch.is_enough() || self.written.elapsed() > A_WHILE
     }
 
     /// Writes what there is as a batch.
     async fn flush(&mut self) -> Result<(), Error> {
+        self.written = Instant::now();
         if self.batch.records == 0 {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        let head = Head { batch: self.state.next, at: self.now(), afresh: self.afresh, repository: self.open };
+        let State { organization, log, next, .. } = &self.state;
+        let (organization, log) = (organization.clone(), log.clone());
+        let head = Head { organization, log, batch: *next, at: self.now(), repository: self.open };
         if !self.answers.write(&head, batch).await? {
             return Err(Error::Busy { batch: head.batch });
         }
         self.state.next += 1;
-        self.afresh = false;
         self.report.batches += 1;
         Ok(())
     }
@@ -389,7 +420,11 @@ impl<'c> Run<'c> {
                 None
             }
             // Then answers may not be written that the state here has. The next poll has it from those that are.
-            Err(error @ (Error::Busy { .. } | Error::Store(_) | Error::Document { .. })) => return Err(error),
+            Err(error @ Error::Busy { .. }) => {
+                self.report.ended = Some(error.to_string());
+                return Ok(self.reported());
+            }
+            Err(error @ (Error::Store(_) | Error::Document { .. })) => return Err(error),
             Err(error) => Some(error),
         };
         self.flush().await?;
@@ -399,16 +434,22 @@ impl<'c> Run<'c> {
             self.flush().await?;
         }
         self.state.budgets.clone_from(&self.account.budgets);
-        self.answers.put_state(&self.state, self.state_etag.as_deref()).await?;
+        self.save().await?;
         failure.map_or(Ok(()), Err)?;
         Ok(self.reported())
     }
 
+    /// Writes the state.
+    async fn save(&mut self) -> Result<(), Error> {
+        self.state_etag = self.answers.put_state(&self.state, Some(&self.state_etag)).await?;
+        Ok(())
+    }
+
     fn reported(self) -> Report {
         let now = self.now();
-        let left = self.state.repositories.iter().flat_map(|(id, watched)| {
+        let left = self.state.watched().flat_map(|watched| {
             let name = watched.repository.full_name();
-            let is_left = self.report.ended.is_some() && !self.polled.contains(id);
+            let is_left = self.report.ended.is_some() && !self.polled.contains(&watched.repository.id);
             let backfills = watched.unfinished().map(|backfill| format!("{name}: {backfill}"));
             is_left.then(|| name.clone()).into_iter().chain(backfills).collect::<Vec<_>>()
         });
@@ -428,14 +469,14 @@ impl<'c> Run<'c> {
         self.began.0 + self.began.1.elapsed()
     }
 
-    /// The open repository's path, as `repos/acme/shop`.
+    /// The open repository's path, by its number: its name may be another's tomorrow. GitHub's own links to further pages are of this form.
     fn path(&self) -> String {
-        format!("repos/{}", self.name())
+        format!("repositories/{}", self.open.unwrap_or_default())
     }
 
     /// The open repository's name, as `acme/shop`.
     fn name(&self) -> String {
-        let watched = self.open.and_then(|id| self.state.repositories.get(&id));
+        let watched = self.open.and_then(|id| self.state.known.get(&id));
         watched.map_or_else(String::new, |watched| watched.repository.full_name())
     }
 }

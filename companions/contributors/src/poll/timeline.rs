@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blackwater_http::{Answer, Error as HttpError, StatusCode};
+use blackwater_http::{Answer, StatusCode};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -10,13 +11,13 @@ use super::Run;
 use crate::account::{Asked, array};
 use crate::error::Error;
 use crate::record::{Page, Record, Walked};
-use crate::state::{FULL, Known};
+use crate::state::FULL;
 
 /// How often a timeline is read again that changes while it is read.
 const TRIES: usize = 3;
 
-/// How many timelines of a repository may fail before the rest is left for the next poll.
-const MOST_FAILED: usize = 10;
+/// How many timelines of a repository may fail before the rest is left for the next poll. It begins with others.
+const MOST_UNREAD: usize = 10;
 
 /// A timeline as it was answered.
 struct Timeline {
@@ -26,32 +27,57 @@ struct Timeline {
 }
 
 impl Run<'_> {
-    /// The timelines that are due, of the open repository. One that cannot be read does not hold up the others.
+    /// The timelines that are due, of the open repository. One that cannot be read does not hold up the others, nor the rest of the poll.
     pub(super) async fn timelines(&mut self) -> Result<(), Error> {
-        let (mut unchanged, mut failed, mut ended) = (Vec::new(), Vec::new(), Ok(()));
-        for id in self.issues.due(self.now()) {
+        let (mut unchanged, mut unread, mut first) = (Vec::new(), Vec::new(), None);
+        let (mut at, mut ended) = (self.now(), Ok(()));
+        let mut due = self.issues.due(at);
+        due.retain(|id| !self.unread.contains(id));
+        for (place, id) in due.iter().copied().enumerate() {
+            if self.is_time_to_flush() {
+                tracing::info!("{}: {} of {} timelines are read", self.name(), place, due.len());
+                self.unchanged(at, std::mem::take(&mut unchanged))?;
+                self.flush().await?;
+                at = self.now();
+            }
             match self.timeline(id, &mut unchanged).await {
-                Err(error @ Error::Http(_)) if failed.len() < MOST_FAILED => failed.push((id, error)),
+                Ok(()) => {}
+                Err(error @ Error::Http(_)) => {
+                    unread.push(id);
+                    first.get_or_insert((id, error));
+                    if unread.len() == MOST_UNREAD {
+                        break;
+                    }
+                }
                 Err(error) => {
                     ended = Err(error);
                     break;
                 }
-                Ok(()) => {}
             }
         }
-        if !unchanged.is_empty() {
+        self.unchanged(at, unchanged)?;
+        if let Some((id, why)) = first {
+            let count = unread.len();
+            let number = self.issues.0.get(&id).map_or(0, |issue| issue.number);
+            self.report.failed.push(format!(
+                "{}: {}",
+                self.name(),
+                Error::Timelines { count, number, why: Box::new(why) }
+            ));
             let (at, repository) = (self.now(), self.open.unwrap_or_default());
-            self.push(&Record::Unchanged { at, repository, issues: unchanged })?;
+            self.unread.extend(&unread);
+            self.push(&Record::Unread { at, repository, issues: unread })?;
         }
-        ended?;
-        let count = failed.len();
-        match failed.into_iter().next() {
-            Some((id, why)) => {
-                let number = self.issues.0.get(&id).map_or(0, |issue| issue.number);
-                Err(Error::Timelines { count, number, why: Box::new(why) })
-            }
-            None => Ok(()),
+        ended
+    }
+
+    /// Timelines of which no page differed at a time.
+    fn unchanged(&mut self, at: DateTime<Utc>, issues: Vec<i64>) -> Result<(), Error> {
+        if issues.is_empty() {
+            return Ok(());
         }
+        let repository = self.open.unwrap_or_default();
+        self.push(&Record::Unchanged { at, repository, issues })
     }
 
     async fn timeline(&mut self, id: i64, unchanged: &mut Vec<i64>) -> Result<(), Error> {
@@ -59,12 +85,9 @@ impl Run<'_> {
         let (number, as_of) = (issue.number, issue.updated_at);
         let at = self.now();
         let path = format!("{}/issues/{number}/timeline", self.path());
-        let answered = match self.answered(id, &path, false).await {
-            Err(Error::Http(HttpError::Elsewhere { .. })) => {
-                // The issue was transferred; or its repository has another name since this poll began.
-                if self.ask(id, number).await? { self.answered(id, &path, true).await? } else { return Ok(()) }
-            }
-            Err(Error::Http(error)) if matches!(error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
+        let answered = match self.answered(id, &path).await {
+            // The issue was transferred, or is gone.
+            Err(Error::Http(error)) if error.status().is_some_and(is_of_another_place) => {
                 if self.ask(id, number).await? {
                     return Err(error.into());
                 }
@@ -80,13 +103,12 @@ impl Run<'_> {
         self.report.timelines += 1;
         let Timeline { pages, last } = answered;
         let (repository, pages) = (self.open.unwrap_or_default(), pages.into_values().collect());
-        self.push(&Record::Timeline { at, repository, issue: id, as_of, pages, last })?;
-        self.flush_if_enough().await
+        self.push(&Record::Timeline { at, repository, issue: id, as_of, pages, last })
     }
 
     /// Reads a timeline. What is deleted from a page moves the events after it up: a page that begins with another event than before,
     /// after one that was as before when it was asked for, means that those before have changed since.
-    async fn answered(&mut self, id: i64, path: &str, follows: bool) -> Result<Timeline, Error> {
+    async fn answered(&mut self, id: i64, path: &str) -> Result<Timeline, Error> {
         let mut known = self.issues.0.get(&id).map(|issue| issue.pages.clone()).unwrap_or_default();
         let mut pages = BTreeMap::new();
         for _ in 0..TRIES {
@@ -95,23 +117,19 @@ impl Run<'_> {
                 let before = known.get(number as usize - 1).cloned();
                 let etag = before.as_ref().and_then(|before| before.etag.as_deref());
                 let path = format!("{path}?per_page={FULL}&page={number}");
-                let answer = match follows {
-                    true => self.account.get(&path, etag).await?,
-                    false => self.account.get_here(&path, etag).await?,
-                };
-                let goes_on = match (answer, before) {
-                    (None, before) => before.is_some_and(|before| before.events == FULL),
-                    (Some(answer), before) => {
-                        let page = page(number, &answer)?;
-                        let was_first = before.and_then(|before| before.first);
-                        has_moved |= number > 1 && was_first.is_some() && was_first != page.first();
-                        let now = Known { etag: page.etag.clone(), events: page.events.len(), first: page.first() };
-                        known.truncate(number as usize - 1);
-                        known.push(now);
-                        pages.insert(number, page);
-                        answer.next().is_some()
-                    }
-                };
+                let answer = self.account.get_here(&path, etag).await?;
+                // Also an answer that a page is as before says whether there is another one by now.
+                let mut goes_on = answer.next().is_some();
+                if answer.status == StatusCode::NOT_MODIFIED {
+                    goes_on |= before.is_some_and(|before| before.goes_on);
+                } else {
+                    let page = page(number, &answer)?;
+                    let was_first = before.and_then(|before| before.first);
+                    has_moved |= number > 1 && was_first.is_some() && was_first != page.first();
+                    known.truncate(number as usize - 1);
+                    known.push(page.known(if goes_on { number + 1 } else { number }));
+                    pages.insert(number, page);
+                }
                 if !goes_on {
                     break number;
                 }
@@ -152,13 +170,26 @@ impl Run<'_> {
         Ok(false)
     }
 
+    /// Asks for issues, by id and number. One that cannot be asked for does not hold up the others.
+    pub(super) async fn ask_all(&mut self, issues: Vec<(i64, i64)>) -> Result<(), Error> {
+        for (id, number) in issues {
+            if let Err(error) = self.ask(id, number).await {
+                self.failed(&format!("{}#{number}", self.name()), error)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes sure that the open repository is there: where it is not, its issues are not to be had either, and not gone.
     async fn is_seen(&mut self) -> Result<(), Error> {
-        let asked = self.account.get(&self.path(), None).await;
-        let unseen = || Error::Unseen { repository: self.name() };
-        match asked {
-            Ok(Some(answer)) if answer.json::<Value>("a repository")?["id"].as_i64() == self.open => Ok(()),
-            Ok(_) => Err(unseen()),
+        let repository = self.name();
+        let unseen = || Error::Unseen { repository: repository.clone() };
+        match self.account.get(&self.path(), None).await {
+            Ok(Some(answer)) => {
+                let found: Value = answer.json("a repository")?;
+                if found["id"].as_i64() == self.open && found["has_issues"] != false { Ok(()) } else { Err(unseen()) }
+            }
+            Ok(None) => Ok(()),
             Err(Error::Http(error)) if error.status() == Some(StatusCode::NOT_FOUND) => Err(unseen()),
             Err(error) => Err(error),
         }
@@ -168,13 +199,18 @@ impl Run<'_> {
     fn repository_of(&self, row: &Value) -> Option<i64> {
         let url = row["repository_url"].as_str()?;
         let is_named = |name: String| url.to_lowercase().ends_with(&format!("/repos/{}", name.to_lowercase()));
-        let watched = self.state.repositories.values().find(|watched| is_named(watched.repository.full_name()))?;
+        let watched = self.state.watched().find(|watched| is_named(watched.repository.full_name()))?;
         Some(watched.repository.id)
     }
 }
 
+fn is_of_another_place(status: StatusCode) -> bool {
+    status.is_redirection() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
 fn page(number: u32, answer: &Answer) -> Result<Page, Error> {
     let mut events = array(answer)?;
+    events.retain(Value::is_object);
     for event in &mut events {
         if event["id"].as_i64().is_none() {
             event["id"] = json!(made_id(event));

@@ -4,6 +4,8 @@
 //! first one since the last time that was seen. A page that is all of one second is followed by the next page of that second; once the
 //! second is over, its pages are read again from the last to the first, against the direction in which rows move.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::Value;
 
@@ -11,7 +13,7 @@ use super::Run;
 use crate::account::{Account, array};
 use crate::error::Error;
 use crate::record::{Record, Walked};
-use crate::state::{Cursor, Issues, What, time};
+use crate::state::{Cursor, Issues, SOON, What, time};
 
 /// How much earlier than its cursor a poll begins: an update may show late.
 const OVERLAP: TimeDelta = TimeDelta::seconds(60);
@@ -20,7 +22,7 @@ const OVERLAP: TimeDelta = TimeDelta::seconds(60);
 pub(super) struct Walk {
     list: String,
     /// All rows that were updated before it have been seen.
-    pub(super) since: DateTime<Utc>,
+    since: DateTime<Utc>,
     page: u32,
     /// The page to be read again, and the second that it is of.
     again: Option<(DateTime<Utc>, u32)>,
@@ -68,6 +70,11 @@ impl Walk {
         Ok(Some(rows))
     }
 
+    /// Up to when all rows have been seen for good.
+    pub(super) fn settled(&self) -> DateTime<Utc> {
+        self.again.map_or(self.since, |(second, _)| second)
+    }
+
     fn path(&self, since: DateTime<Utc>, page: u32) -> String {
         let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
         let list = &self.list;
@@ -93,12 +100,12 @@ impl Run<'_> {
     /// The issues whose comments were written or edited after their timelines were read.
     pub(super) async fn new_comments(&mut self) -> Result<(), Error> {
         let (mut cursor, mut walk) = self.cursor(What::Comments, format!("{}/issues/comments", self.path()));
+        let asked: BTreeMap<_, _> = self.issues.0.values().map(|issue| (issue.number, issue.asked_at)).collect();
         while let Some(rows) = walk.next(&mut self.account).await? {
             let late = |row: &Value| {
                 let number = row["issue_url"].as_str()?.rsplit('/').next()?.parse().ok()?;
-                let issue = self.issues.0.values().find(|issue| issue.number == number)?;
-                let is_late = issue.asked_at.is_some_and(|asked| time(&row["updated_at"]).is_some_and(|at| at > asked));
-                is_late.then_some(number)
+                let asked = asked.get(&number).copied().flatten()?;
+                (time(&row["updated_at"])? > asked - SOON).then_some(number)
             };
             let mut numbers: Vec<i64> = rows.iter().filter_map(late).collect();
             numbers.dedup();
@@ -123,16 +130,18 @@ impl Run<'_> {
         self.report.rows += rows.len();
         let (at, repository) = (self.now(), self.open.unwrap_or_default());
         self.push(&Record::Issues { at, repository, rows, walk })?;
-        self.flush_if_enough().await
+        if self.is_time_to_flush() { self.flush().await } else { Ok(()) }
     }
 
     /// How far a list is read, and the walk that goes on from there.
     fn cursor(&self, what: What, list: String) -> (Cursor, Walk) {
-        let known = self.open.and_then(|id| self.state.repositories.get(&id)?.cursors.get(&what).cloned());
+        let known = self.open.and_then(|id| self.state.known.get(&id)?.cursors.get(&what).cloned());
         let (cursor, since) = match known {
             Some(cursor) => (cursor.clone(), cursor.since - OVERLAP),
             None => {
-                let since = self.config.start(self.now());
+                // The first poll reads all timelines, with their comments.
+                let now = self.now();
+                let since = if what == What::Comments { now } else { self.config.start(now) };
                 (Cursor { since, etag: None }, since)
             }
         };
@@ -143,12 +152,12 @@ impl Run<'_> {
     /// Moves a cursor to where a walk is: whether that is written down nowhere yet.
     fn moves(&self, what: What, cursor: &mut Cursor, walk: &Walk) -> bool {
         let before = cursor.clone();
-        if walk.since > cursor.since {
-            *cursor = Cursor { since: walk.since, etag: None };
+        if walk.settled() > cursor.since {
+            *cursor = Cursor { since: walk.settled(), etag: None };
         } else {
             cursor.etag.clone_from(&walk.etag);
         }
-        let is_known = self.open.and_then(|id| self.state.repositories.get(&id)?.cursors.get(&what)).is_some();
+        let is_known = self.open.and_then(|id| self.state.known.get(&id)?.cursors.get(&what)).is_some();
         !is_known || cursor.since != before.since || cursor.etag != before.etag
     }
 }
