@@ -22,8 +22,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest that a service may ask to wait where there is no deadline.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// The most bytes of an answer.
-const MOST: usize = 16 << 20;
+/// The most bytes of an answer: a page of a hundred comments at GitHub, each of 65,536 characters, has 26 MB.
+const MOST: usize = 64 << 20;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +173,7 @@ impl Stream {
     /// All of it, which is little.
     ///
     /// # Errors
-    /// As [`Self::chunk`], or if it is more than 16 MB.
+    /// As [`Self::chunk`], or if it is more than 64 MB.
     pub async fn whole(mut self) -> Result<Answer, Error> {
         let mut body = Vec::new();
         while let Some(chunk) = self.chunk().await? {

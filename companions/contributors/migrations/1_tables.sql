@@ -1,4 +1,4 @@
--- People as GitHub describes them in whatever they did. A deleted account has no row: its `user` is null.
+-- GitHub accounts. A deleted account has no row: its `user` is null.
 CREATE TABLE people (
     id         bigint PRIMARY KEY,
     login      text   NOT NULL,
@@ -33,7 +33,7 @@ CREATE TABLE members (
     raw                 jsonb
 );
 
--- From when until when. Those of the first list have been members since nobody knows when: joined_at is null.
+-- One row per period of membership. joined_at is null for members found in the first list: the date is unknown.
 CREATE TABLE memberships (
     person_id bigint  NOT NULL,
     number    integer NOT NULL,
@@ -61,7 +61,7 @@ CREATE TABLE repositories (
     gone_at       timestamptz
 );
 
--- The names that a repository has had, each since when it was first seen.
+-- Every name a repository has had, and since when.
 CREATE TABLE repository_names (
     repository_id bigint NOT NULL,
     since         timestamptz NOT NULL,
@@ -103,7 +103,7 @@ CREATE TABLE issues (
     url                      text,
     "user"                   jsonb,
     username                 text,
-    -- Not in the original.
+    -- Not in contributor-metrics.
     repository_id            bigint NOT NULL REFERENCES repositories,
     user_id                  bigint REFERENCES people,
     author_is_member         boolean NOT NULL,
@@ -126,7 +126,7 @@ CREATE TABLE pull_requests (
     merged_at    timestamptz
 );
 
--- What happened to an issue or a pull request. What has no id at GitHub has a negative one here.
+-- Timeline events. Events to which GitHub gives no ID get a negative one.
 CREATE TABLE events (
     id                 bigint NOT NULL,
     issue_id           bigint NOT NULL,
@@ -143,7 +143,7 @@ CREATE TABLE events (
     "user"             jsonb,
     author_association text,
     username           text,
-    -- Not in the original.
+    -- Not in contributor-metrics.
     repository_id      bigint NOT NULL REFERENCES repositories,
     user_id            bigint REFERENCES people,
     actor_is_member    boolean NOT NULL,
@@ -188,7 +188,7 @@ CREATE TABLE transfers (
     new_number        bigint,
     "user"            jsonb,
     username          text,
-    -- Not in the original.
+    -- Not in contributor-metrics.
     repository_id     bigint NOT NULL,
     new_repository_id bigint, -- null if it is not watched
     opened_at         timestamptz NOT NULL,
@@ -221,7 +221,7 @@ CREATE TABLE cursors (
     PRIMARY KEY (repository_id, what)
 );
 
--- Which answers have been applied: of this log all batches before this one, and so many records of this one.
+-- Load position: of this log, all batches before `batch`, and the first `records` records of it, are applied.
 CREATE TABLE applied (
     is_only      boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     organization text,

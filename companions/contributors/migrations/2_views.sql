@@ -1,6 +1,6 @@
--- What the original's dashboard shows, less what was deleted.
+-- The dashboard views of contributor-metrics, without deleted rows.
 
--- What people did who are not members and never were.
+-- Events by people who are not, and never were, members. Only comments have updated_at, by which the views below go.
 CREATE VIEW community_events AS
 SELECT events.issue_id, events.org, events.repo, events.event, events.created_at, events.updated_at, events.username,
        coalesce((events.reactions ->> 'total_count')::bigint, 0) AS reactions
@@ -8,7 +8,7 @@ FROM events
 WHERE events.deleted_at IS NULL AND events.username <> 'github-actions[bot]'
   AND NOT EXISTS (SELECT FROM members WHERE members.login = events.username);
 
--- The ten open issues of each repository on which such people did most in the last seven days.
+-- The ten open issues of each repository with the most of them in the last seven days.
 CREATE VIEW trending_open AS
 SELECT id, org, repo, number, title, html_url, created_at, events, reactions, rank
 FROM (
@@ -23,7 +23,7 @@ FROM (
 ) AS ranked
 WHERE rank <= 10;
 
--- The closed issues on which such people did something after they were closed, in the last fourteen days.
+-- Closed issues with some of them after closing, in the last fourteen days.
 CREATE VIEW trending_closed AS
 SELECT issues.id, issues.org, issues.repo, issues.number, issues.title, issues.html_url, issues.closed_at,
        count(*) AS events, sum(seen.reactions) AS reactions
@@ -33,7 +33,7 @@ WHERE issues.deleted_at IS NULL AND issues.state = 'closed' AND seen.created_at 
   AND seen.updated_at >= now() - interval '14 days'
 GROUP BY issues.id;
 
--- Open issues that wait for their author by a label, and whose last comment is not a member's: the answer is there.
+-- Open issues labelled as waiting for the author, whose last comment is not by a member.
 CREATE VIEW pending AS
 SELECT issues.id, issues.org, issues.repo, issues.number, issues.title, issues.html_url, issues.created_at,
        comment.username AS answered_by, comment.created_at AS answered_at

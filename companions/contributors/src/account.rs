@@ -116,6 +116,27 @@ impl Account {
         Ok(rows)
     }
 
+    /// The repositories of an organization, as GitHub lists them.
+    pub(crate) async fn repositories(&mut self, organization: &str) -> Result<Vec<Value>, Error> {
+        let listed = self.list(&format!("orgs/{organization}/repos?per_page=100&sort=created&direction=asc")).await;
+        listed.map_err(|error| match error {
+            Error::Http(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
+                Error::Organization { organization: organization.into(), why: error.to_string() }
+            }
+            error => error,
+        })
+    }
+
+    /// The members of an organization, as GitHub lists them.
+    pub(crate) async fn members(&mut self, organization: &str) -> Result<Vec<Value>, Error> {
+        self.list(&format!("orgs/{organization}/members?per_page=100")).await.map_err(|error| match error {
+            Error::Http(error) if error.status().is_some_and(|status| status.is_client_error()) => {
+                Error::Members { organization: organization.into(), why: error.to_string() }
+            }
+            error => error,
+        })
+    }
+
     /// The path of the page after this one, if there is one.
     pub(crate) fn next(&self, page: &Answer) -> Result<Option<String>, Error> {
         let Some(next) = page.next() else { return Ok(None) };
@@ -177,7 +198,11 @@ impl Account {
         if !waits || self.deadline.left().is_some_and(|left| left < wait) {
             return Err(Error::Spent { resource, remaining, reset, reserve });
         }
-        tracing::info!("GitHub's budget {resource} is spent but for the reserve; going on in {} s", wait.as_secs());
+        let until = Utc::now() + wait;
+        tracing::info!(
+            "waiting until {} for GitHub's {resource} limit; it is safe to interrupt",
+            until.format("%H:%M UTC")
+        );
         tokio::time::sleep(wait).await;
         self.budgets.remove(resource);
         Ok(())
@@ -205,6 +230,9 @@ impl Account {
     fn explained(&self, error: HttpError) -> Error {
         if error.is_late() {
             return Error::Late { why: error.to_string() };
+        }
+        if matches!(error, HttpError::NoAnswer { .. }) {
+            return Error::Unreachable { why: error.to_string() };
         }
         match error.status() {
             Some(StatusCode::UNAUTHORIZED) => Error::Token { why: error.to_string(), place: self.place.clone() },

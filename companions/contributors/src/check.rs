@@ -1,11 +1,13 @@
 //! Whether everything is there that polls and loads need.
 
 use blackwater_base::deadline::Deadline;
+use blackwater_shared::postgres::Doing;
 use serde_json::Value;
 
 use crate::Contributors;
 use crate::account::Account;
 use crate::error::Error;
+use crate::migrate::refuse_foreign;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -30,19 +32,29 @@ impl Contributors {
     pub async fn check(&self) -> Checked {
         let mut checked = Checked::default();
         match Account::open(&self.config.github, &self.http, &self.secrets, Deadline::NONE, false).await {
-            Ok(mut account) => {
-                checked.note(self.check_budget(&mut account).await);
-                checked.note(self.check_repositories(&mut account).await);
-                checked.note(self.check_members(&mut account).await);
-            }
+            Ok(mut account) => self.check_github(&mut account, &mut checked).await,
             Err(error) => checked.note(Err(error)),
         }
         let bucket = self.store.check().await.map_err(Error::from);
-        checked.note(bucket.map(|()| format!("the bucket {} is there", self.store.bucket())));
+        checked.note(bucket.map(|()| match &self.config.directory {
+            Some(folder) => format!("the folder {} can be used", folder.display()),
+            None => format!("the bucket {} exists", self.store.bucket()),
+        }));
         if self.config.database.is_some() {
             checked.note(self.check_database().await);
         }
         checked
+    }
+
+    /// What GitHub shows the token; once it shows nothing, there is no more to ask.
+    async fn check_github(&self, account: &mut Account, checked: &mut Checked) {
+        let budget = self.check_budget(account).await;
+        let goes_on = matches!(budget, Ok(_) | Err(Error::Setting { .. }));
+        checked.note(budget);
+        if goes_on {
+            checked.note(self.check_repositories(account).await);
+            checked.note(self.check_members(account).await);
+        }
     }
 
     async fn check_budget(&self, account: &mut Account) -> Result<String, Error> {
@@ -53,7 +65,7 @@ impl Contributors {
             (core["limit"].as_u64().unwrap_or_default(), core["remaining"].as_u64().unwrap_or_default());
         let reserve = self.config.github.reserve;
         if limit <= reserve {
-            let why = format!("{reserve} keeps all {limit} requests an hour that the token has; make it smaller");
+            let why = format!("{reserve} keeps all of the token's {limit} requests an hour; make it smaller");
             return Err(Error::Setting { setting: "github.reserve", why });
         }
         Ok(format!(
@@ -63,11 +75,7 @@ impl Contributors {
 
     async fn check_repositories(&self, account: &mut Account) -> Result<String, Error> {
         let organization = &self.config.organization;
-        let listed = account.list(&format!("orgs/{organization}/repos?per_page=100")).await;
-        let listed = listed.map_err(|error| match error {
-            Error::Http(error) => Error::Organization { organization: organization.clone(), why: error.to_string() },
-            error => error,
-        })?;
+        let listed = account.repositories(organization).await?;
         let is_watched = |row: &&Value| row["name"].as_str().is_some_and(|name| self.config.watches(name));
         match listed.iter().filter(is_watched).count() {
             0 => Err(Error::Nothing { organization: organization.clone(), listed: listed.len() }),
@@ -77,9 +85,9 @@ impl Contributors {
 
     async fn check_members(&self, account: &mut Account) -> Result<String, Error> {
         let organization = &self.config.organization;
-        let members = account.list(&format!("orgs/{organization}/members?per_page=100")).await?;
+        let members = account.members(organization).await?;
         Ok(format!(
-            "{organization}: the token sees {} members (a token of someone else sees only the public ones)",
+            "{organization}: the token sees {} members (the token of someone outside sees only public ones)",
             members.len()
         ))
     }
@@ -88,19 +96,19 @@ impl Contributors {
         let (database, schema) = self.database().await?;
         let client = database.connect().await?;
         let place = database.address().to_string();
+        refuse_foreign(&client, &schema).await?;
         let may = "SELECT has_schema_privilege(nspname, 'CREATE') FROM pg_namespace WHERE nspname = $1";
-        let may = client.query_opt(may, &[&schema]).await;
-        let may = may.map_err(|error| blackwater_shared::postgres::Error::of("look at the schema", error))?;
+        let may = client.query_opt(may, &[&schema]).await.doing("look at the schema")?;
         match may.map(|row| row.get::<_, bool>(0)) {
-            Some(true) => Ok(format!("the database {place} is there, with the schema {schema}")),
+            Some(true) => Ok(format!("the database {place} can be used, with the schema {schema}")),
             Some(false) => {
+                let role = database.address().user();
                 let why = format!(
-                    "{} may make no tables in {schema}: GRANT CREATE, USAGE ON SCHEMA {schema} TO …",
-                    database.address().user()
+                    "{role} may not create tables in {schema}: GRANT CREATE, USAGE ON SCHEMA {schema} TO {role}"
                 );
                 Err(Error::Setting { setting: "database.schema", why })
             }
-            None => Ok(format!("the database {place} is there; the schema {schema} will be made")),
+            None => Ok(format!("the database {place} can be used; load creates the schema {schema}")),
         }
     }
 }

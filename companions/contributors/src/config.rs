@@ -166,10 +166,11 @@ fn public() -> String {
 
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NaiveDate>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    first_day(&text)
-        .map(Some)
-        .ok_or_else(|| de::Error::custom(format!("{text:?} is not a day or a month; write 2024-01-31 or 2024-01")))
+    first_day(&text).map(Some).ok_or_else(|| de::Error::custom(format!("{text:?}: {NO_DAY}")))
 }
+
+/// What a text is to be that is neither a day nor a month.
+pub const NO_DAY: &str = "expected a day (2024-01-31) or a month (2024-01)";
 
 /// A day, or the first one of a month.
 #[must_use]

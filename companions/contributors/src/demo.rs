@@ -23,18 +23,19 @@ static PACK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../models/contributo
 
 /// How many issues and pull requests it has.
 const ISSUES: usize = 300;
-/// What the source's batches go without: texts, and what only the source's own views read.
-const EXCLUDED: [&str; 3] = ["issues.body", "pull_requests.body", "events.body"];
+/// Large columns that no model reads.
+const EXCLUDED: [&str; 6] =
+    ["issues.body", "issues.raw", "pull_requests.body", "pull_requests.raw", "events.body", "events.raw"];
 
 /// The questions for the warehouse: a title, and a query.
 const QUESTIONS: [(&str, &str); 6] = [
     (
-        "How long does a first response take?",
+        "How long does a first response take? (issues and pull requests opened in the last months)",
         "SELECT repository, kind, to_char(month, 'YYYY-MM') AS opened_in, opened, answered, waiting, median_hours::numeric(8, 1), \
          mean_hours::numeric(8, 1) FROM time_to_first_response WHERE month >= now() - interval '70 days' ORDER BY 1, 2, 3",
     ),
     (
-        "How long are issues and pull requests open?",
+        "How long do issues and pull requests stay open? (closed in the last months)",
         "SELECT repository, kind, outcome, to_char(month, 'YYYY-MM') AS closed_in, closed, median_hours::numeric(8, 1), \
          mean_hours::numeric(8, 1) FROM time_to_close WHERE month >= now() - interval '70 days' ORDER BY 1, 2, 3, 4",
     ),
@@ -44,15 +45,15 @@ const QUESTIONS: [(&str, &str); 6] = [
          FROM contributors_by_month ORDER BY 1, 2",
     ),
     (
-        "What do people talk about this week?",
+        "Which issues are trending this week?",
         "SELECT repository, number, title, events, reactions FROM trending_open ORDER BY events DESC, reactions DESC, number LIMIT 5",
     ),
     (
-        "Which closed issues do they still talk about?",
+        "Which closed issues still get comments?",
         "SELECT repository, number, title, events FROM trending_closed ORDER BY events DESC, number LIMIT 5",
     ),
     (
-        "Where has an answer come that we asked for?",
+        "Which issues labelled pending-response have been answered?",
         "SELECT repository, number, title, answered_by FROM pending_response ORDER BY answered_at DESC LIMIT 5",
     ),
 ];
@@ -74,28 +75,31 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         model.populate(7, ISSUES);
     }
     let file = folder.path().join("contributors.toml");
-    std::fs::write(&file, settings(&github, &server))?;
+    std::fs::write(&file, contributors_toml(&github, &server))?;
     let client = client(Some(&s3.endpoint()), Some((ACCESS_KEY, SECRET_KEY))).await;
     let contributors = Contributors::new(Config::read(Some(&file), std::iter::empty())?, client, Http::new(AGENT)?);
 
-    heading("The first poll reads the organization acme")?;
+    heading("First poll: read the organization acme")?;
     poll(&contributors).await?;
 
     // This one reads the last minute again, and keeps the ETags.
     contributors.poll(&Request::at(Utc::now()), Deadline::NONE).await?;
-    heading("Nothing happens: a poll costs one request, the list of repositories")?;
+    contributors.load(Deadline::NONE).await?;
+    heading("Nothing changed: of the requests of a poll, GitHub counts one, the list of repositories")?;
     poll(&contributors).await?;
 
-    heading("An hour later: an answer, a merge, a transfer, a repository with a new name")?;
+    heading(
+        "One hour later: a comment, a merge, an issue transferred from shop to docs, and docs is renamed to handbook",
+    )?;
     change(&mut github.model())?;
     poll(&contributors).await?;
 
-    heading("Blackwater brings it into a star schema")?;
+    heading("Blackwater loads it into a star schema")?;
     let pack = folder.path().join("models/contributors");
     std::fs::create_dir_all(&pack)?;
     PACK.extract(&pack)?;
     let config = folder.path().join("blackwater.toml");
-    std::fs::write(&config, warehouse(&server))?;
+    std::fs::write(&config, blackwater_toml(&server))?;
     for command in ["run", "verify"] {
         let done = Command::new(&blackwater).arg(command).arg("--config").arg(&config).status();
         let done = done.with_context(|| format!("cannot start {}", blackwater.display()))?;
@@ -107,7 +111,9 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         heading(title)?;
         table(&warehouse, query).await.with_context(|| format!("cannot ask: {title}"))?;
     }
-    print("\nEverything that was started here is removed now.\n")
+    print(
+        "\nEverything started here has been removed. To try it on your organization, see companions/contributors/README.md.\n",
+    )
 }
 
 /// The program that is beside this one, or on PATH.
@@ -121,7 +127,7 @@ fn blackwater() -> anyhow::Result<PathBuf> {
     )
 }
 
-fn settings(github: &GitHub, server: &Postgres) -> String {
+fn contributors_toml(github: &GitHub, server: &Postgres) -> String {
     format!(
         "organization = \"acme\"\nfrom = \"2020-01\"\n\
          [github]\ntoken = \"{TOKEN}\"\napi = \"{}\"\n\
@@ -131,7 +137,7 @@ fn settings(github: &GitHub, server: &Postgres) -> String {
     )
 }
 
-fn warehouse(server: &Postgres) -> String {
+fn blackwater_toml(server: &Postgres) -> String {
     format!(
         "name = \"demo\"\nmodel = \"models/contributors\"\n\
          [source]\nurl = \"{}\"\nexclude = {EXCLUDED:?}\n\
@@ -144,7 +150,7 @@ fn warehouse(server: &Postgres) -> String {
 
 async fn poll(contributors: &Contributors) -> anyhow::Result<()> {
     let polled = contributors.poll(&Request::at(Utc::now()), Deadline::NONE).await?;
-    crate::show_poll(&format!("polled {} repositories", polled.polled), &polled)?;
+    crate::show_poll(&polled)?;
     crate::show_load(&contributors.load(Deadline::NONE).await?)?;
     Ok(())
 }
@@ -165,6 +171,12 @@ fn change(model: &mut Model) -> anyhow::Result<()> {
     }
     if let Some(number) = open(model, true) {
         model.merge(shop, number, member);
+    }
+    let closed = model.repositories[&shop].present().filter(|issue| !issue.is_open && issue.pull_request.is_none());
+    let closed = closed.map(|issue| issue.number).last();
+    let guest = model.people.values().find(|person| !model.members.contains(&person.id)).map(|person| person.id);
+    if let (Some(number), Some(guest)) = (closed, guest) {
+        model.comment(shop, number, guest, "It is back in the new version.");
     }
     model.rename_repository(docs, "handbook");
     Ok(())

@@ -31,8 +31,8 @@ pub enum Error {
         /// What to write.
         why: String,
     },
-    /// GitHub does not know the token.
-    #[error("GitHub does not accept the token ({why})\nPut a valid one into {place}")]
+    /// GitHub rejected the token.
+    #[error("GitHub rejected the token: {why}\nPut a valid token into {place}")]
     Token {
         /// GitHub's words.
         why: String,
@@ -41,7 +41,7 @@ pub enum Error {
     },
     /// The organization is not there, or not for this token.
     #[error(
-        "GitHub shows no organization {organization} to this token: {why}\nCorrect organization, or use a token that may read it"
+        "GitHub shows this token no organization named {organization}: {why}\nCorrect organization, or use a token with access to it"
     )]
     Organization {
         /// Its login.
@@ -49,8 +49,26 @@ pub enum Error {
         /// GitHub's words.
         why: String,
     },
+    /// GitHub does not let the token list members.
+    #[error(
+        "cannot list the members of {organization}: {why}\nLet the token read them (classic: read:org; fine-grained: Members). Until then nobody counts as a member"
+    )]
+    Members {
+        /// The organization.
+        organization: String,
+        /// GitHub's words.
+        why: String,
+    },
+    /// GitHub does not answer.
+    #[error("cannot reach GitHub: {why}\nCheck the network, the proxy and github.api")]
+    Unreachable {
+        /// What was asked, and the cause.
+        why: String,
+    },
     /// The organization has nothing to watch.
-    #[error("{organization} has no repository, of {listed} that this token sees, that fits the setting repositories")]
+    #[error(
+        "no repository matches the setting repositories: this token sees {listed} in {organization}\nCorrect repositories, or give the token access"
+    )]
     Nothing {
         /// Its login.
         organization: String,
@@ -59,7 +77,7 @@ pub enum Error {
     },
     /// GitHub leaves out what the token may not see.
     #[error(
-        "GitHub leaves out a part of {path}: the token is not authorized for the organization's single sign-on\nAuthorize it: https://docs.github.com/en/authentication/authenticating-with-single-sign-on"
+        "GitHub returned an incomplete list for {path}: the token is not authorized for single sign-on\nAuthorize it: https://docs.github.com/en/authentication/authenticating-with-single-sign-on"
     )]
     Partial {
         /// What was asked for.
@@ -67,7 +85,7 @@ pub enum Error {
     },
     /// A repository is not there, or not for this token.
     #[error(
-        "{repository} cannot be read: it is gone, its issues are disabled, or the token may not see it\nGive the token access, or leave it out in repositories"
+        "{repository} cannot be read: it no longer exists, its issues are disabled, or the token has no access\nGive the token access, or exclude it in repositories"
     )]
     Unseen {
         /// Its name.
@@ -75,7 +93,7 @@ pub enum Error {
     },
     /// The budget is spent but for the reserve.
     #[error(
-        "GitHub's budget {resource} has {remaining} requests left until {reset}, and github.reserve keeps {reserve} for others"
+        "only {remaining} requests of GitHub's {resource} limit are left until {}, and github.reserve keeps {reserve} for others", .reset.format("%H:%M UTC")
     )]
     Spent {
         /// `core` or `search`.
@@ -88,7 +106,7 @@ pub enum Error {
         reserve: u64,
     },
     /// There is no time left, with what GitHub asks to wait.
-    #[error("there is no time left: {why}")]
+    #[error("out of time: {why}")]
     Late {
         /// For what.
         why: String,
@@ -104,9 +122,7 @@ pub enum Error {
         why: Box<Error>,
     },
     /// Another poll writes answers.
-    #[error(
-        "another poll has written answers {batch} in the meantime\nNothing is lost: the next poll goes on from there"
-    )]
+    #[error("another poll is running: it wrote batch {batch} first\nNothing is lost; the next poll resumes")]
     Busy {
         /// The batch.
         batch: u64,
@@ -125,7 +141,7 @@ pub enum Error {
     },
     /// Answers are not there that the database needs.
     #[error(
-        "{bucket} has no answers {from} to {to} of {log}, and the database needs them\nRead everything again: contributors poll --full"
+        "batches {from} to {to} of {log} are missing from {bucket}, and the database needs them\nRead everything again: contributors poll --full"
     )]
     Missing {
         /// The bucket.
@@ -139,7 +155,7 @@ pub enum Error {
     },
     /// A search does not give what it counts.
     #[error(
-        "GitHub's search for {query} gives {found} of the {total} that it counts, however often it is asked\nTry again later, or without --search"
+        "GitHub's search for {query} returned {found} of {total} results, five times\nTry again later, or without --search"
     )]
     Search {
         /// The query.
@@ -151,7 +167,7 @@ pub enum Error {
     },
     /// The schema has tables of others.
     #[error(
-        "the schema {schema} has a table {table} that contributors did not make\nName another one with database.schema"
+        "schema {schema} already has a table {table} that contributors did not create\nSet database.schema to another schema"
     )]
     Foreign {
         /// The schema.
@@ -160,7 +176,7 @@ pub enum Error {
         table: String,
     },
     /// The database is of a later version of this program.
-    #[error("the database has migration {found}, and this program knows {known}\nUse the newer program")]
+    #[error("the database is at migration {found}; this program supports up to {known}\nUse a newer version")]
     Newer {
         /// The newest that was run.
         found: i32,
@@ -175,9 +191,18 @@ impl Error {
         matches!(self, Self::Spent { .. } | Self::Late { .. })
     }
 
-    /// Whether it is of one repository alone.
-    pub(crate) fn is_of_one(&self) -> bool {
-        use Error::{Http, Partial, Search, Timelines, Unseen};
-        matches!(self, Http(_) | Unseen { .. } | Partial { .. } | Search { .. } | Timelines { .. })
+    /// Whether it is of one repository or list alone, and the poll goes on with others.
+    pub(crate) fn is_local(&self) -> bool {
+        use Error::{Http, Members, Partial, Search, Timelines, Unreachable, Unseen};
+        matches!(
+            self,
+            Http(_)
+                | Members { .. }
+                | Partial { .. }
+                | Search { .. }
+                | Timelines { .. }
+                | Unreachable { .. }
+                | Unseen { .. }
+        )
     }
 }

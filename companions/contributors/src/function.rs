@@ -3,11 +3,11 @@
 use blackwater_base::deadline::Deadline;
 use blackwater_function::{Function, Metric};
 use blackwater_shared::postgres;
-use chrono::Utc;
-use serde::Serialize;
+use chrono::{NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{Config, Does, day_after, first_day};
+use crate::config::{Config, Does, NO_DAY, day_after, first_day};
 use crate::error::Error;
 use crate::poll::{Period, Request};
 use crate::{Contributors, load, poll};
@@ -72,28 +72,31 @@ impl Function for Contributors {
                 ];
                 others.into_iter().chain(remaining).collect()
             }
-            Report::Load(report) => vec![
-                ("BatchesBehind", "Count", report.behind as u64),
-                ("NewestPollSeconds", "Seconds", report.newest_poll_seconds),
-            ],
+            Report::Load(report) => vec![("NewestPollSeconds", "Seconds", report.newest_poll_seconds)],
         }
     }
 }
 
+/// A backfill as an event has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Backfill {
+    from: String,
+    to: String,
+    #[serde(default)]
+    repositories: Vec<String>,
+    #[serde(default)]
+    search: bool,
+}
+
 fn period(asked: &Value) -> Result<Option<Period>, Error> {
-    if !asked.is_object() {
+    if asked.is_null() {
         return Ok(None);
     }
-    let wrong = |what: &'static str| Error::Setting {
-        setting: what,
-        why: "not a day or a month; write 2024-01-31 or 2024-01".into(),
-    };
-    let (from, to) = (asked["from"].as_str().unwrap_or_default(), asked["to"].as_str().unwrap_or_default());
-    let names = asked["repositories"].as_array().into_iter().flatten();
-    Ok(Some(Period {
-        from: first_day(from).ok_or_else(|| wrong("backfill.from"))?,
-        to: day_after(to).ok_or_else(|| wrong("backfill.to"))?,
-        repositories: names.filter_map(|name| name.as_str().map(str::to_owned)).collect(),
-        search: asked["search"] == true,
-    }))
+    let wrong = |setting, why: String| Error::Setting { setting, why };
+    let Backfill { from, to, repositories, search } =
+        serde_json::from_value(asked.clone()).map_err(|error| wrong("backfill", error.to_string()))?;
+    let day = |setting, found: Option<NaiveDate>| found.ok_or_else(|| wrong(setting, NO_DAY.into()));
+    let (from, to) = (day("backfill.from", first_day(&from))?, day("backfill.to", day_after(&to))?);
+    Ok(Some(Period { from, to, repositories, search }))
 }

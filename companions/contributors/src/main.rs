@@ -11,9 +11,9 @@ use blackwater_base::store::client;
 use blackwater_http::Http;
 use chrono::{NaiveDate, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
-use contributors::config::{Config, day_after, first_day};
+use contributors::config::{Config, NO_DAY, day_after, first_day};
 use contributors::poll::{self, Period, Request};
-use contributors::status::Status;
+use contributors::status::{Budget, Members, Status};
 use contributors::{AGENT, Contributors, load};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -35,26 +35,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Ask GitHub for what is new; then load it, if the settings name a database
+    /// Poll GitHub for changes, then load them if a database is configured
     Poll {
         /// Accept a members list that is much shorter than the last one
         #[arg(long)]
         force: bool,
-        /// Forget what is known and read everything again
+        /// Discard the saved state and read everything since `from` again; no row is removed
         #[arg(long)]
         full: bool,
     },
     /// Load the answers that are not in the database yet
     Load,
-    /// Read all issues and pull requests created in a period; resumes one that was interrupted
+    /// Import issues and pull requests created in a period; resumes an interrupted import
     Backfill {
         /// First day or month, e.g. 2017-01
-        #[arg(long, value_parser = first)]
+        #[arg(long, value_name = "DAY|MONTH", value_parser = parse_from)]
         from: NaiveDate,
-        /// Last day or month, e.g. 2026-11
-        #[arg(long, value_parser = last)]
+        /// Last day or month, included, e.g. 2026-11
+        #[arg(long, value_name = "DAY|MONTH", value_parser = parse_to)]
         to: NaiveDate,
-        /// Only these repositories [default: all that are watched]
+        /// Only these repositories, e.g. --repo shop docs [default: all that are watched]
         #[arg(long, value_name = "NAME", num_args = 1..)]
         repo: Vec<String>,
         /// Use GitHub's search: fewer requests for a short period long ago
@@ -63,7 +63,7 @@ enum Command {
     },
     /// Test the token, the bucket and the database; changes nothing
     Check,
-    /// Show how far each repository has been read, and how far the database has been loaded
+    /// Show polling and loading progress
     Status {
         /// Print JSON
         #[arg(long)]
@@ -71,17 +71,18 @@ enum Command {
     },
     /// Create or upgrade the tables; `load` does so too
     Migrate,
-    /// See it work on this machine: a made-up organization, polled into Postgres, and through Blackwater into a warehouse
+    /// Run a demo on this machine: a sample organization, polled into Postgres and loaded into a star schema
     #[cfg(feature = "local")]
     Demo,
 }
 
-fn first(text: &str) -> Result<NaiveDate, String> {
-    first_day(text).ok_or_else(|| "write 2024-01-31 or 2024-01".into())
+fn parse_from(text: &str) -> Result<NaiveDate, &'static str> {
+    first_day(text).ok_or(NO_DAY)
 }
 
-fn last(text: &str) -> Result<NaiveDate, String> {
-    day_after(text).ok_or_else(|| "write 2024-01-31 or 2024-01".into())
+/// The day after.
+fn parse_to(text: &str) -> Result<NaiveDate, &'static str> {
+    day_after(text).ok_or(NO_DAY)
 }
 
 /// `check` finds something wrong.
@@ -90,7 +91,12 @@ const FAILED: u8 = 1;
 const INCOMPLETE: u8 = 3;
 
 fn main() -> ExitCode {
-    blackwater_function::main::<Contributors, _>(async || run(Arguments::parse()).await)
+    blackwater_function::main::<Contributors, _>(async || run(Arguments::parse()).await.map_err(|error| told(&error)))
+}
+
+/// An error for people. Ours say the whole of it; others may have causes.
+fn told(error: &anyhow::Error) -> String {
+    if error.is::<contributors::error::Error>() { error.to_string() } else { format!("{error:#}") }
 }
 
 /// What keeps the bucket there while the program runs.
@@ -129,24 +135,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         return demo::run().await.map(|()| 0);
     }
     let (contributors, _bucket, loads) = open(arguments.config.as_deref()).await?;
-    let ask = async |request: Request| -> anyhow::Result<u8> {
-        let is_backfill = request.backfill.is_some();
-        let polled = contributors.poll(&request, Deadline::NONE).await;
-        // What was answered is loaded, however the poll ended.
-        let loaded = if loads { Some(contributors.load(Deadline::NONE).await) } else { None };
-        let polled = polled?;
-        let what = if is_backfill { "backfill".into() } else { format!("polled {} repositories", polled.polled) };
-        show_poll(&what, &polled)?;
-        if let Some(loaded) = loaded {
-            show_load(&loaded?)?;
-        }
-        Ok(if polled.failed.is_empty() && polled.left.is_empty() { 0 } else { INCOMPLETE })
-    };
     match command {
-        Command::Poll { force, full } => ask(Request { force, full, ..Request::at(Utc::now()) }).await,
+        Command::Poll { force, full } => {
+            poll_and_load(&contributors, loads, &Request { force, full, ..Request::at(Utc::now()) }).await
+        }
         Command::Backfill { from, to, repo, search } => {
             let period = Period { from, to, repositories: repo, search };
-            ask(Request { waits: true, backfill: Some(period), ..Request::at(Utc::now()) }).await
+            let request = Request { waits: true, backfill: Some(period), ..Request::at(Utc::now()) };
+            poll_and_load(&contributors, loads, &request).await
         }
         Command::Load => {
             show_load(&contributors.load(Deadline::NONE).await?)?;
@@ -186,63 +182,86 @@ async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     }
 }
 
-fn show_poll(what: &str, report: &poll::Report) -> io::Result<()> {
+/// The exit code. What was answered is loaded, however the poll ended.
+async fn poll_and_load(contributors: &Contributors, loads: bool, request: &Request) -> anyhow::Result<u8> {
+    let polled = contributors.poll(request, Deadline::NONE).await;
+    let loaded = if loads { Some(contributors.load(Deadline::NONE).await) } else { None };
+    let polled = polled?;
+    show_poll(&polled)?;
+    if let Some(loaded) = loaded {
+        show_load(&loaded?)?;
+    }
+    Ok(if polled.failed.is_empty() && polled.left.is_empty() && polled.ended.is_none() { 0 } else { INCOMPLETE })
+}
+
+/// A number of things.
+fn count(number: impl TryInto<u64>, one: &str, many: &str) -> String {
+    let number = number.try_into().unwrap_or_default();
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn show_poll(report: &poll::Report) -> io::Result<()> {
     for failed in &report.failed {
         print(&format!("failed: {}", failed.replace('\n', ". ")))?;
     }
     if let Some(why) = &report.ended {
-        print(&format!("stopped early: {why}"))?;
+        print(&format!("stopped early: {}", why.replace('\n', ". ")))?;
     }
     for left in &report.left {
         print(&format!("left for the next poll: {left}"))?;
     }
-    let remaining = report.remaining.map_or_else(String::new, |remaining| format!(", {remaining} left this hour"));
-    print(&format!(
-        "{what}: {} issues and pull requests new or changed, {} timelines changed, {} unchanged, {} transferred, \
-         {} deleted; {} requests, {} of them free (304){remaining}",
-        report.rows,
-        report.timelines,
-        report.unchanged,
-        report.moved,
-        report.gone,
-        report.requests,
-        report.not_modified
-    ))
+    let found = [
+        (
+            report.rows,
+            count(report.rows, "new or changed issue or pull request", "new or changed issues and pull requests"),
+        ),
+        (report.timelines, count(report.timelines, "timeline", "timelines")),
+        (report.moved, format!("{} transferred", report.moved)),
+        (report.gone, format!("{} deleted", report.gone)),
+    ];
+    let found: Vec<_> = found.into_iter().filter(|(number, _)| *number > 0).map(|(_, text)| text).collect();
+    let found = if found.is_empty() { "nothing new".into() } else { found.join(", ") };
+    let polled = if report.polled > 0 { count(report.polled, "repository: ", "repositories: ") } else { String::new() };
+    let requests = count(report.requests, "request", "requests");
+    let remaining = report.remaining.map_or_else(String::new, |remaining| format!("; {remaining} left this hour"));
+    print(&format!("{polled}{found}; {requests}, {} of them free (304){remaining}", report.not_modified))
 }
 
 fn show_load(report: &load::Report) -> io::Result<()> {
-    let counts = |rows: &std::collections::BTreeMap<&str, usize>| {
-        let counts: Vec<_> = rows.iter().map(|(table, rows)| format!("{rows} {table}")).collect();
-        if counts.is_empty() { "nothing".into() } else { counts.join(", ") }
+    let rows = |rows: &std::collections::BTreeMap<&str, usize>, what: &str| {
+        let rows: Vec<_> = rows.iter().map(|(table, rows)| format!("{rows} {table}")).collect();
+        if rows.is_empty() { String::new() } else { format!("; {what} {}", rows.join(", ")) }
     };
-    print(&format!(
-        "loaded {} {}: {} inserted; {} updated",
-        report.batches,
-        if report.batches == 1 { "batch" } else { "batches" },
-        counts(&report.inserted),
-        counts(&report.updated)
-    ))
+    let (inserted, updated) = (rows(&report.inserted, "inserted"), rows(&report.updated, "updated"));
+    let differed = if inserted.is_empty() && updated.is_empty() { "; no row differed" } else { "" };
+    print(&format!("loaded {}{inserted}{updated}{differed}", count(report.batches, "batch", "batches")))
 }
 
 fn show_status(status: &Status) -> io::Result<()> {
-    print("last poll (UTC)   issues  timelines due  repository")?;
+    if status.repositories.is_empty() {
+        print("not polled yet")?;
+    } else {
+        print("last poll (UTC)   issues  timelines to read  repository")?;
+    }
     for repository in &status.repositories {
         let polled = repository.polled_at.map_or_else(|| "never".into(), |at| at.format("%Y-%m-%d %H:%M").to_string());
-        print(&format!("{polled:<16} {:>7} {:>14}  {}", repository.issues, repository.due, repository.name))?;
+        print(&format!("{polled:<16} {:>7} {:>18}  {}", repository.issues, repository.due, repository.name))?;
         for backfill in &repository.backfills {
-            print(&format!("{:>41}{backfill}: not finished", ""))?;
+            print(&format!("{:>45}{backfill}: not finished", ""))?;
         }
     }
-    if let Some((at, members)) = status.members {
-        print(&format!("members: {members}, as of {}", at.format("%Y-%m-%d %H:%M")))?;
+    if let Some(Members { listed_at, members }) = &status.members {
+        print(&format!("members: {members}, as of {}", listed_at.format("%Y-%m-%d %H:%M")))?;
     }
-    if let Some((remaining, reset)) = status.budget {
-        print(&format!("GitHub's budget: {remaining} requests left until {}", reset.format("%H:%M")))?;
+    if let Some(Budget { remaining, until }) = &status.budget {
+        print(&format!("GitHub's limit: {remaining} requests left until {}", until.format("%H:%M")))?;
     }
-    match status.behind {
-        Some(behind) => print(&format!("batches: {}, of which {behind} are not loaded yet", status.newest)),
-        None => print(&format!("batches: {}", status.newest)),
-    }
+    let loaded = match status.behind {
+        None => String::new(),
+        Some(0) => ", all of them loaded".into(),
+        Some(behind) => format!(", {behind} of them not loaded yet"),
+    };
+    print(&format!("{}{loaded}", count(status.newest, "batch", "batches")))
 }
 
 fn print(text: &str) -> io::Result<()> {

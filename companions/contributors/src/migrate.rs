@@ -1,8 +1,10 @@
 //! The tables: numbered steps, each run once.
 
+use std::time::Duration;
+
 use blackwater_base::secrets::Secrets;
 use blackwater_shared::postgres::{Address, Database, Doing, Login, Session, ident};
-use std::time::Duration;
+use deadpool_postgres::GenericClient;
 
 use crate::Contributors;
 use crate::config;
@@ -67,7 +69,7 @@ async fn address(config: &config::Database, secrets: &Secrets) -> Result<Address
 /// Makes the tables, or brings them up to date.
 pub(crate) async fn migrate(database: &Database, schema: &str) -> Result<Vec<usize>, Error> {
     let mut client = database.connect().await?;
-    let doing = || format!("make the tables in {schema}");
+    let doing = || format!("create the tables in {schema}");
     let known = MIGRATIONS.len();
     let transaction = client.transaction().await.doing(doing())?;
     // One at a time.
@@ -76,9 +78,7 @@ pub(crate) async fn migrate(database: &Database, schema: &str) -> Result<Vec<usi
     if transaction.query_opt(there, &[&schema]).await.doing(doing())?.is_none() {
         transaction.batch_execute(&format!("CREATE SCHEMA {}", ident(schema))).await.doing(doing())?;
     }
-    if let Some(row) = transaction.query_opt(FOREIGN, &[&schema]).await.doing(doing())? {
-        return Err(Error::Foreign { schema: schema.into(), table: row.get(0) });
-    }
+    refuse_foreign(&transaction, schema).await?;
     transaction.batch_execute(&search(schema)).await.doing(doing())?;
     let made =
         "SELECT FROM information_schema.tables WHERE table_schema = $1 AND table_name = 'contributors_migrations'";
@@ -99,6 +99,14 @@ pub(crate) async fn migrate(database: &Database, schema: &str) -> Result<Vec<usi
     }
     transaction.commit().await.doing(doing())?;
     Ok(run)
+}
+
+/// Makes sure that a schema has no tables of another program.
+pub(crate) async fn refuse_foreign(client: &impl GenericClient, schema: &str) -> Result<(), Error> {
+    match client.query_opt(FOREIGN, &[&schema]).await.doing(format!("look at the tables in {schema}"))? {
+        Some(row) => Err(Error::Foreign { schema: schema.into(), table: row.get(0) }),
+        None => Ok(()),
+    }
 }
 
 /// Has the names of a transaction found in the schema.

@@ -15,14 +15,32 @@ use crate::state::State;
 pub struct Status {
     /// The repositories, the one first that was polled longest ago.
     pub repositories: Vec<Repository>,
-    /// What was left of GitHub's budget when it was last asked, and when it is whole again.
-    pub budget: Option<(u64, DateTime<Utc>)>,
-    /// When members were last listed, and how many there were.
-    pub members: Option<(DateTime<Utc>, usize)>,
+    /// What was left of GitHub's limit when it was last asked.
+    pub budget: Option<Budget>,
+    /// The members that were last listed.
+    pub members: Option<Members>,
     /// The number of the newest batch of answers.
     pub newest: u64,
     /// How many batches the database lacks; `None` if the settings name none.
     pub behind: Option<u64>,
+}
+
+/// What is left of GitHub's limit.
+#[derive(Debug, Serialize)]
+pub struct Budget {
+    /// How many requests.
+    pub remaining: u64,
+    /// Until when.
+    pub until: DateTime<Utc>,
+}
+
+/// The members of an organization.
+#[derive(Debug, Serialize)]
+pub struct Members {
+    /// When they were listed.
+    pub listed_at: DateTime<Utc>,
+    /// How many there were.
+    pub members: usize,
 }
 
 /// How far a repository is read.
@@ -67,8 +85,8 @@ impl Contributors {
         };
         Ok(Status {
             repositories,
-            budget: state.budgets.get("core").map(|budget| (budget.remaining, budget.reset)),
-            members: state.members_at.map(|at| (at, state.members.len())),
+            budget: state.budgets.get("core").map(|core| Budget { remaining: core.remaining, until: core.reset }),
+            members: state.members_at.map(|listed_at| Members { listed_at, members: state.members.len() }),
             newest,
             behind,
         })

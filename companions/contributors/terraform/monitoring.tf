@@ -22,17 +22,17 @@ locals {
       statistic   = "Sum", period = 300, threshold = 1, comparison = "GreaterThanOrEqualToThreshold", missing = "notBreaching"
     }
     oldest = {
-      description = "A repository was last polled more than ${var.oldest_minutes} minutes ago, or no poll has run to its end for so long."
+      description = "A repository was last polled more than ${var.oldest_minutes} minutes ago, or no poll has finished in that time. The log says why; leave out a repository that cannot be read."
       metric      = "OldestPollSeconds", dimensions = { name = local.prefix }
       statistic   = "Maximum", period = var.oldest_minutes * 60, threshold = var.oldest_minutes * 60, comparison = "GreaterThanThreshold", missing = "breaching"
     }
     budget = {
-      description = "For six hours GitHub has allowed fewer than ${var.reserve} requests, which are left to others who use the token. Polls wait: give contributors a token of its own, or lower the reserve."
+      description = "GitHub has left no more than ${var.reserve} requests for six hours, so polls stop. Give contributors a token of its own, or lower the reserve."
       metric      = "Remaining", dimensions = { name = local.prefix }
-      statistic   = "Maximum", period = 21600, threshold = var.reserve, comparison = "LessThanThreshold", missing = "ignore"
+      statistic   = "Maximum", period = 21600, threshold = var.reserve, comparison = "LessThanOrEqualToThreshold", missing = "ignore"
     }
     behind = {
-      description = "The newest poll that is in the database is more than ${var.behind_minutes} minutes old, or no load has run to its end for so long."
+      description = "The newest poll in the database is more than ${var.behind_minutes} minutes old, or no load has finished in that time."
       metric      = "NewestPollSeconds", dimensions = { name = local.prefix }
       statistic   = "Maximum", period = var.behind_minutes * 60, threshold = var.behind_minutes * 60, comparison = "GreaterThanThreshold", missing = "breaching"
     }

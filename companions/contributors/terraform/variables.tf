@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Its name. With the environment it begins the name of every resource."
+  description = "Name of this installation; with the environment, the prefix of every resource name."
   type        = string
 
   validation {
@@ -113,7 +113,7 @@ variable "vpc" {
 }
 
 variable "schedule" {
-  description = "How often GitHub is polled. If that is less often than every 20 minutes, change oldest_minutes too."
+  description = "How often to poll GitHub. If less often than every 20 minutes, raise oldest_minutes."
   type        = string
   default     = "rate(10 minutes)"
 
@@ -124,7 +124,7 @@ variable "schedule" {
 }
 
 variable "sweep" {
-  description = "How often load looks for answers that an event did not bring. If that is less often than every 40 minutes, change behind_minutes too."
+  description = "How often load runs without a bucket event, to catch missed ones. If less often than every 40 minutes, raise behind_minutes."
   type        = string
   default     = "rate(30 minutes)"
 
@@ -135,7 +135,7 @@ variable "sweep" {
 }
 
 variable "oldest_minutes" {
-  description = "An alarm is raised when a repository was last polled so long ago, or no poll has run to its end for so long: three times as long as the schedule is, or more."
+  description = "Raise the alarm when any repository was last polled longer ago than this, or no poll finished. Use at least three times the schedule."
   type        = number
   default     = 60
 
@@ -146,7 +146,7 @@ variable "oldest_minutes" {
 }
 
 variable "behind_minutes" {
-  description = "An alarm is raised when the newest poll that is in the database is so old, or no load has run to its end for so long: three times as long as the sweep is, or more."
+  description = "Raise the alarm when the newest poll in the database is older than this, or no load finished. Use at least three times the sweep."
   type        = number
   default     = 120
 
@@ -196,7 +196,7 @@ variable "timeout_seconds" {
 }
 
 variable "enabled" {
-  description = "Whether the schedules run and alarms are raised."
+  description = "Whether schedules run and alarms notify."
   type        = bool
   default     = true
 }

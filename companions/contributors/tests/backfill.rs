@@ -154,11 +154,16 @@ async fn a_search_is_halved_until_it_gives_all_and_repeated_while_it_does_not() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repository_that_nobody_watches_is_named() {
+async fn a_backfill_of_an_unwatched_repository_or_of_no_period_is_refused() {
     let world = history().await;
     let mut wanted = period("2024-01", "2024-02", false);
     wanted.repositories = vec!["shopp".into()];
     let asked = Request { backfill: Some(wanted), ..world.request() };
     let error = world.contributors.poll(&asked, within(60)).await.unwrap_err().to_string();
-    assert!(error.contains("no repository shopp is watched"), "{error}");
+    assert!(error.contains("no repository shopp is watched, but shop, docs"), "{error}");
+    for (from, to) in [("2024-05", "2024-01"), ("2030-01", "2031-01")] {
+        let asked = Request { backfill: Some(period(from, to, false)), ..world.request() };
+        let error = world.contributors.poll(&asked, within(60)).await.unwrap_err().to_string();
+        assert!(error.contains("is no period of the past"), "{error}");
+    }
 }

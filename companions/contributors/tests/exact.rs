@@ -308,7 +308,9 @@ async fn the_tables_of_another_program_are_left_alone() {
     world.model().populate(6, 5);
     world.run("CREATE TABLE issues (id integer)").await;
     let error = world.contributors.load(Deadline::NONE).await.unwrap_err().to_string();
-    assert!(error.contains("public has a table issues that contributors did not make"), "{error}");
+    assert!(error.contains("schema public already has a table issues that contributors did not create"), "{error}");
+    let checked = world.contributors.check().await;
+    assert!(checked.wrong[0].contains("already has a table issues"), "{checked:?}");
     let own = world.again(&[("DATABASE__SCHEMA", "own")]).await;
     assert_eq!(own.migrate().await.unwrap(), [1, 2]);
     assert_eq!(own.migrate().await.unwrap(), Vec::<usize>::new());

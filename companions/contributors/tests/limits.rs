@@ -26,7 +26,7 @@ async fn the_reserve_of_a_token_is_not_touched_and_the_next_poll_goes_on() {
     let world = busy().await;
     world.model().core.remaining = 520;
     let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
-    assert!(report.ended.unwrap().contains("500 for others"));
+    assert!(report.ended.unwrap().contains("keeps 500 for others"));
     assert_eq!((report.remaining, report.polled), (Some(500), 1));
     assert_eq!(report.left, ["acme/shop", "acme/site"]);
     assert_eq!(world.model().core.remaining, 500);
@@ -108,7 +108,7 @@ async fn a_wrong_token_is_called_wrong() {
     let world = busy().await;
     world.model().token = "another".into();
     let error = world.contributors.poll(&world.request(), within(60)).await.unwrap_err().to_string();
-    assert!(error.contains("does not accept the token") && error.contains("github.token"), "{error}");
+    assert!(error.contains("GitHub rejected the token") && error.contains("github.token"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

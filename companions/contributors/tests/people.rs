@@ -78,7 +78,7 @@ async fn a_list_of_members_that_shrinks_is_not_believed() {
     people[..5].iter().for_each(|person| world.model().leave(*person));
     world.model().advance(DAY);
     let report = world.contributors.poll(&world.request(), within(60)).await.unwrap();
-    assert!(report.failed[0].contains("5 of 20 members are not listed any more"), "{:?}", report.failed);
+    assert!(report.failed[0].contains("5 of 20 members are missing from GitHub's list"), "{:?}", report.failed);
     world.load().await;
     assert_eq!(world.one("SELECT count(*) FROM members WHERE NOT inactive").await, "20");
     let forced = contributors::poll::Request { force: true, ..world.request() };

@@ -69,6 +69,38 @@ async fn an_event_after_the_first_three_pages_costs_one_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_with_fewer_events_than_it_may_have_is_not_the_last_one() {
+    let world = World::new().await;
+    let (shop, ada, number) = {
+        let mut model = world.model();
+        let (shop, ada) = (model.add_repository("shop"), model.add_person("ada"));
+        let number = model.open_issue(shop, ada, "Filtered");
+        (shop, ada, number)
+    };
+    // Two pages of one event each: GitHub leaves out what the token may not see after it has made the pages.
+    let path = format!("/repositories/{shop}/issues/{number}/timeline?per_page=100&page=");
+    let next = format!("<{}{path}2>; rel=\"next\"", world.github.origin());
+    let event = |id: u64, body: &str| {
+        let at = "2026-03-02T12:00:00Z";
+        json!({ "id": id, "event": "commented", "body": body, "created_at": at, "updated_at": at, "user": null })
+            .to_string()
+    };
+    let page = |number: u32, status, body: String| {
+        let answer = Instead { body, ..Instead::status(&format!("{path}{number}"), 1, status, "") };
+        answer.header("etag", format!("W/\"{number}\""))
+    };
+    world.model().instead.push(page(1, 200, format!("[{}]", event(1, "first"))).header("link", &next));
+    world.model().instead.push(page(2, 200, format!("[{}]", event(2, "second"))));
+    world.sync().await;
+    world.model().comment(shop, number, ada, "third");
+    world.model().instead.push(page(1, 304, String::new()));
+    world.model().instead.push(page(2, 200, format!("[{},{}]", event(2, "second"), event(3, "third"))));
+    world.after(600).await;
+    let events = "SELECT string_agg(body, ',' ORDER BY id), count(deleted_at) FROM events";
+    assert_eq!(world.one(events).await, "first,second,third|0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_comment_deleted_while_a_timeline_is_read_loses_no_other() {
     let world = World::new().await;
     let (shop, ada, number, first) = {
@@ -325,7 +357,7 @@ async fn only_repositories_that_fit_are_watched() {
     assert_eq!(world.one("SELECT string_agg(title, ',') FROM issues").await, "shop");
     let none = world.again(&[("REPOSITORIES", "nothing")]).await;
     let error = none.poll(&world.request(), within(60)).await.unwrap_err().to_string();
-    assert!(error.contains("no repository, of 2 that this token sees"), "{error}");
+    assert!(error.contains("no repository matches the setting repositories: this token sees 2 in acme"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -245,13 +245,7 @@ impl<'c> Run<'c> {
     /// one that is there.
     async fn repositories(&mut self) -> Result<(), Error> {
         let organization = &self.config.organization;
-        let path = format!("orgs/{organization}/repos?per_page=100&sort=created&direction=asc");
-        let listed = self.account.list(&path).await.map_err(|error| match error {
-            Error::Http(error) if error.status().is_some_and(|status| status.is_client_error()) => {
-                Error::Organization { organization: organization.clone(), why: error.to_string() }
-            }
-            error => error,
-        })?;
+        let listed = self.account.repositories(organization).await?;
         let mut list: Vec<_> = listed.iter().filter_map(repository).collect();
         for known in self.state.watched() {
             let id = known.repository.id;
@@ -284,12 +278,11 @@ impl<'c> Run<'c> {
             return Ok(());
         }
         let organization = &self.config.organization;
-        let path = format!("orgs/{organization}/members?per_page=100");
-        let mut list = self.account.list(&path).await?;
+        let mut list = self.account.members(organization).await?;
         let lacks = |list: &[Value], id: &i64| !list.iter().any(|member| member["id"].as_i64() == Some(*id));
         if self.state.members.iter().any(|id| lacks(&list, id)) {
             // Whoever leaves while the pages are read moves another one up, out of sight.
-            let again = self.account.list(&path).await?;
+            let again = self.account.members(organization).await?;
             list.extend(
                 again
                     .into_iter()
@@ -300,10 +293,10 @@ impl<'c> Run<'c> {
         let gone = self.state.members.iter().filter(|id| lacks(&list, id)).count();
         let is_doubtful = gone > FEW.max(self.state.members.len() / 5) || gone > 0 && list.is_empty();
         if is_doubtful && !force {
+            let known = self.state.members.len();
             self.report.failed.push(format!(
-                "{organization}: {gone} of {} members are not listed any more, which a token that may not see all of them would \
-                 come to as well: contributors poll --force, if they are gone",
-                self.state.members.len()
+                "{organization}: {gone} of {known} members are missing from GitHub's list. The token may not see private members; \
+                 if they really left, run contributors poll --force"
             ));
             return Ok(());
         }
@@ -370,7 +363,7 @@ impl<'c> Run<'c> {
 
     /// That something failed of one repository, or of the organization: the others go on.
     fn failed(&mut self, of: &str, error: Error) -> Result<(), Error> {
-        if !error.is_of_one() {
+        if !error.is_local() {
             return Err(error);
         }
         self.report.failed.push(format!("{of}: {error}"));
