@@ -27,13 +27,13 @@ pub(crate) struct Budget {
 }
 
 /// What became of an issue that was asked for by itself.
-pub(crate) enum Asked {
+pub(crate) enum Lookup {
     /// It is where it was.
-    There(Value),
+    Found(Value),
     /// It is another one now, by way of other places: repository and number of each, where they are known.
-    Moved { hops: Vec<(i64, i64)>, to: Value },
+    Transferred { hops: Vec<(i64, i64)>, to: Value },
     /// It is deleted, or nowhere that this token may read.
-    Gone,
+    Missing,
 }
 
 /// GitHub for a poll.
@@ -146,7 +146,7 @@ impl Account {
     }
 
     /// What became of an issue: of this id, at `path`, as `repos/acme/shop/issues/5`.
-    pub(crate) async fn issue(&mut self, path: &str, id: i64) -> Result<Asked, Error> {
+    pub(crate) async fn look_up(&mut self, path: &str, id: i64) -> Result<Lookup, Error> {
         let (mut path, mut hops) = (path.to_owned(), Vec::new());
         for _ in 0..HOPS {
             match self.get_here(&path, None).await {
@@ -154,9 +154,9 @@ impl Account {
                     let body = cleaned(answer.json("an issue")?);
                     let is_same = body["id"].as_i64() == Some(id);
                     return match is_same || hops.is_empty() {
-                        true if is_same => Ok(Asked::There(body)),
+                        true if is_same => Ok(Lookup::Found(body)),
                         true => Err(HttpError::Client(format!("{path} is another issue than before")).into()),
-                        false => Ok(Asked::Moved { hops, to: body }),
+                        false => Ok(Lookup::Transferred { hops, to: body }),
                     };
                 }
                 Err(Error::Http(HttpError::Elsewhere { to, request, status })) => match self.github.path_of(&to) {
@@ -167,7 +167,7 @@ impl Account {
                     None => return Err(HttpError::Elsewhere { to, request, status }.into()),
                 },
                 Err(Error::Http(error)) => match error.status() {
-                    Some(StatusCode::NOT_FOUND | StatusCode::GONE) => return Ok(Asked::Gone),
+                    Some(StatusCode::NOT_FOUND | StatusCode::GONE) => return Ok(Lookup::Missing),
                     _ => return Err(error.into()),
                 },
                 Err(error) => return Err(error),

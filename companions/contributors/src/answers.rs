@@ -19,7 +19,7 @@ use crate::state::{Issues, State};
 const ANSWERS: &str = "answers/";
 const STATE: &str = "state/state.json.gz";
 /// At how many bytes a batch is written.
-const ENOUGH: usize = 8 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 
 /// The first line of a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Batch {
     }
 
     pub(crate) fn is_enough(&self) -> bool {
-        self.bytes >= ENOUGH
+        self.bytes >= BATCH_BYTES
     }
 
     /// Its bytes, which are two members of gzip: the head, and the records.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::state::{FULL, Known};
+use crate::state::{FULL, PageState};
 
 /// One step of a poll.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub(crate) enum Record {
     /// All members.
     Members { at: DateTime<Utc>, list: Vec<Value> },
     /// Issues and pull requests that are new or differ, and how far a walk is with them.
-    Issues { at: DateTime<Utc>, repository: i64, rows: Vec<Value>, walk: Walked },
+    Issues { at: DateTime<Utc>, repository: i64, rows: Vec<Value>, progress: Progress },
     /// Issues, by number, that have comments later than their timeline was read, and how far the walk over comments is.
     Comments { at: DateTime<Utc>, repository: i64, numbers: Vec<i64>, since: DateTime<Utc>, etag: Option<String> },
     /// The pages of an issue's timeline that differ. It has pages up to `last`, and is of the issue as it was when `as_of` was its
@@ -56,18 +56,18 @@ impl Repository {
 
 /// How far a walk through a repository's issues is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "walk", rename_all = "snake_case")]
-pub(crate) enum Walked {
+#[serde(tag = "progress", rename_all = "snake_case")]
+pub(crate) enum Progress {
     /// By the time of the last update.
     Updated { since: DateTime<Utc>, etag: Option<String> },
     /// Through all there are, on a day; these are on the page. `next` is the path of the next one; at the end there is none.
-    All { day: i32, ids: Vec<i64>, next: Option<String> },
+    FullScan { day: i32, ids: Vec<i64>, next: Option<String> },
     /// Through those of a period.
     Backfill(Backfill),
     /// An issue that was asked for by itself.
-    Alone,
+    SingleIssue,
     /// The issue of this number was looked for, as another one was transferred to it.
-    Sought { number: i64 },
+    TransferTarget { number: i64 },
 }
 
 /// A period of whose issues all are read, and what is left of it.
@@ -78,7 +78,7 @@ pub(crate) struct Backfill {
     /// And before this.
     pub(crate) to: DateTime<Utc>,
     /// What is left.
-    pub(crate) left: Left,
+    pub(crate) remaining: Remaining,
 }
 
 impl std::fmt::Display for Backfill {
@@ -91,13 +91,13 @@ impl std::fmt::Display for Backfill {
 /// What is left of a backfill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Left {
+pub(crate) enum Remaining {
     /// What was updated since.
-    Since(DateTime<Utc>),
+    UpdatedSince(DateTime<Utc>),
     /// What was created in these spans, each with its first and last second; to be searched for.
-    Spans(Vec<(DateTime<Utc>, DateTime<Utc>)>),
+    CreatedIn(Vec<(DateTime<Utc>, DateTime<Utc>)>),
     /// Nothing.
-    Nothing,
+    Done,
 }
 
 /// A page of a timeline.
@@ -110,9 +110,9 @@ pub(crate) struct Page {
 
 impl Page {
     /// What is kept of it, of a timeline with so many pages.
-    pub(crate) fn known(&self, last: u32) -> Known {
+    pub(crate) fn known(&self, last: u32) -> PageState {
         let goes_on = self.number < last || self.events.len() >= FULL;
-        Known { etag: self.etag.clone(), goes_on, first: self.first() }
+        PageState { etag: self.etag.clone(), goes_on, first: self.first() }
     }
 
     /// The number of its first event.

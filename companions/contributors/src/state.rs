@@ -8,16 +8,16 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::account::Budget;
-use crate::record::{Backfill, Left, Record, Repository, Walked};
+use crate::record::{Backfill, Progress, Record, Remaining, Repository};
 
 /// What was transferred longer ago is found by the way through all issues.
-const LATELY: TimeDelta = TimeDelta::days(2);
+const ARRIVAL_WINDOW: TimeDelta = TimeDelta::days(2);
 /// How long after its last update an issue is looked at for reactions and the like, which do not show in its `updated_at`.
-const ACTIVE: TimeDelta = TimeDelta::days(14);
+const RECHECK_WINDOW: TimeDelta = TimeDelta::days(14);
 /// What was read so soon after an update may lack what happened in the same second, or shows late.
-pub(crate) const SOON: TimeDelta = TimeDelta::seconds(60);
+pub(crate) const SETTLE_TIME: TimeDelta = TimeDelta::seconds(60);
 /// How often it is.
-const AGAIN: TimeDelta = TimeDelta::hours(6);
+const RECHECK_INTERVAL: TimeDelta = TimeDelta::hours(6);
 /// How many events a page has at most.
 pub(crate) const FULL: usize = 100;
 
@@ -57,21 +57,21 @@ pub(crate) struct Watched {
     pub(crate) polled_at: Option<DateTime<Utc>>,
     /// By what is read.
     #[serde(default)]
-    pub(crate) cursors: BTreeMap<What, Cursor>,
+    pub(crate) cursors: BTreeMap<List, Cursor>,
     /// The day on which all its issues were last gone through, and the path of the next page if that is not done.
     #[serde(default)]
-    pub(crate) all: Option<(i32, Option<String>)>,
+    pub(crate) full_scan: Option<(i32, Option<String>)>,
     #[serde(default)]
     pub(crate) backfills: Vec<Backfill>,
     /// Issues that others were transferred to, id by number: a transfer may leave `updated_at` as it was.
     #[serde(default)]
-    pub(crate) sought: BTreeMap<i64, i64>,
+    pub(crate) transfer_targets: BTreeMap<i64, i64>,
 }
 
 /// What is read by the time of its last update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum What {
+pub(crate) enum List {
     Issues,
     Comments,
 }
@@ -104,7 +104,7 @@ pub(crate) struct Issue {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     as_of: Option<DateTime<Utc>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) pages: Vec<Known>,
+    pub(crate) pages: Vec<PageState>,
     /// The day on which it was last among all issues.
     #[serde(default)]
     pub(crate) day: i32,
@@ -117,7 +117,7 @@ pub(crate) struct Issue {
 
 /// A page of a timeline that was read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Known {
+pub(crate) struct PageState {
     pub(crate) etag: Option<String>,
     /// Whether another one comes after it, or may by now.
     pub(crate) goes_on: bool,
@@ -145,10 +145,10 @@ impl State {
                 self.members = list.iter().filter_map(|member| member["id"].as_i64()).collect();
                 self.members_at = Some(*at);
             }
-            Record::Issues { repository, rows, walk, .. } => {
+            Record::Issues { repository, rows, progress, .. } => {
                 rows.iter().for_each(|row| issues.see(row));
                 if let Some(watched) = self.known.get_mut(repository) {
-                    watched.walked(walk, issues);
+                    watched.progress(progress, issues);
                 }
             }
             Record::Comments { repository, numbers, since, etag, .. } => {
@@ -156,12 +156,12 @@ impl State {
                     issue.as_of = None;
                 }
                 if let Some(watched) = self.known.get_mut(repository) {
-                    watched.cursors.insert(What::Comments, Cursor { since: *since, etag: etag.clone() });
+                    watched.cursors.insert(List::Comments, Cursor { since: *since, etag: etag.clone() });
                 }
             }
             Record::Timeline { at, issue: id, as_of, pages, last, .. } => {
                 let Some(issue) = issues.0.get_mut(id) else { return };
-                issue.pages.resize(*last as usize, Known { etag: None, goes_on: false, first: None });
+                issue.pages.resize(*last as usize, PageState { etag: None, goes_on: false, first: None });
                 for page in pages {
                     let known = page.known(*last);
                     if let Some(place) = issue.pages.get_mut(page.number as usize - 1) {
@@ -171,7 +171,7 @@ impl State {
                 (issue.asked_at, issue.as_of, issue.failed) = (Some(*at), Some(*as_of), false);
                 let is_arrival = |event: &Value| {
                     let when = time(&event["created_at"]).filter(|_| event["event"] == "transferred");
-                    when.is_some_and(|when| *at - when < LATELY)
+                    when.is_some_and(|when| *at - when < ARRIVAL_WINDOW)
                 };
                 if pages.iter().flat_map(|page| &page.events).any(is_arrival) {
                     self.arrivals.insert(*id, issue.created_at);
@@ -188,7 +188,7 @@ impl State {
                 issues.0.remove(issue);
                 let watched = into.and_then(|into| self.known.get_mut(&into));
                 if let (Some(watched), Some(number), Some(id)) = (watched, to["number"].as_i64(), to["id"].as_i64()) {
-                    watched.sought.insert(number, id);
+                    watched.transfer_targets.insert(number, id);
                 }
             }
             Record::Gone { issue, .. } => {
@@ -245,15 +245,15 @@ impl Watched {
             first: None,
             polled_at: None,
             cursors: BTreeMap::new(),
-            all: None,
+            full_scan: None,
             backfills: Vec::new(),
-            sought: BTreeMap::new(),
+            transfer_targets: BTreeMap::new(),
         }
     }
 
     /// The backfills that are not done.
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = &Backfill> {
-        self.backfills.iter().filter(|backfill| backfill.left != Left::Nothing)
+        self.backfills.iter().filter(|backfill| backfill.remaining != Remaining::Done)
     }
 
     /// Whether something is left of a backfill.
@@ -262,35 +262,35 @@ impl Watched {
     }
 
     /// Whether all issues are to be gone through at a time: once a day, but not by the first poll, which has just read them.
-    pub(crate) fn all_is_due(&self, at: DateTime<Utc>) -> bool {
+    pub(crate) fn full_scan_is_due(&self, at: DateTime<Utc>) -> bool {
         let (day, is_polled) = (at.num_days_from_ce(), self.polled_at.is_some());
-        self.all.as_ref().map_or(is_polled, |(last, next)| next.is_some() || *last < day)
+        self.full_scan.as_ref().map_or(is_polled, |(last, next)| next.is_some() || *last < day)
     }
 
-    fn walked(&mut self, walk: &Walked, issues: &mut Issues) {
-        match walk {
-            Walked::Updated { since, etag } => {
+    fn progress(&mut self, progress: &Progress, issues: &mut Issues) {
+        match progress {
+            Progress::Updated { since, etag } => {
                 self.first = self.first.or(Some(*since));
-                self.cursors.insert(What::Issues, Cursor { since: *since, etag: etag.clone() });
+                self.cursors.insert(List::Issues, Cursor { since: *since, etag: etag.clone() });
             }
-            Walked::All { day, ids, next } => {
+            Progress::FullScan { day, ids, next } => {
                 for id in ids {
                     if let Some(issue) = issues.0.get_mut(id) {
                         issue.day = *day;
                     }
                 }
-                self.all = Some((*day, next.clone()));
+                self.full_scan = Some((*day, next.clone()));
             }
-            Walked::Backfill(backfill) => {
+            Progress::Backfill(backfill) => {
                 let is_same = |known: &&mut Backfill| (known.from, known.to) == (backfill.from, backfill.to);
                 if let Some(known) =
-                    self.backfills.iter_mut().find(|known| known.left != Left::Nothing && is_same(known))
+                    self.backfills.iter_mut().find(|known| known.remaining != Remaining::Done && is_same(known))
                 {
                     *known = backfill.clone();
                 }
             }
-            Walked::Sought { number } => drop(self.sought.remove(number)),
-            Walked::Alone => {}
+            Progress::TransferTarget { number } => drop(self.transfer_targets.remove(number)),
+            Progress::SingleIssue => {}
         }
     }
 }
@@ -339,13 +339,13 @@ impl Issues {
 impl Issue {
     /// Whether its timeline was read before its last update, or hardly later.
     fn is_updated(&self) -> bool {
-        let is_settled = self.asked_at.is_some_and(|asked| asked - self.updated_at > SOON);
+        let is_settled = self.asked_at.is_some_and(|asked| asked - self.updated_at > SETTLE_TIME);
         self.as_of != Some(self.updated_at) || !is_settled
     }
 
     fn may_have_changed(&self, at: DateTime<Utc>) -> bool {
-        let is_due = self.asked_at.is_none_or(|asked| at - asked >= AGAIN);
-        at - self.updated_at <= ACTIVE && is_due
+        let is_due = self.asked_at.is_none_or(|asked| at - asked >= RECHECK_INTERVAL);
+        at - self.updated_at <= RECHECK_WINDOW && is_due
     }
 }
 

@@ -7,11 +7,11 @@ use serde_json::Value;
 use tokio_postgres::Error;
 use tokio_postgres::types::Json;
 
-use super::Rows;
+use super::Writer;
 use super::upsert::Upsert;
-use crate::record::{Left, Walked};
+use crate::record::{Progress, Remaining};
 
-/// Rows of GitHub's list as `j`, beside the repository's present name. $1 the rows, $2 the repository, $3 the time.
+/// Writer of GitHub's list as `j`, beside the repository's present name. $1 the rows, $2 the repository, $3 the time.
 const ROWS: &str = "jsonb_array_elements($1::jsonb) AS item(j) LEFT JOIN repositories AS r ON r.id = $2";
 const USER_ID: &str = "(j #>> '{user,id}')::bigint";
 const LABELS: &str = "jsonb_array_elements($1::jsonb) AS item(j)
@@ -23,10 +23,10 @@ static ISSUES: LazyLock<String> = LazyLock::new(|| common("issues").raw(&["pull_
 static PULL_REQUESTS: LazyLock<String> = LazyLock::new(|| {
     let merged_at = "j #>> '{pull_request,merged_at}'";
     common("pull_requests")
-        .takes("merged", &format!("CASE j ->> 'state' WHEN 'closed' THEN {merged_at} IS NOT NULL END"))
-        .takes("draft", "(j ->> 'draft')::boolean")
+        .replace("merged", &format!("CASE j ->> 'state' WHEN 'closed' THEN {merged_at} IS NOT NULL END"))
+        .replace("draft", "(j ->> 'draft')::boolean")
         .objects(&["pull_request"])
-        .takes("merged_at", &format!("({merged_at})::timestamptz"))
+        .replace("merged_at", &format!("({merged_at})::timestamptz"))
         .raw(&[])
         .sql(ROWS)
 });
@@ -41,30 +41,30 @@ fn common(table: &'static str) -> Upsert {
         .objects(&["milestone", "performed_via_github_app", "reactions", "user", "closed_by"])
         .arrays(&["assignees", "labels"])
         // The newest version of the API has none.
-        .takes("assignee", "coalesce(nullif(j -> 'assignee', 'null'), j #> '{assignees,0}')")
-        .takes("comments", "(j ->> 'comments')::integer")
-        .takes("locked", "(j ->> 'locked')::boolean")
-        .takes("number", "(j ->> 'number')::bigint")
-        .takes("org", "r.owner")
-        .takes("repo", "r.name")
+        .replace("assignee", "coalesce(nullif(j -> 'assignee', 'null'), j #> '{assignees,0}')")
+        .replace("comments", "(j ->> 'comments')::integer")
+        .replace("locked", "(j ->> 'locked')::boolean")
+        .replace("number", "(j ->> 'number')::bigint")
+        .replace("org", "r.owner")
+        .replace("repo", "r.name")
         // Only a search gives it.
-        .takes_if_any("score", "(j ->> 'score')::double precision")
-        .takes("username", "j #>> '{user,login}'")
-        .takes("repository_id", "$2::bigint")
-        .takes("user_id", USER_ID)
-        .takes("author_is_member", &format!("was_member({USER_ID}, (j ->> 'created_at')::timestamptz)"))
-        .takes("type", "CASE jsonb_typeof(j -> 'type') WHEN 'object' THEN j #>> '{type,name}' ELSE j ->> 'type' END")
-        .stays(
+        .replace_if_any("score", "(j ->> 'score')::double precision")
+        .replace("username", "j #>> '{user,login}'")
+        .replace("repository_id", "$2::bigint")
+        .replace("user_id", USER_ID)
+        .replace("author_is_member", &format!("was_member({USER_ID}, (j ->> 'created_at')::timestamptz)"))
+        .replace("type", "CASE jsonb_typeof(j -> 'type') WHEN 'object' THEN j #>> '{type,name}' ELSE j ->> 'type' END")
+        .keep(
             "opened_at",
             "least((j ->> 'created_at')::timestamptz,
                 (SELECT min(t.opened_at) FROM transfers AS t WHERE t.new_issue_id = (j ->> 'id')::bigint))",
         )
-        .stays("first_seen_at", "$3::timestamptz")
-        .takes("deleted_at", "NULL::timestamptz")
+        .keep("first_seen_at", "$3::timestamptz")
+        .replace("deleted_at", "NULL::timestamptz")
 }
 
-impl Rows<'_> {
-    /// Rows of GitHub's list.
+impl Writer<'_> {
+    /// Writer of GitHub's list.
     pub(super) async fn issues(
         &mut self,
         at: DateTime<Utc>,
@@ -94,8 +94,8 @@ impl Rows<'_> {
         let labels = format!("(SELECT DISTINCT ON (l ->> 'id') l AS j FROM {LABELS}) AS label");
         let upsert = Upsert::into("labels")
             .key("id", "(j ->> 'id')::bigint")
-            .takes("repository_id", "$2::bigint")
-            .takes("name", "coalesce(j ->> 'name', '')")
+            .replace("repository_id", "$2::bigint")
+            .replace("name", "coalesce(j ->> 'name', '')")
             .texts(&["color", "description"]);
         self.write("labels", &upsert.sql(&labels), &[&rows, &repository]).await?;
         let of = format!("SELECT (j ->> 'id')::bigint AS issue_id, (l ->> 'id')::bigint AS label_id FROM {LABELS}");
@@ -111,21 +111,26 @@ impl Rows<'_> {
     }
 
     /// How far a walk is.
-    pub(super) async fn walked(&mut self, at: DateTime<Utc>, repository: i64, walk: &Walked) -> Result<(), Error> {
-        match walk {
-            Walked::Updated { since, etag } => {
+    pub(super) async fn progress(
+        &mut self,
+        at: DateTime<Utc>,
+        repository: i64,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        match progress {
+            Progress::Updated { since, etag } => {
                 self.cursor(at, repository, "issues", Some(*since), etag.as_deref()).await
             }
-            Walked::Backfill(backfill) => {
+            Progress::Backfill(backfill) => {
                 let what = backfill.to_string();
-                let since = match &backfill.left {
-                    Left::Since(since) => Some(*since),
-                    Left::Spans(spans) => spans.last().map(|(first, _)| *first),
-                    Left::Nothing => Some(backfill.to),
+                let since = match &backfill.remaining {
+                    Remaining::UpdatedSince(since) => Some(*since),
+                    Remaining::CreatedIn(spans) => spans.last().map(|(first, _)| *first),
+                    Remaining::Done => Some(backfill.to),
                 };
                 self.cursor(at, repository, &what, since, None).await
             }
-            Walked::All { .. } | Walked::Alone | Walked::Sought { .. } => Ok(()),
+            Progress::FullScan { .. } | Progress::SingleIssue | Progress::TransferTarget { .. } => Ok(()),
         }
     }
 

@@ -246,21 +246,21 @@ impl Applying<'_> {
         if !moved(&transaction, &self.config.organization, &self.from, &self.to).await.doing(doing.clone())? {
             return Ok(None);
         }
-        let mut rows = Rows { transaction, report: Report { records: 1, ..Report::default() } };
+        let mut rows = Writer { transaction, report: Report { records: 1, ..Report::default() } };
         self.rows(&mut rows, record).await.doing(doing.clone())?;
-        let Rows { transaction, report } = rows;
+        let Writer { transaction, report } = rows;
         transaction.commit().await.doing(doing)?;
         Ok(Some(report))
     }
 
-    async fn rows(&self, rows: &mut Rows<'_>, record: &Record) -> Result<(), tokio_postgres::Error> {
+    async fn rows(&self, rows: &mut Writer<'_>, record: &Record) -> Result<(), tokio_postgres::Error> {
         let bots = &self.config.events.bots;
         match record {
             Record::Repositories { at, list } => rows.repositories(*at, list).await,
             Record::Members { at, list } => rows.members(*at, list, bots).await,
-            Record::Issues { at, repository, rows: issues, walk } => {
+            Record::Issues { at, repository, rows: issues, progress } => {
                 rows.issues(*at, *repository, issues, bots).await?;
-                rows.walked(*at, *repository, walk).await
+                rows.progress(*at, *repository, progress).await
             }
             Record::Comments { at, repository, since, etag, .. } => {
                 rows.cursor(*at, *repository, "comments", Some(*since), etag.as_deref()).await
@@ -282,12 +282,12 @@ impl Applying<'_> {
 }
 
 /// The rows of one transaction.
-struct Rows<'t> {
+struct Writer<'t> {
     transaction: Transaction<'t>,
     report: Report,
 }
 
-impl Rows<'_> {
+impl Writer<'_> {
     /// Runs a statement: how many rows it changed.
     async fn run(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, tokio_postgres::Error> {
         let statement = self.transaction.prepare_cached(sql).await?;

@@ -7,14 +7,14 @@ use serde_json::Value;
 use tokio_postgres::Error;
 use tokio_postgres::types::Json;
 
-use super::Rows;
+use super::Writer;
 use super::upsert::Upsert;
 use crate::record::Repository;
 
 /// Where a row of GitHub's has people.
 const PLACES: [&str; 5] = ["user", "actor", "assignee", "closed_by", "assignees"];
 
-impl Rows<'_> {
+impl Writer<'_> {
     /// The people whom rows name; and where a person has another login now, it takes the place of the one before.
     pub(super) async fn people<'v>(
         &mut self,
@@ -33,9 +33,9 @@ impl Rows<'_> {
         }
         let upsert = Upsert::into("people")
             .key("id", "(j ->> 'id')::bigint")
-            .takes("login", "coalesce(j ->> 'login', '#' || (j ->> 'id'))")
+            .replace("login", "coalesce(j ->> 'login', '#' || (j ->> 'id'))")
             .texts(&["type", "avatar_url"])
-            .takes(
+            .replace(
                 "is_bot",
                 "coalesce(j ->> 'type' = 'Bot' OR j ->> 'login' LIKE '%[bot]' OR j ->> 'login' = ANY ($2), false)",
             );
@@ -87,7 +87,7 @@ impl Rows<'_> {
         self.free(&holders).await?;
         let upsert = Upsert::into("members")
             .key("id", "(j ->> 'id')::bigint")
-            .stays("inserted_dt", "$2::timestamptz")
+            .keep("inserted_dt", "$2::timestamptz")
             .texts(&[
                 "avatar_url",
                 "events_url",
@@ -99,9 +99,9 @@ impl Rows<'_> {
             ])
             .texts(&["login", "node_id", "organizations_url", "received_events_url", "repos_url", "starred_url"])
             .texts(&["subscriptions_url", "type", "url"])
-            .takes("site_admin", "(j ->> 'site_admin')::boolean")
-            .takes("inactive", "false")
-            .takes("inactive_dt", "NULL::timestamptz")
+            .replace("site_admin", "(j ->> 'site_admin')::boolean")
+            .replace("inactive", "false")
+            .replace("inactive_dt", "NULL::timestamptz")
             .raw(&[]);
         let rows: Vec<_> = members.values().collect();
         self.write("members", &upsert.sql("jsonb_array_elements($1::jsonb) AS item(j)"), &[&Json(&rows), &at]).await?;
@@ -147,10 +147,10 @@ impl Rows<'_> {
         let upsert = Upsert::into("repositories")
             .key("id", "(j ->> 'id')::bigint")
             .texts(&["node_id", "owner", "name"])
-            .takes("archived", "(j ->> 'archived')::boolean")
-            .takes("private", "(j ->> 'private')::boolean")
-            .stays("first_seen_at", "$2::timestamptz")
-            .takes("gone_at", "NULL::timestamptz");
+            .replace("archived", "(j ->> 'archived')::boolean")
+            .replace("private", "(j ->> 'private')::boolean")
+            .keep("first_seen_at", "$2::timestamptz")
+            .replace("gone_at", "NULL::timestamptz");
         let from = "jsonb_array_elements($1::jsonb) AS item(j)";
         self.write("repositories", &upsert.sql(from), &[&list, &at]).await?;
         let gone = "UPDATE repositories SET gone_at = $2 WHERE gone_at IS NULL AND NOT id = ANY (

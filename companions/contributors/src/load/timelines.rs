@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Error;
 use tokio_postgres::types::Json;
 
-use super::Rows;
+use super::Writer;
 use super::upsert::Upsert;
 use crate::record::Page;
 
@@ -22,21 +22,21 @@ static EVENTS: LazyLock<String> = LazyLock::new(|| {
     Upsert::into("events")
         .key("id", "(j ->> 'id')::bigint")
         .key("issue_id", "$2::bigint")
-        .takes("org", "r.owner")
-        .takes("repo", "r.name")
-        .takes("event", "coalesce(j ->> 'event', 'unknown')")
+        .replace("org", "r.owner")
+        .replace("repo", "r.name")
+        .replace("event", "coalesce(j ->> 'event', 'unknown')")
         .texts(&["body", "state", "node_id", "author_association"])
         .objects(&["label", "reactions"])
-        .takes("created_at", &format!("({created_at})::timestamptz"))
+        .replace("created_at", &format!("({created_at})::timestamptz"))
         .times(&["updated_at"])
-        .takes("user", user)
-        .takes("username", &format!("{user} ->> 'login'"))
-        .takes("repository_id", "$3::bigint")
-        .takes("user_id", &user_id)
-        .takes("actor_is_member", &format!("was_member({user_id}, ({created_at})::timestamptz)"))
-        .takes("page_no", "page")
-        .stays("first_seen_at", "$4::timestamptz")
-        .takes("deleted_at", "NULL::timestamptz")
+        .replace("user", user)
+        .replace("username", &format!("{user} ->> 'login'"))
+        .replace("repository_id", "$3::bigint")
+        .replace("user_id", &user_id)
+        .replace("actor_is_member", &format!("was_member({user_id}, ({created_at})::timestamptz)"))
+        .replace("page_no", "page")
+        .keep("first_seen_at", "$4::timestamptz")
+        .replace("deleted_at", "NULL::timestamptz")
         .raw(&["actor"])
         .sql("(SELECT i -> 'event' AS j, (i ->> 'page')::integer AS page FROM jsonb_array_elements($1::jsonb) AS item(i)) AS item
              LEFT JOIN repositories AS r ON r.id = $3")
@@ -52,7 +52,7 @@ pub(super) struct Of {
     pub(super) last: u32,
 }
 
-impl Rows<'_> {
+impl Writer<'_> {
     /// The pages of a timeline that differ.
     pub(super) async fn timeline(
         &mut self,

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use tokio_postgres::Error;
 use tokio_postgres::types::Json;
 
-use super::Rows;
+use super::Writer;
 
 /// What a transfer keeps of the issue that was.
 const OLD: &str = "url, number, repo, title, body, created_at, closed_at, state, org, assignee, assignees, labels, \"user\", username, repository_id, \
     opened_at";
 
-impl Rows<'_> {
+impl Writer<'_> {
     /// That an issue is another one now. `into` is its repository, if that is watched: then nothing is left of the one that was but the
     /// transfer, and what happened to it comes with the new one. Otherwise it stays, as one that is gone.
     pub(super) async fn moved(

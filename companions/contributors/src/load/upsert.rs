@@ -2,23 +2,23 @@
 
 /// What becomes of a column when its row is there already.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum OnConflict {
     /// It is of the key.
     Key,
     /// It stays as it was first written.
-    Stays,
+    Keep,
     /// It takes the new value.
-    Takes,
+    Replace,
     /// The same; its type has no equality, so its text is compared.
-    TakesByText,
+    ReplaceByText,
     /// It takes the new value if there is one.
-    TakesIfAny,
+    ReplaceIfAny,
 }
 
 /// A statement in the making.
 pub(super) struct Upsert {
     table: &'static str,
-    columns: Vec<(&'static str, String, Then)>,
+    columns: Vec<(&'static str, String, OnConflict)>,
 }
 
 impl Upsert {
@@ -28,37 +28,37 @@ impl Upsert {
 
     /// A column of the key.
     pub(super) fn key(self, name: &'static str, value: &str) -> Self {
-        self.column(name, value, Then::Key)
+        self.column(name, value, OnConflict::Key)
     }
 
     /// A column that stays as it was first written.
-    pub(super) fn stays(self, name: &'static str, value: &str) -> Self {
-        self.column(name, value, Then::Stays)
+    pub(super) fn keep(self, name: &'static str, value: &str) -> Self {
+        self.column(name, value, OnConflict::Keep)
     }
 
     /// A column that takes the new value.
-    pub(super) fn takes(self, name: &'static str, value: &str) -> Self {
-        self.column(name, value, Then::Takes)
+    pub(super) fn replace(self, name: &'static str, value: &str) -> Self {
+        self.column(name, value, OnConflict::Replace)
     }
 
     /// A column that takes the new value if there is one.
-    pub(super) fn takes_if_any(self, name: &'static str, value: &str) -> Self {
-        self.column(name, value, Then::TakesIfAny)
+    pub(super) fn replace_if_any(self, name: &'static str, value: &str) -> Self {
+        self.column(name, value, OnConflict::ReplaceIfAny)
     }
 
     /// Columns of texts, each the member of its name.
     pub(super) fn texts(self, names: &[&'static str]) -> Self {
-        names.iter().fold(self, |upsert, name| upsert.takes(name, &format!("j ->> '{name}'")))
+        names.iter().fold(self, |upsert, name| upsert.replace(name, &format!("j ->> '{name}'")))
     }
 
     /// Columns of `jsonb`, each the member of its name.
     pub(super) fn objects(self, names: &[&'static str]) -> Self {
-        names.iter().fold(self, |upsert, name| upsert.takes(name, &format!("nullif(j -> '{name}', 'null')")))
+        names.iter().fold(self, |upsert, name| upsert.replace(name, &format!("nullif(j -> '{name}', 'null')")))
     }
 
     /// Columns of times, each the member of its name.
     pub(super) fn times(self, names: &[&'static str]) -> Self {
-        names.iter().fold(self, |upsert, name| upsert.takes(name, &format!("(j ->> '{name}')::timestamptz")))
+        names.iter().fold(self, |upsert, name| upsert.replace(name, &format!("(j ->> '{name}')::timestamptz")))
     }
 
     /// Columns of `json[]`, each the items of the member of its name.
@@ -68,7 +68,7 @@ impl Upsert {
             let array = format!(
                 "coalesce((SELECT array_agg(x::json ORDER BY n) FROM jsonb_array_elements({items}) WITH ORDINALITY AS of(x, n)), '{{}}')"
             );
-            upsert.column(name, &array, Then::TakesByText)
+            upsert.column(name, &array, OnConflict::ReplaceByText)
         })
     }
 
@@ -76,26 +76,26 @@ impl Upsert {
     pub(super) fn raw(self, others: &[&str]) -> Self {
         let known = self.columns.iter().map(|(name, ..)| *name).chain(others.iter().copied());
         let known = known.collect::<Vec<_>>().join(",");
-        self.takes("raw", &format!("nullif(j - '{{{known}}}'::text[], '{{}}')"))
+        self.replace("raw", &format!("nullif(j - '{{{known}}}'::text[], '{{}}')"))
     }
 
-    fn column(mut self, name: &'static str, value: &str, then: Then) -> Self {
+    fn column(mut self, name: &'static str, value: &str, then: OnConflict) -> Self {
         self.columns.push((name, value.into(), then));
         self
     }
 
     /// The statement, over rows `j` of `from`. It returns, for each row that is new or differed, whether it is new.
     pub(super) fn sql(&self, from: &str) -> String {
-        let names = |of: &dyn Fn(Then) -> bool| -> Vec<_> {
+        let names = |of: &dyn Fn(OnConflict) -> bool| -> Vec<_> {
             self.columns.iter().filter(|(_, _, then)| of(*then)).map(|(name, ..)| format!("\"{name}\"")).collect()
         };
         let values: Vec<_> = self.columns.iter().map(|(_, value, _)| value.as_str()).collect();
-        let takes = self.columns.iter().filter(|(_, _, then)| !matches!(then, Then::Key | Then::Stays));
+        let replaced = self.columns.iter().filter(|(_, _, then)| !matches!(then, OnConflict::Key | OnConflict::Keep));
         let (mut set, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, _, then) in takes {
-            let text = if *then == Then::TakesByText { "::text" } else { "" };
+        for (name, _, then) in replaced {
+            let text = if *then == OnConflict::ReplaceByText { "::text" } else { "" };
             let value = match then {
-                Then::TakesIfAny => format!("coalesce(excluded.\"{name}\", old.\"{name}\")"),
+                OnConflict::ReplaceIfAny => format!("coalesce(excluded.\"{name}\", old.\"{name}\")"),
                 _ => format!("excluded.\"{name}\""),
             };
             old.push(format!("old.\"{name}\"{text}"));
@@ -109,7 +109,7 @@ impl Upsert {
             table = self.table,
             all = names(&|_| true).join(", "),
             values = values.join(", "),
-            key = names(&|then| then == Then::Key).join(", "),
+            key = names(&|then| then == OnConflict::Key).join(", "),
             set = set.join(", "),
             old = old.join(", "),
             new = new.join(", "),
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_row_is_written_only_if_it_differs() {
-        let upsert = Upsert::into("t").key("id", "1").stays("since", "$2").texts(&["a"]).takes_if_any("b", "$3");
+        let upsert = Upsert::into("t").key("id", "1").keep("since", "$2").texts(&["a"]).replace_if_any("b", "$3");
         assert_eq!(
             upsert.sql("rows").split_whitespace().collect::<Vec<_>>().join(" "),
             "INSERT INTO t AS old (\"id\", \"since\", \"a\", \"b\") SELECT 1, $2, j ->> 'a', $3 FROM rows \

@@ -10,12 +10,12 @@ use super::walk::Walk;
 use super::{Period, Run};
 use crate::account::cleaned;
 use crate::error::Error;
-use crate::record::{Backfill, Left, Record, Repository, Walked};
-use crate::state::{What, time};
+use crate::record::{Backfill, Progress, Record, Remaining, Repository};
+use crate::state::{List, time};
 
 /// The most that a search gives of what it finds.
 /// <https://docs.github.com/en/rest/search/search#about-search>
-const MOST: u64 = 1000;
+const SEARCH_LIMIT: u64 = 1000;
 /// How often a search is asked that gives not all that it counts, and how long it is left to itself in between.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const SECOND: TimeDelta = TimeDelta::seconds(1);
 
 impl Run<'_> {
     /// Writes down that a period is wanted. Polls read what changes from now on, so that there is no gap between the two.
-    pub(super) async fn want(&mut self, period: &Period) -> Result<(), Error> {
+    pub(super) async fn register_backfill(&mut self, period: &Period) -> Result<(), Error> {
         let midnight = |day: chrono::NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc();
         let (from, to) = (midnight(period.from), midnight(period.to));
         let wrong = |why: String| Err(Error::Setting { setting: "backfill", why });
@@ -46,19 +46,23 @@ impl Run<'_> {
             }
             let is_known = |known: &Backfill| known.from <= from && known.to >= to;
             let (is_begun, is_wanted) =
-                (watched.cursors.contains_key(&What::Issues), watched.backfills.iter().any(is_known));
-            self.enter(id).await?;
+                (watched.cursors.contains_key(&List::Issues), watched.backfills.iter().any(is_known));
+            self.open_repository(id).await?;
             let at = self.now();
             if !is_begun {
                 let since = self.config.start(at);
-                let walk = Walked::Updated { since, etag: None };
-                self.push(&Record::Issues { at, repository: id, rows: Vec::new(), walk })?;
+                let progress = Progress::Updated { since, etag: None };
+                self.record(&Record::Issues { at, repository: id, rows: Vec::new(), progress })?;
             }
             if !is_wanted {
-                let left = if period.search { Left::Spans(vec![(from, to - SECOND)]) } else { Left::Since(from) };
-                self.push(&Record::Backfill { at, repository: id, backfill: Backfill { from, to, left } })?;
+                let remaining = if period.search {
+                    Remaining::CreatedIn(vec![(from, to - SECOND)])
+                } else {
+                    Remaining::UpdatedSince(from)
+                };
+                self.record(&Record::Backfill { at, repository: id, backfill: Backfill { from, to, remaining } })?;
             }
-            self.leave(Ok(())).await?;
+            self.finish_repository(Ok(())).await?;
         }
         // From here on polls go on with it.
         self.save().await?;
@@ -72,10 +76,10 @@ impl Run<'_> {
         for backfill in unfinished {
             // What was found before this poll.
             self.timelines().await?;
-            match backfill.left.clone() {
-                Left::Since(since) => self.walk(backfill, since).await?,
-                Left::Spans(spans) => self.search(backfill, spans).await?,
-                Left::Nothing => {}
+            match backfill.remaining.clone() {
+                Remaining::UpdatedSince(since) => self.walk(backfill, since).await?,
+                Remaining::CreatedIn(spans) => self.search(backfill, spans).await?,
+                Remaining::Done => {}
             }
         }
         Ok(())
@@ -87,12 +91,12 @@ impl Run<'_> {
         let is_of = |row: &Value| time(&row["created_at"]).is_some_and(|at| at >= backfill.from && at < backfill.to);
         while let Some(rows) = walk.next(&mut self.account).await? {
             let rows: Vec<_> = rows.into_iter().filter(|row| is_of(row) && !self.issues.has(row)).collect();
-            let left = Backfill { left: Left::Since(walk.settled()), ..backfill.clone() };
-            self.rows(rows, Walked::Backfill(left)).await?;
+            let left = Backfill { remaining: Remaining::UpdatedSince(walk.settled()), ..backfill.clone() };
+            self.rows(rows, Progress::Backfill(left)).await?;
             self.timelines().await?;
         }
-        backfill.left = Left::Nothing;
-        self.rows(Vec::new(), Walked::Backfill(backfill)).await
+        backfill.remaining = Remaining::Done;
+        self.rows(Vec::new(), Progress::Backfill(backfill)).await
     }
 
     /// Searches for what was created in the spans, and halves those of which there is more than a search gives.
@@ -119,12 +123,12 @@ impl Run<'_> {
                 continue;
             }
             rows.retain(|row| !self.issues.has(row));
-            backfill.left = Left::Spans(spans.clone());
-            self.rows(rows, Walked::Backfill(backfill.clone())).await?;
+            backfill.remaining = Remaining::CreatedIn(spans.clone());
+            self.rows(rows, Progress::Backfill(backfill.clone())).await?;
             self.timelines().await?;
         }
-        backfill.left = Left::Nothing;
-        self.rows(Vec::new(), Walked::Backfill(backfill)).await
+        backfill.remaining = Remaining::Done;
+        self.rows(Vec::new(), Progress::Backfill(backfill)).await
     }
 
     /// What a search finds that was created in a span; `None` if that is more than it gives.
@@ -148,13 +152,13 @@ impl Run<'_> {
                 let Some(answer) = self.account.get(&path, None).await? else { break };
                 let body: Value = answer.json("a search")?;
                 total = body["total_count"].as_u64().unwrap_or_default();
-                if total > MOST && first < last {
+                if total > SEARCH_LIMIT && first < last {
                     return Ok(None);
                 }
                 is_incomplete |= body["incomplete_results"] == true;
                 let items = body["items"].as_array().into_iter().flatten();
                 rows.extend(items.filter_map(|item| Some((item["id"].as_i64()?, cleaned(item.clone())))));
-                if answer.next().is_none() || page * 100 >= MOST {
+                if answer.next().is_none() || page * 100 >= SEARCH_LIMIT {
                     break;
                 }
                 page += 1;

@@ -1,8 +1,8 @@
 //! A poll: repositories and members; of each repository what is new, then timelines; with what is left of time and budget, backfills,
 //! and all issues once a day. Everything is written down as it comes, so the next poll goes on wherever this one ends.
 
-mod all;
 mod backfill;
+mod full_scan;
 mod timeline;
 mod walk;
 
@@ -29,11 +29,11 @@ const DAILY: TimeDelta = TimeDelta::hours(23);
 /// What is kept of the time for the end.
 const MARGIN: Duration = Duration::from_secs(20);
 /// How long answers are kept back that are not enough for a batch.
-const A_WHILE: Duration = Duration::from_secs(60);
+const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 /// After how many batches that are gone through again the state is written.
-const MANY: u64 = 100;
+const SAVE_EVERY: u64 = 100;
 /// How many members may be gone at once, whatever their share.
-const FEW: usize = 3;
+const FEW_MEMBERS: usize = 3;
 
 /// What is asked of a poll.
 #[derive(Clone, Debug)]
@@ -195,16 +195,16 @@ impl<'c> Run<'c> {
     async fn all(&mut self, request: &Request) -> Result<(), Error> {
         self.repositories().await?;
         if let Err(error) = self.members(request.force).await {
-            self.failed(&self.config.organization, error)?;
+            self.note_failure(&self.config.organization, error)?;
         }
         self.flush().await?;
         if let Some(period) = &request.backfill {
-            self.want(period).await?;
+            self.register_backfill(period).await?;
         } else {
             for id in self.state.by_age() {
-                self.enter(id).await?;
+                self.open_repository(id).await?;
                 let done = self.news().await;
-                if self.leave(done).await? {
+                if self.finish_repository(done).await? {
                     self.polled.push(id);
                 }
             }
@@ -213,14 +213,14 @@ impl<'c> Run<'c> {
         let is_poll = request.backfill.is_none();
         for id in self.state.by_age() {
             let watched = self.state.known.get(&id);
-            let is_due = |watched: &Watched| watched.is_behind() || is_poll && watched.all_is_due(self.now());
+            let is_due = |watched: &Watched| watched.is_behind() || is_poll && watched.full_scan_is_due(self.now());
             if watched.is_some_and(is_due) && !self.without_issues.contains(&id) {
-                self.enter(id).await?;
+                self.open_repository(id).await?;
                 let done = match self.backfills().await {
-                    Ok(()) if is_poll => self.all_issues().await,
+                    Ok(()) if is_poll => self.full_scan().await,
                     done => done,
                 };
-                self.leave(done).await?;
+                self.finish_repository(done).await?;
             }
         }
         Ok(())
@@ -236,7 +236,7 @@ impl<'c> Run<'c> {
             }
             done => done?,
         }
-        self.sought().await?;
+        self.transfer_targets().await?;
         self.new_comments().await?;
         self.timelines().await
     }
@@ -267,7 +267,7 @@ impl<'c> Run<'c> {
             return Err(Error::Nothing { organization: organization.clone(), listed: listed.len() });
         }
         if !self.state.watched().map(|watched| &watched.repository).eq(&list) {
-            self.push(&Record::Repositories { at: self.now(), list })?;
+            self.record(&Record::Repositories { at: self.now(), list })?;
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ impl<'c> Run<'c> {
             );
         }
         let gone = self.state.members.iter().filter(|id| lacks(&list, id)).count();
-        let is_doubtful = gone > FEW.max(self.state.members.len() / 5) || gone > 0 && list.is_empty();
+        let is_doubtful = gone > FEW_MEMBERS.max(self.state.members.len() / 5) || gone > 0 && list.is_empty();
         if is_doubtful && !force {
             let known = self.state.members.len();
             self.report.failed.push(format!(
@@ -300,7 +300,7 @@ impl<'c> Run<'c> {
             ));
             return Ok(());
         }
-        self.push(&Record::Members { at: self.now(), list })
+        self.record(&Record::Members { at: self.now(), list })
     }
 
     /// Goes through the batches that were written after the state was. Where there are many, it may take several polls.
@@ -308,9 +308,9 @@ impl<'c> Run<'c> {
         let first = self.state.next;
         while let Some((head, records)) = self.answers.read(&self.state.log, self.state.next).await? {
             if head.repository != self.open {
-                self.close().await?;
+                self.save_repository().await?;
                 if let Some(id) = head.repository {
-                    self.enter(id).await?;
+                    self.open_repository(id).await?;
                 }
             }
             for record in &records {
@@ -318,8 +318,8 @@ impl<'c> Run<'c> {
             }
             self.state.next = head.batch + 1;
             self.is_touched = true;
-            if (self.state.next - first).is_multiple_of(MANY) || self.account.is_late() {
-                self.close().await?;
+            if (self.state.next - first).is_multiple_of(SAVE_EVERY) || self.account.is_late() {
+                self.save_repository().await?;
                 self.save().await?;
             }
             if self.account.is_late() {
@@ -328,29 +328,29 @@ impl<'c> Run<'c> {
                 });
             }
         }
-        self.close().await
+        self.save_repository().await
     }
 
     /// Opens a repository.
-    async fn enter(&mut self, id: i64) -> Result<(), Error> {
+    async fn open_repository(&mut self, id: i64) -> Result<(), Error> {
         let (issues, etag) = self.answers.issues(&self.state.log, id).await?;
         (self.open, self.issues, self.issues_etag, self.is_touched) = (Some(id), issues, etag, false);
         Ok(())
     }
 
     /// Closes it, with what was read of it. Whether it was read without a fault: what ends the poll ends it here too.
-    async fn leave(&mut self, done: Result<(), Error>) -> Result<bool, Error> {
+    async fn finish_repository(&mut self, done: Result<(), Error>) -> Result<bool, Error> {
         let name = self.name();
         self.flush().await?;
-        self.close().await?;
+        self.save_repository().await?;
         match done {
             Ok(()) => Ok(true),
-            Err(error) => self.failed(&name, error).map(|()| false),
+            Err(error) => self.note_failure(&name, error).map(|()| false),
         }
     }
 
     /// Writes the state of the open repository.
-    async fn close(&mut self) -> Result<(), Error> {
+    async fn save_repository(&mut self) -> Result<(), Error> {
         if let Some(id) = self.open.take()
             && self.is_touched
         {
@@ -362,7 +362,7 @@ impl<'c> Run<'c> {
     }
 
     /// That something failed of one repository, or of the organization: the others go on.
-    fn failed(&mut self, of: &str, error: Error) -> Result<(), Error> {
+    fn note_failure(&mut self, of: &str, error: Error) -> Result<(), Error> {
         if !error.is_local() {
             return Err(error);
         }
@@ -371,7 +371,7 @@ impl<'c> Run<'c> {
     }
 
     /// Writes a record down, and takes it as done.
-    fn push(&mut self, record: &Record) -> Result<(), Error> {
+    fn record(&mut self, record: &Record) -> Result<(), Error> {
         self.state.apply(record, &mut self.issues);
         self.is_touched = true;
         self.batch.push(record).map_err(|error| Error::Document {
@@ -383,7 +383,7 @@ impl<'c> Run<'c> {
 
     /// Whether a batch is to be written: there is enough for one, or the last one is a while ago.
     fn is_time_to_flush(&self) -> bool {
-        self.batch.is_enough() || self.written.elapsed() > A_WHILE
+        self.batch.is_enough() || self.written.elapsed() > FLUSH_INTERVAL
     }
 
     /// Writes what there is as a batch.
@@ -421,9 +421,9 @@ impl<'c> Run<'c> {
             Err(error) => Some(error),
         };
         self.flush().await?;
-        self.close().await?;
+        self.save_repository().await?;
         if failure.is_none() {
-            self.push(&Record::Polled { at: self.now(), repositories: self.polled.clone() })?;
+            self.record(&Record::Polled { at: self.now(), repositories: self.polled.clone() })?;
             self.flush().await?;
         }
         self.state.budgets.clone_from(&self.account.budgets);

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Run;
-use crate::account::{Asked, array};
+use crate::account::{Lookup, array};
 use crate::error::Error;
-use crate::record::{Page, Record, Walked};
+use crate::record::{Page, Progress, Record};
 use crate::state::FULL;
 
 /// How often a timeline is read again that changes while it is read.
@@ -66,7 +66,7 @@ impl Run<'_> {
             ));
             let (at, repository) = (self.now(), self.open.unwrap_or_default());
             self.unread.extend(&unread);
-            self.push(&Record::Unread { at, repository, issues: unread })?;
+            self.record(&Record::Unread { at, repository, issues: unread })?;
         }
         ended
     }
@@ -77,7 +77,7 @@ impl Run<'_> {
             return Ok(());
         }
         let repository = self.open.unwrap_or_default();
-        self.push(&Record::Unchanged { at, repository, issues })
+        self.record(&Record::Unchanged { at, repository, issues })
     }
 
     async fn timeline(&mut self, id: i64, unchanged: &mut Vec<i64>) -> Result<(), Error> {
@@ -88,7 +88,7 @@ impl Run<'_> {
         let answered = match self.answered(id, &path).await {
             // The issue was transferred, or is gone.
             Err(Error::Http(error)) if error.status().is_some_and(is_of_another_place) => {
-                if self.ask(id, number).await? {
+                if self.look_up(id, number).await? {
                     return Err(error.into());
                 }
                 return Ok(());
@@ -103,7 +103,7 @@ impl Run<'_> {
         self.report.timelines += 1;
         let Timeline { pages, last } = answered;
         let (repository, pages) = (self.open.unwrap_or_default(), pages.into_values().collect());
-        self.push(&Record::Timeline { at, repository, issue: id, as_of, pages, last })
+        self.record(&Record::Timeline { at, repository, issue: id, as_of, pages, last })
     }
 
     /// Reads a timeline. What is deleted from a page moves the events after it up: a page that begins with another event than before,
@@ -145,36 +145,36 @@ impl Run<'_> {
     }
 
     /// Asks for an issue by itself, and writes down what became of it: whether it is there.
-    pub(super) async fn ask(&mut self, id: i64, number: i64) -> Result<bool, Error> {
+    pub(super) async fn look_up(&mut self, id: i64, number: i64) -> Result<bool, Error> {
         let path = format!("{}/issues/{number}", self.path());
-        let asked = self.account.issue(&path, id).await?;
+        let asked = self.account.look_up(&path, id).await?;
         let (at, repository) = (self.now(), self.open.unwrap_or_default());
         match asked {
-            Asked::There(row) => {
+            Lookup::Found(row) => {
                 if !self.issues.has(&row) {
-                    self.rows(vec![row], Walked::Alone).await?;
+                    self.rows(vec![row], Progress::SingleIssue).await?;
                 }
                 return Ok(true);
             }
-            Asked::Moved { hops, to } => {
+            Lookup::Transferred { hops, to } => {
                 let into = self.repository_of(&to);
                 self.report.moved += 1;
-                self.push(&Record::Moved { at, repository, issue: id, hops, to, into })?;
+                self.record(&Record::Moved { at, repository, issue: id, hops, to, into })?;
             }
-            Asked::Gone => {
+            Lookup::Missing => {
                 self.is_seen().await?;
                 self.report.gone += 1;
-                self.push(&Record::Gone { at, repository, issue: id })?;
+                self.record(&Record::Gone { at, repository, issue: id })?;
             }
         }
         Ok(false)
     }
 
     /// Asks for issues, by id and number. One that cannot be asked for does not hold up the others.
-    pub(super) async fn ask_all(&mut self, issues: Vec<(i64, i64)>) -> Result<(), Error> {
+    pub(super) async fn look_up_all(&mut self, issues: Vec<(i64, i64)>) -> Result<(), Error> {
         for (id, number) in issues {
-            if let Err(error) = self.ask(id, number).await {
-                self.failed(&format!("{}#{number}", self.name()), error)?;
+            if let Err(error) = self.look_up(id, number).await {
+                self.note_failure(&format!("{}#{number}", self.name()), error)?;
             }
         }
         Ok(())

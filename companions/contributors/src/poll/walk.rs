@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::Run;
 use crate::account::{Account, array};
 use crate::error::Error;
-use crate::record::{Record, Walked};
-use crate::state::{Cursor, Issues, SOON, What, time};
+use crate::record::{Progress, Record};
+use crate::state::{Cursor, Issues, List, SETTLE_TIME, time};
 
 /// How much earlier than its cursor a poll begins: an update may show late.
 const OVERLAP: TimeDelta = TimeDelta::seconds(60);
@@ -86,11 +86,11 @@ impl Walk {
 impl Run<'_> {
     /// The issues and pull requests that were updated since the last poll.
     pub(super) async fn new_issues(&mut self) -> Result<(), Error> {
-        let (mut cursor, mut walk) = self.cursor(What::Issues, format!("{}/issues?state=all", self.path()));
+        let (mut cursor, mut walk) = self.cursor(List::Issues, format!("{}/issues?state=all", self.path()));
         while let Some(rows) = walk.next(&mut self.account).await? {
             let rows: Vec<_> = rows.into_iter().filter(|row| !self.issues.has(row)).collect();
-            if self.moves(What::Issues, &mut cursor, &walk) || !rows.is_empty() {
-                let walked = Walked::Updated { since: cursor.since, etag: cursor.etag.clone() };
+            if self.moves(List::Issues, &mut cursor, &walk) || !rows.is_empty() {
+                let walked = Progress::Updated { since: cursor.since, etag: cursor.etag.clone() };
                 self.rows(rows, walked).await?;
             }
         }
@@ -99,27 +99,27 @@ impl Run<'_> {
 
     /// The issues whose comments were written or edited after their timelines were read.
     pub(super) async fn new_comments(&mut self) -> Result<(), Error> {
-        let (mut cursor, mut walk) = self.cursor(What::Comments, format!("{}/issues/comments", self.path()));
+        let (mut cursor, mut walk) = self.cursor(List::Comments, format!("{}/issues/comments", self.path()));
         let asked: BTreeMap<_, _> = self.issues.0.values().map(|issue| (issue.number, issue.asked_at)).collect();
         while let Some(rows) = walk.next(&mut self.account).await? {
             let late = |row: &Value| {
                 let number = row["issue_url"].as_str()?.rsplit('/').next()?.parse().ok()?;
                 let asked = asked.get(&number).copied().flatten()?;
-                (time(&row["updated_at"])? > asked - SOON).then_some(number)
+                (time(&row["updated_at"])? > asked - SETTLE_TIME).then_some(number)
             };
             let mut numbers: Vec<i64> = rows.iter().filter_map(late).collect();
             numbers.dedup();
-            if self.moves(What::Comments, &mut cursor, &walk) || !numbers.is_empty() {
+            if self.moves(List::Comments, &mut cursor, &walk) || !numbers.is_empty() {
                 let (at, repository) = (self.now(), self.open.unwrap_or_default());
                 let Cursor { since, etag } = cursor.clone();
-                self.push(&Record::Comments { at, repository, numbers, since, etag })?;
+                self.record(&Record::Comments { at, repository, numbers, since, etag })?;
             }
         }
         Ok(())
     }
 
     /// Writes rows of issues down.
-    pub(super) async fn rows(&mut self, mut rows: Vec<Value>, walk: Walked) -> Result<(), Error> {
+    pub(super) async fn rows(&mut self, mut rows: Vec<Value>, progress: Progress) -> Result<(), Error> {
         rows.retain(|row| {
             let is_one = Issues::is_one(row);
             if !is_one {
@@ -129,19 +129,19 @@ impl Run<'_> {
         });
         self.report.rows += rows.len();
         let (at, repository) = (self.now(), self.open.unwrap_or_default());
-        self.push(&Record::Issues { at, repository, rows, walk })?;
+        self.record(&Record::Issues { at, repository, rows, progress })?;
         if self.is_time_to_flush() { self.flush().await } else { Ok(()) }
     }
 
     /// How far a list is read, and the walk that goes on from there.
-    fn cursor(&self, what: What, list: String) -> (Cursor, Walk) {
+    fn cursor(&self, what: List, list: String) -> (Cursor, Walk) {
         let known = self.open.and_then(|id| self.state.known.get(&id)?.cursors.get(&what).cloned());
         let (cursor, since) = match known {
             Some(cursor) => (cursor.clone(), cursor.since - OVERLAP),
             None => {
                 // The first poll reads all timelines, with their comments.
                 let now = self.now();
-                let since = if what == What::Comments { now } else { self.config.start(now) };
+                let since = if what == List::Comments { now } else { self.config.start(now) };
                 (Cursor { since, etag: None }, since)
             }
         };
@@ -150,7 +150,7 @@ impl Run<'_> {
     }
 
     /// Moves a cursor to where a walk is: whether that is written down nowhere yet.
-    fn moves(&self, what: What, cursor: &mut Cursor, walk: &Walk) -> bool {
+    fn moves(&self, what: List, cursor: &mut Cursor, walk: &Walk) -> bool {
         let before = cursor.clone();
         if walk.settled() > cursor.since {
             *cursor = Cursor { since: walk.settled(), etag: None };

@@ -6,18 +6,18 @@ use serde_json::Value;
 use super::Run;
 use crate::account::array;
 use crate::error::Error;
-use crate::record::{Record, Walked};
+use crate::record::{Progress, Record};
 use crate::state::{Issue, time};
 
 impl Run<'_> {
     /// Goes through all issues of the open repository, if that was not done today, and asks for those that are not there.
-    pub(super) async fn all_issues(&mut self) -> Result<(), Error> {
+    pub(super) async fn full_scan(&mut self) -> Result<(), Error> {
         let Some(watched) = self.open.and_then(|id| self.state.known.get(&id)) else { return Ok(()) };
-        if !watched.all_is_due(self.now()) {
+        if !watched.full_scan_is_due(self.now()) {
             return Ok(());
         }
         let first = watched.first;
-        let (day, mut next, mut is_resumed) = match watched.all.clone() {
+        let (day, mut next, mut is_resumed) = match watched.full_scan.clone() {
             Some((day, Some(next))) => (day, Some(next), true),
             _ => (self.now().num_days_from_ce(), Some(self.first_page()), false),
         };
@@ -43,13 +43,13 @@ impl Run<'_> {
                 is_known || first.is_some_and(|first| time(&row["updated_at"]).is_some_and(|at| at >= first))
             };
             let rows = rows.into_iter().filter(|row| is_of_polls(row) && !self.issues.has(row)).collect();
-            self.rows(rows, Walked::All { day, ids, next: next.clone() }).await?;
+            self.rows(rows, Progress::FullScan { day, ids, next: next.clone() }).await?;
         }
         // A row that moved from one page to another while they were read is not listed, and is there.
         let is_absent = |issue: &Issue| !issue.gone && issue.day < day;
         let absent = self.issues.0.iter().filter(|(_, issue)| is_absent(issue));
         let absent = absent.map(|(id, issue)| (*id, issue.number)).collect();
-        self.ask_all(absent).await
+        self.look_up_all(absent).await
     }
 
     fn first_page(&self) -> String {
@@ -57,13 +57,13 @@ impl Run<'_> {
     }
 
     /// Asks for the issues of the open repository that others were transferred to.
-    pub(super) async fn sought(&mut self) -> Result<(), Error> {
+    pub(super) async fn transfer_targets(&mut self) -> Result<(), Error> {
         let watched = self.open.and_then(|id| self.state.known.get(&id));
-        for (number, id) in watched.map(|watched| watched.sought.clone()).unwrap_or_default() {
+        for (number, id) in watched.map(|watched| watched.transfer_targets.clone()).unwrap_or_default() {
             if !self.issues.0.contains_key(&id) {
-                self.ask_all(vec![(id, number)]).await?;
+                self.look_up_all(vec![(id, number)]).await?;
             }
-            self.rows(Vec::new(), Walked::Sought { number }).await?;
+            self.rows(Vec::new(), Progress::TransferTarget { number }).await?;
         }
         Ok(())
     }
@@ -74,7 +74,7 @@ impl Run<'_> {
             return Ok(());
         }
         for repository in self.state.by_age() {
-            self.enter(repository).await?;
+            self.open_repository(repository).await?;
             let arrivals = &self.state.arrivals;
             let is_same = |id: &i64, issue: &Issue| {
                 !issue.gone
@@ -83,10 +83,10 @@ impl Run<'_> {
             };
             let same = self.issues.0.iter().filter(|(id, issue)| is_same(id, issue));
             let same = same.map(|(id, issue)| (*id, issue.number)).collect();
-            let done = self.ask_all(same).await;
-            self.leave(done).await?;
+            let done = self.look_up_all(same).await;
+            self.finish_repository(done).await?;
         }
-        self.push(&Record::Arrived { at: self.now() })?;
+        self.record(&Record::Arrived { at: self.now() })?;
         self.flush().await
     }
 }
