@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use blackwater_base::deadline::Deadline;
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LINK, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, LINK, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 pub use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -209,6 +209,12 @@ impl Answer {
             wanted,
             why: error.to_string(),
         })
+    }
+
+    /// Its ETag, with the quotes.
+    #[must_use]
+    pub fn etag(&self) -> Option<&str> {
+        self.headers.get(ETAG)?.to_str().ok()
     }
 
     /// The address of the next page, where the answer is one of several.

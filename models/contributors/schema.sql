@@ -229,7 +229,8 @@ JOIN dim_repository USING (repository_id)
 WHERE known.is_contributor
 GROUP BY repository_id, dim_repository.owner, dim_repository.name, known.month;
 
--- What people did who have never been members.
+-- Events by people who have never been members, github-actions excepted. Other bots count, as in contributor-metrics. Only
+-- comments have updated_at, by which the views below go.
 CREATE OR REPLACE VIEW community_events AS
 SELECT fact_event.event_id, fact_event.issue_id, fact_event.event, fact_event.created_at, fact_event.updated_at,
        fact_event.actor_id, dim_person.login, fact_event.reaction_count

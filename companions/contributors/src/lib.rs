@@ -25,6 +25,9 @@ use crate::error::Error;
 /// What the program calls itself where it asks for something.
 pub const AGENT: &str = concat!("contributors/", env!("CARGO_PKG_VERSION"));
 
+/// The age in seconds of what never happened: ten years.
+const NEVER: u64 = 10 * 365 * 24 * 3600;
+
 /// The organization of some settings, the bucket of its answers, and its database.
 pub struct Contributors {
     config: Config,

@@ -7,14 +7,12 @@ use std::process::ExitCode;
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::settings::variables;
-use blackwater_base::store::client;
-use blackwater_http::Http;
 use chrono::{NaiveDate, Utc};
 use clap::{CommandFactory, Parser, Subcommand};
 use contributors::config::{Config, NO_DAY, day_after, first_day};
 use contributors::poll::{self, Period, Request};
 use contributors::status::{Budget, Members, Status};
-use contributors::{AGENT, Contributors, load};
+use contributors::{Contributors, load};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -111,13 +109,16 @@ async fn open(file: Option<&std::path::Path>) -> anyhow::Result<(Contributors, B
     let loads = config.database.is_some();
     #[cfg(feature = "local")]
     if let Some(folder) = &config.directory {
+        use blackwater_base::store::client;
+        use blackwater_http::Http;
         use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
+        use contributors::AGENT;
+
         let s3 = S3::start(folder, &[&config.bucket]).await?;
         let client = client(Some(&s3.endpoint()), Some((ACCESS_KEY, SECRET_KEY))).await;
         return Ok((Contributors::new(config, client, Http::new(AGENT)?), Some(s3), loads));
     }
-    let s3 = client(None, None).await;
-    Ok((Contributors::new(config, s3, Http::new(AGENT)?), Bucket::default(), loads))
+    Ok((Contributors::on_aws(config).await?, Bucket::default(), loads))
 }
 
 /// The exit code.

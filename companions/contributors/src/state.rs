@@ -358,6 +358,11 @@ fn digest(row: &Value) -> u64 {
             hash.update(value.to_string());
         }
     }
+    short_hash(hash)
+}
+
+/// The first eight bytes of a hash.
+pub(crate) fn short_hash(hash: Sha256) -> u64 {
     hash.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 

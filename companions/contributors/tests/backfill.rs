@@ -126,7 +126,7 @@ async fn polls_go_on_from_the_end_of_a_backfill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_search_is_halved_until_it_gives_all_and_repeated_while_it_does_not() {
+async fn a_search_is_split_until_complete_and_retried() {
     let world = World::new().await;
     {
         let mut model = world.model();

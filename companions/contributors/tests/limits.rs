@@ -104,7 +104,7 @@ async fn a_short_limit_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_token_is_called_wrong() {
+async fn an_invalid_token_is_reported() {
     let world = busy().await;
     world.model().token = "another".into();
     let error = world.contributors.poll(&world.request(), within(60)).await.unwrap_err().to_string();

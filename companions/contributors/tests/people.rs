@@ -66,7 +66,7 @@ async fn members_join_leave_return_and_rename() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_members_that_shrinks_is_not_believed() {
+async fn a_much_shorter_members_list_is_refused() {
     let world = World::new().await;
     let people: Vec<_> = {
         let mut model = world.model();
@@ -129,7 +129,7 @@ async fn a_renamed_repository_keeps_its_issues_and_their_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_account_is_nobody() {
+async fn a_deleted_account_becomes_null() {
     let world = World::new().await;
     let (shop, ada, ben, number) = {
         let mut model = world.model();

@@ -175,7 +175,7 @@ async fn issues_that_are_updated_while_the_list_is_read_come_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_unknown_fails_a_page() {
+async fn unknown_fields_and_kinds_do_not_fail_a_page() {
     let world = World::new().await;
     {
         let mut model = world.model();
@@ -248,7 +248,7 @@ async fn answers_as_github_documents_them_come_into_the_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_request_is_merged_when_it_is() {
+async fn merged_is_null_while_a_pull_request_is_open() {
     let world = World::new().await;
     let (shop, ada, number) = {
         let mut model = world.model();
@@ -361,7 +361,7 @@ async fn only_repositories_that_fit_are_watched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_first_day_polls_begin_ninety_days_back() {
+async fn polls_start_90_days_back_by_default() {
     let world = World::new().await;
     {
         let mut model = world.model();

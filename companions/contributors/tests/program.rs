@@ -96,7 +96,7 @@ async fn on_a_laptop_a_poll_needs_nothing_but_a_token_and_a_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_cannot_be_meant_are_named() {
+async fn invalid_settings_are_reported() {
     let world = World::new().await;
     for (more, words) in [
         ("repositories = [\"!a\"]", "contributors.toml, line 4: repositories: nothing is watched"),

@@ -28,9 +28,6 @@ use crate::record::Record;
 
 /// What is kept of the time for a record.
 const RECORD: Duration = Duration::from_secs(10);
-/// Ten years.
-const NEVER: u64 = 10 * 365 * 24 * 3600;
-
 /// What a load did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -122,7 +119,7 @@ impl Contributors {
         };
         report.newest_poll_seconds = match newest.or(newest_poll(&mut client, &schema).await?) {
             Some(at) => (Utc::now() - at).num_seconds().max(0).unsigned_abs(),
-            None => NEVER,
+            None => crate::NEVER,
         };
         Ok(report)
     }

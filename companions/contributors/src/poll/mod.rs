@@ -104,9 +104,6 @@ pub struct Report {
     pub oldest_poll_seconds: u64,
 }
 
-/// Ten years.
-const NEVER: u64 = 10 * 365 * 24 * 3600;
-
 impl Contributors {
     /// Asks GitHub for what is new, and writes the answers into the bucket.
     ///
@@ -453,7 +450,7 @@ impl<'c> Run<'c> {
             requests: self.account.requests,
             not_modified: self.account.not_modified,
             remaining: self.account.budgets.get("core").map(|budget| budget.remaining),
-            oldest_poll_seconds: age.unwrap_or(NEVER),
+            oldest_poll_seconds: age.unwrap_or(crate::NEVER),
             ..self.report
         }
     }

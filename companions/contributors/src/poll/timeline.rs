@@ -11,7 +11,7 @@ use super::Run;
 use crate::account::{Lookup, array};
 use crate::error::Error;
 use crate::record::{Page, Progress, Record};
-use crate::state::FULL;
+use crate::state::{FULL, short_hash};
 
 /// How often a timeline is read again that changes while it is read.
 const TRIES: usize = 3;
@@ -216,7 +216,7 @@ fn page(number: u32, answer: &Answer) -> Result<Page, Error> {
             event["id"] = json!(made_id(event));
         }
     }
-    let etag = answer.headers.get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+    let etag = answer.etag().map(str::to_owned);
     Ok(Page { number, etag, events })
 }
 
@@ -233,6 +233,6 @@ fn made_id(event: &Value) -> i64 {
         Some(what) => format!("{} {what} {when}", event["event"]),
         None => event.to_string(),
     };
-    let number = Sha256::digest(text).iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    let number = short_hash(Sha256::new().chain_update(text));
     -((number >> 1).max(1).cast_signed())
 }

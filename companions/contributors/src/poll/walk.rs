@@ -55,7 +55,7 @@ impl Walk {
         };
         let rows = array(&answer)?;
         self.is_done = answer.next().is_none();
-        let etag = answer.headers.get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let etag = answer.etag().map(str::to_owned);
         let last = rows.last().and_then(|row| time(&row["updated_at"])).unwrap_or(self.since);
         let second = self.since;
         self.etag = etag.filter(|_| self.is_done && !self.is_begun);

@@ -145,7 +145,7 @@ run "whole" {
       if name != "errors"
       } == {
       oldest = "Contributors OldestPollSeconds Maximum GreaterThanThreshold 3600 3600 breaching"
-      budget = "Contributors Remaining Maximum LessThanThreshold 500 21600 ignore"
+      budget = "Contributors Remaining Maximum LessThanOrEqualToThreshold 500 21600 ignore"
       behind = "Contributors NewestPollSeconds Maximum GreaterThanThreshold 7200 7200 breaching"
     }
     error_message = "It is told that polls or loads are late, even if none runs, and that the token's budget is used up."
