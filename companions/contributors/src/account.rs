@@ -7,7 +7,7 @@ use blackwater_base::deadline::Deadline;
 use blackwater_base::secrets::Secrets;
 use blackwater_github::GitHub;
 use blackwater_http::{Answer, Error as HttpError, Http, Place, StatusCode, Url};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -215,7 +215,10 @@ impl Account {
         let number = |name: &str| header(name).and_then(|value| value.trim().parse::<i64>().ok());
         if let (Some(remaining), Some(reset)) = (number("x-ratelimit-remaining"), number("x-ratelimit-reset")) {
             let resource = header("x-ratelimit-resource").unwrap_or("core").to_owned();
-            let reset = DateTime::from_timestamp(reset, 0).unwrap_or_default();
+            // By this machine's clock, which may differ from GitHub's.
+            let there = header("date").and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+            let ahead = there.map_or(TimeDelta::zero(), |there| Utc::now() - there.to_utc());
+            let reset = DateTime::from_timestamp(reset, 0).unwrap_or_default() + ahead;
             self.budgets.insert(resource, Budget { remaining: remaining.max(0).unsigned_abs(), reset });
         }
         if header("x-github-sso").is_some_and(|said| said.contains("partial-results")) {

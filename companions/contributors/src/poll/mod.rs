@@ -149,8 +149,9 @@ impl<'c> Run<'c> {
         let mut account =
             Account::open(&of.config.github, &of.http, &of.secrets, deadline.earlier(margin), waits).await?;
         let answers = Answers(store);
-        let (state, state_etag) = match if request.full { None } else { answers.state().await? } {
-            Some(found) => found,
+        let known = if request.full { None } else { answers.state().await? };
+        let (state, state_etag) = match known {
+            Some(known) => known,
             None => {
                 let state = State::new(&of.config.organization, answers.new_log(request.at).await?);
                 let before = answers.state_etag().await?;
@@ -189,6 +190,7 @@ impl<'c> Run<'c> {
         Ok(run)
     }
 
+    /// The poll from its beginning to its end.
     async fn all(&mut self, request: &Request) -> Result<(), Error> {
         self.repositories().await?;
         if let Err(error) = self.members(request.force).await {
