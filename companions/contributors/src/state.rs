@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 use crate::account::Budget;
 use crate::record::{Backfill, Progress, Record, Remaining, Repository};
 
-/// What was transferred longer ago is found by the way through all issues.
+/// What was transferred longer ago is found by the full scan.
 const ARRIVAL_WINDOW: TimeDelta = TimeDelta::days(2);
 /// How long after its last update an issue is looked at for reactions and the like, which do not show in its `updated_at`.
 const RECHECK_WINDOW: TimeDelta = TimeDelta::days(14);
-/// What was read so soon after an update may lack what happened in the same second, or shows late.
-pub(crate) const SETTLE_TIME: TimeDelta = TimeDelta::seconds(60);
 /// How often it is.
 const RECHECK_INTERVAL: TimeDelta = TimeDelta::hours(6);
+/// What was read so soon after an update may lack what happened in the same second, or shows late.
+pub(crate) const SETTLE_TIME: TimeDelta = TimeDelta::seconds(60);
 /// How many events a page has at most.
 pub(crate) const FULL: usize = 100;
 

@@ -14,7 +14,7 @@ use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use chrono::{DateTime, TimeZone, Utc};
 use contributors::config::{Config, KINDS};
 use contributors::poll::{self, Request};
-use contributors::services::{GitHub, Issue, Item, Model, Repository, TOKEN};
+use contributors::services::{GitHub, Gone, Issue, Item, Model, Repository, TOKEN};
 use contributors::{AGENT, Contributors, load};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -135,6 +135,7 @@ impl World {
             ("pull requests", PULLS, expected.pulls),
             ("events", EVENTS, expected.events),
             ("labels", LABELS, expected.labels),
+            ("memberships", MEMBERSHIPS, expected.memberships),
             ("members", MEMBERS, expected.members),
             ("repositories", REPOSITORIES, expected.repositories),
         ] {
@@ -143,6 +144,10 @@ impl World {
             let surplus: Vec<_> = found.difference(&expected).collect();
             assert!(missing.is_empty() && surplus.is_empty(), "{what}: missing {missing:#?}, surplus {surplus:#?}");
         }
+        // Nothing is taken for a transfer that was none.
+        let transfers: BTreeSet<_> = rows(&client, "SELECT issue_id FROM transfers").await.into_iter().collect();
+        let surplus: Vec<_> = transfers.difference(&expected.transferred).collect();
+        assert!(surplus.is_empty(), "transfers: surplus {surplus:#?}");
         let doubled = "SELECT id, issue_id FROM events GROUP BY id, issue_id HAVING count(*) > 1";
         assert_eq!(rows(&client, doubled).await, Vec::<String>::new());
     }
@@ -200,6 +205,7 @@ const LABELS: &str = "SELECT issue_id, labels.name, labels.color FROM issue_labe
     WHERE NOT EXISTS (SELECT FROM issues WHERE issues.id = issue_id AND issues.deleted_at IS NOT NULL)
     AND NOT EXISTS (SELECT FROM pull_requests AS pull WHERE pull.id = issue_id AND pull.deleted_at IS NOT NULL)";
 const MEMBERS: &str = "SELECT id, login FROM members WHERE NOT inactive";
+const MEMBERSHIPS: &str = "SELECT person_id FROM memberships WHERE left_at IS NULL";
 const REPOSITORIES: &str = "SELECT id, owner, name, archived FROM repositories WHERE gone_at IS NULL";
 
 /// What the tables are to hold, row by row.
@@ -210,7 +216,10 @@ struct Expected {
     events: BTreeSet<String>,
     labels: BTreeSet<String>,
     members: BTreeSet<String>,
+    memberships: BTreeSet<String>,
     repositories: BTreeSet<String>,
+    /// The issues that are others now.
+    transferred: BTreeSet<String>,
 }
 
 impl Expected {
@@ -218,6 +227,7 @@ impl Expected {
         let mut expected = Self::default();
         for id in &model.members {
             expected.members.insert(format!("{id}|{}", model.people[id].login));
+            expected.memberships.insert(id.to_string());
         }
         for repository in model.repositories.values().filter(|repository| repository.is_visible()) {
             let (org, name) = (&model.organization, &repository.name);
@@ -226,6 +236,10 @@ impl Expected {
             for issue in repository.present() {
                 expected.issue(model, repository, issue);
             }
+            let is_transferred = |issue: &&Issue| matches!(issue.gone, Some(Gone::Transferred { .. }));
+            expected
+                .transferred
+                .extend(repository.issues.values().filter(is_transferred).map(|issue| issue.id.to_string()));
         }
         expected
     }

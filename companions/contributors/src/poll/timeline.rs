@@ -15,7 +15,6 @@ use crate::state::{FULL, short_hash};
 
 /// How often a timeline is read again that changes while it is read.
 const TRIES: usize = 3;
-
 /// How many timelines of a repository may fail before the rest is left for the next poll. It begins with others.
 const MOST_UNREAD: usize = 10;
 
@@ -42,7 +41,7 @@ impl Run<'_> {
             }
             match self.timeline(id, &mut unchanged).await {
                 Ok(()) => {}
-                Err(error @ Error::Http(_)) => {
+                Err(error @ (Error::Http(_) | Error::Unreachable { .. })) => {
                     unread.push(id);
                     first.get_or_insert((id, error));
                     if unread.len() == MOST_UNREAD {
