@@ -42,7 +42,7 @@ enum Command {
         #[arg(long)]
         full: bool,
     },
-    /// Load the answers that are not in the database yet
+    /// Load what was polled and is not in the database yet
     Load,
     /// Import issues and pull requests created in a period; resumes an interrupted import
     Backfill {

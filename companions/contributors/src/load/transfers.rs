@@ -1,9 +1,8 @@
 //! Transfers: an issue that is another one now, in another repository.
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::Error;
-use tokio_postgres::types::Json;
 
 use super::Writer;
 
@@ -29,11 +28,13 @@ impl Writer<'_> {
             steps.extend(self.query(known, &[hop_in, number]).await?.iter().map(|row| row.get::<_, i64>(0)));
         }
         steps.retain(|step| *step != new);
-        for (place, old) in steps.iter().enumerate() {
-            match steps.get(place + 1) {
-                Some(next) => self.step(at, *old, *next).await?,
-                None => self.last_step(at, *old, new, to, into).await?,
+        for pair in steps.windows(2) {
+            if let Some(destination) = self.destination(pair[1]).await? {
+                self.transfer(at, pair[0], &destination).await?;
             }
+        }
+        if let Some(last) = steps.last() {
+            self.transfer(at, *last, &Destination::of(new, to, into)).await?;
         }
         match into {
             None => self.gone(at, issue).await,
@@ -51,31 +52,47 @@ impl Writer<'_> {
         }
     }
 
-    /// A transfer to an issue that was transferred again.
-    async fn step(&mut self, at: DateTime<Utc>, old: i64, next: i64) -> Result<(), Error> {
-        let row = "SELECT repo, html_url, url, number, repository_id FROM issues WHERE id = $1";
-        let Some(row) = self.query(row, &[&next]).await?.into_iter().next() else { return Ok(()) };
-        let (repo, html_url, url): (Option<String>, Option<String>, Option<String>) =
-            (row.get(0), row.get(1), row.get(2));
-        let (number, repository): (i64, i64) = (row.get(3), row.get(4));
-        let to = json!({ "repository_url": repo, "html_url": html_url, "url": url, "number": number });
-        self.last_step(at, old, next, &to, Some(repository)).await
+    /// An issue that is known here, as the destination of another one.
+    async fn destination(&mut self, issue: i64) -> Result<Option<Destination>, Error> {
+        let row = "SELECT id, repo, html_url, url, number, repository_id FROM issues WHERE id = $1";
+        Ok(self.query(row, &[&issue]).await?.first().map(|row| Destination {
+            issue: row.get(0),
+            repo: row.get(1),
+            html_url: row.get(2),
+            url: row.get(3),
+            number: row.get(4),
+            repository: row.get(5),
+        }))
     }
 
-    async fn last_step(
-        &mut self,
-        at: DateTime<Utc>,
-        old: i64,
-        new: i64,
-        to: &Value,
-        into: Option<i64>,
-    ) -> Result<(), Error> {
+    /// A step of an issue from one repository to another.
+    async fn transfer(&mut self, at: DateTime<Utc>, old: i64, to: &Destination) -> Result<(), Error> {
         let sql = format!(
-            "INSERT INTO transfers (issue_id, new_issue_id, {OLD}, new_repo, new_html_url, new_url, new_number, new_repository_id, seen_at)
-            SELECT id, $2, {OLD}, substring($3::jsonb ->> 'repository_url' FROM '[^/]*$'), $3::jsonb ->> 'html_url', $3::jsonb ->> 'url',
-                   ($3::jsonb ->> 'number')::bigint, $4, $5
-            FROM issues WHERE id = $1 ON CONFLICT DO NOTHING RETURNING true"
+            "INSERT INTO transfers (issue_id, {OLD}, new_issue_id, new_repo, new_html_url, new_url, new_number, new_repository_id, seen_at)
+            SELECT id, {OLD}, $2, $3, $4, $5, $6, $7, $8 FROM issues WHERE id = $1 ON CONFLICT DO NOTHING RETURNING true"
         );
-        self.write("transfers", &sql, &[&old, &new, &Json(to), &into, &at]).await
+        let Destination { issue, repo, html_url, url, number, repository } = to;
+        self.write("transfers", &sql, &[&old, issue, repo, html_url, url, number, repository, &at]).await
+    }
+}
+
+/// Where an issue was transferred to.
+struct Destination {
+    issue: i64,
+    repo: Option<String>,
+    html_url: Option<String>,
+    url: Option<String>,
+    number: Option<i64>,
+    /// None if it is not watched.
+    repository: Option<i64>,
+}
+
+impl Destination {
+    /// An issue as GitHub shows it.
+    fn of(issue: i64, row: &Value, repository: Option<i64>) -> Self {
+        let text = |name: &str| row[name].as_str().map(str::to_owned);
+        let repo = row["repository_url"].as_str().and_then(|url| url.rsplit('/').next()).map(str::to_owned);
+        let (html_url, url, number) = (text("html_url"), text("url"), row["number"].as_i64());
+        Self { issue, repo, html_url, url, number, repository }
     }
 }

@@ -65,8 +65,7 @@ impl Run<'_> {
             self.finish_repository(Ok(())).await?;
         }
         // From here on polls go on with it.
-        self.save().await?;
-        Ok(())
+        self.save().await
     }
 
     /// Goes on with the backfills of the open repository.
@@ -106,22 +105,11 @@ impl Run<'_> {
         mut spans: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     ) -> Result<(), Error> {
         while let Some((first, last)) = spans.pop() {
-            let mut rows = Vec::new();
-            let mut is_whole = true;
-            for kind in ["issue", "pr"] {
-                match self.found(kind, first, last).await? {
-                    Some(found) => rows.extend(found),
-                    None => is_whole = false,
-                }
-                if !is_whole {
-                    break;
-                }
-            }
-            if !is_whole {
+            let Some(mut rows) = self.created_in(first, last).await? else {
                 let middle = first + TimeDelta::seconds((last - first).num_seconds() / 2);
                 spans.extend([(middle + SECOND, last), (first, middle)]);
                 continue;
-            }
+            };
             rows.retain(|row| !self.issues.has(row));
             backfill.remaining = Remaining::CreatedIn(spans.clone());
             self.rows(rows, Progress::Backfill(backfill.clone())).await?;
@@ -129,6 +117,14 @@ impl Run<'_> {
         }
         backfill.remaining = Remaining::Done;
         self.rows(Vec::new(), Progress::Backfill(backfill)).await
+    }
+
+    /// The issues and pull requests that were created in a span; `None` if they are more than a search gives.
+    async fn created_in(&mut self, first: DateTime<Utc>, last: DateTime<Utc>) -> Result<Option<Vec<Value>>, Error> {
+        let Some(mut rows) = self.found("issue", first, last).await? else { return Ok(None) };
+        let Some(pulls) = self.found("pr", first, last).await? else { return Ok(None) };
+        rows.extend(pulls);
+        Ok(Some(rows))
     }
 
     /// What a search finds that was created in a span; `None` if that is more than it gives.
