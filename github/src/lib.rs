@@ -91,12 +91,20 @@ impl GitHub {
     /// # Errors
     /// If it cannot be had, or is at another host: the token goes nowhere else.
     pub async fn after(&self, page: &Answer, deadline: Deadline) -> Result<Option<Answer>, Error> {
-        let Some(next) = page.next() else { return Ok(None) };
-        let next = parsed(&next)?;
-        if !self.is_here(&next) {
-            return Err(Error::Client(format!("the next page is not at {}, but at {next}", self.api)));
+        match self.next_path(page)? {
+            Some(path) => self.get_here(&path, None, deadline).await.map(Some),
+            None => Ok(None),
         }
-        self.send_to(Method::GET, next, None, None, deadline).await.map(Some)
+    }
+
+    /// What [`Self::get`] finds the page after this one by, if there is one.
+    ///
+    /// # Errors
+    /// If it is at another host: the token goes nowhere else.
+    pub fn next_path(&self, page: &Answer) -> Result<Option<String>, Error> {
+        let Some(next) = page.next() else { return Ok(None) };
+        let path = self.path_of(&Place(parsed(&next)?));
+        path.map(Some).ok_or_else(|| Error::Client(format!("the next page is not at {}, but at {next}", self.api)))
     }
 
     /// Sends something to `path`.

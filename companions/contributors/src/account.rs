@@ -6,7 +6,7 @@ use std::time::Duration;
 use blackwater_base::deadline::Deadline;
 use blackwater_base::secrets::Secrets;
 use blackwater_github::GitHub;
-use blackwater_http::{Answer, Error as HttpError, Http, Place, StatusCode, Url};
+use blackwater_http::{Answer, Error as HttpError, Http, StatusCode};
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -139,10 +139,7 @@ impl Account {
 
     /// The path of the page after this one, if there is one.
     pub(crate) fn next(&self, page: &Answer) -> Result<Option<String>, Error> {
-        let Some(next) = page.next() else { return Ok(None) };
-        let place = Url::parse(&next).ok().map(Place);
-        let path = place.and_then(|place| self.github.path_of(&place));
-        path.map(Some).ok_or_else(|| HttpError::Client(format!("the next page is at another host: {next}")).into())
+        Ok(self.github.next_path(page)?)
     }
 
     /// What became of an issue: of this id, at `path`, as `repos/acme/shop/issues/5`.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::account::Budget;
-use crate::record::{Backfill, Progress, Record, Remaining, Repository};
+use crate::record::{Backfill, Page, Progress, Record, Remaining, Repository};
 
 /// What was transferred longer ago is found by the full scan.
 const ARRIVAL_WINDOW: TimeDelta = TimeDelta::days(2);
@@ -161,13 +161,7 @@ impl State {
             }
             Record::Timeline { at, issue: id, as_of, pages, last, .. } => {
                 let Some(issue) = issues.0.get_mut(id) else { return };
-                issue.pages.resize(*last as usize, PageState { etag: None, goes_on: false, first: None });
-                for page in pages {
-                    let known = page.known(*last);
-                    if let Some(place) = issue.pages.get_mut(page.number as usize - 1) {
-                        *place = known;
-                    }
-                }
+                issue.see_pages(pages, *last);
                 (issue.asked_at, issue.as_of, issue.failed) = (Some(*at), Some(*as_of), false);
                 let is_arrival = |event: &Value| {
                     let when = time(&event["created_at"]).filter(|_| event["event"] == "transferred");
@@ -337,6 +331,16 @@ impl Issues {
 }
 
 impl Issue {
+    /// Takes the pages of its timeline that differ; it has pages up to `last`.
+    fn see_pages(&mut self, pages: &[Page], last: u32) {
+        self.pages.resize(last as usize, PageState { etag: None, goes_on: false, first: None });
+        for page in pages {
+            if let Some(place) = self.pages.get_mut(page.number as usize - 1) {
+                *place = page.known(last);
+            }
+        }
+    }
+
     /// Whether its timeline was read before its last update, or hardly later.
     fn is_updated(&self) -> bool {
         let is_settled = self.asked_at.is_some_and(|asked| asked - self.updated_at > SETTLE_TIME);

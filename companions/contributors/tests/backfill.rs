@@ -62,7 +62,7 @@ async fn a_backfill_that_is_killed_again_and_again_asks_for_nothing_twice() {
             }
             world.model().core.remaining = 570;
             world.model().core.reset = chrono::Utc::now().timestamp() + 3600;
-            forget_budget(&world).await;
+            world.forget_budget().await;
             let report = contributors.poll(&asked, within(60)).await.unwrap();
             polls += 1;
             if report.left.is_empty() {
@@ -88,17 +88,11 @@ async fn a_backfill_that_is_killed_again_and_again_asks_for_nothing_twice() {
         );
 
         // Given again, it has nothing to do.
-        forget_budget(&world).await;
+        world.forget_budget().await;
         world.model().core.remaining = 5000;
         contributors.poll(&asked, within(60)).await.unwrap();
         let again = world.requests();
         assert!(!again.iter().any(|request| request.contains("timeline") || request.contains("search")), "{again:#?}");
-    }
-}
-
-async fn forget_budget(world: &World) {
-    if world.store.exists("state/state.json.gz").await.unwrap() {
-        crate::limits::forget_budget(world).await;
     }
 }
 

@@ -46,7 +46,7 @@ async fn the_reserve_of_a_token_is_not_touched_and_the_next_poll_goes_on() {
     }
     let state_says = world.again(&[]).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    forget_budget(&world).await;
+    world.forget_budget().await;
     let report = state_says.poll(&world.request(), within(60)).await.unwrap();
     assert_eq!((report.polled, report.left.len(), report.ended), (3, 0, None));
     let requests = world.requests();
@@ -55,20 +55,6 @@ async fn the_reserve_of_a_token_is_not_touched_and_the_next_poll_goes_on() {
     assert!(!requests.iter().any(|request| request.starts_with(&again)));
     world.load().await;
     world.agree().await;
-}
-
-/// As if the hour were over that the budget is of.
-pub(crate) async fn forget_budget(world: &World) {
-    use std::io::{Read, Write};
-    let key = "state/state.json.gz";
-    let bytes = world.store.get(key).await.unwrap().unwrap();
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
-    let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
-    state["budgets"]["core"]["reset"] = "2020-01-01T00:00:00Z".into();
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(state.to_string().as_bytes()).unwrap();
-    world.store.put(key, gzip.finish().unwrap().into()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

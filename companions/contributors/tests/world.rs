@@ -16,6 +16,10 @@ use contributors::config::{Config, KINDS};
 use contributors::poll::{self, Request};
 use contributors::services::{GitHub, Gone, Issue, Item, Model, Repository, TOKEN};
 use contributors::{AGENT, Contributors, load};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::Value;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// One server for all tests; it ends with this program.
@@ -108,6 +112,17 @@ impl World {
     pub(crate) fn requests(&self) -> Vec<String> {
         let requests = std::mem::take(&mut self.model().requests);
         requests.into_iter().map(|logged| format!("{} {}", logged.status, logged.path)).collect()
+    }
+
+    /// As if the hour were over that the budget is of.
+    pub(crate) async fn forget_budget(&self) {
+        let key = "state/state.json.gz";
+        let Some(bytes) = self.store.get(key).await.unwrap() else { return };
+        let mut state: Value = serde_json::from_reader(GzDecoder::new(&bytes[..])).unwrap();
+        state["budgets"]["core"]["reset"] = "2020-01-01T00:00:00Z".into();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        serde_json::to_writer(&mut gzip, &state).unwrap();
+        self.store.put(key, gzip.finish().unwrap().into()).await.unwrap();
     }
 
     /// The rows of a query, as Postgres prints them, sorted.

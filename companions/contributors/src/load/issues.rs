@@ -65,20 +65,14 @@ fn common(table: &'static str) -> Upsert {
 
 impl Writer<'_> {
     /// Writer of GitHub's list.
-    pub(super) async fn issues(
-        &mut self,
-        at: DateTime<Utc>,
-        repository: i64,
-        rows: &[Value],
-        bots: &[String],
-    ) -> Result<(), Error> {
+    pub(super) async fn issues(&mut self, at: DateTime<Utc>, repository: i64, rows: &[Value]) -> Result<(), Error> {
         // A row may come twice where pages moved: the later one counts.
         let is_last = |(place, row): &(usize, &Value)| !rows[place + 1..].iter().any(|other| other["id"] == row["id"]);
         let rows: Vec<_> = rows.iter().enumerate().filter(is_last).map(|(_, row)| row).collect();
         if rows.is_empty() {
             return Ok(());
         }
-        self.people(rows.iter().copied(), bots).await?;
+        self.people(rows.iter().copied()).await?;
         let (pulls, issues): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|row| row["pull_request"].is_object());
         for (table, sql, rows) in [("issues", &ISSUES, &issues), ("pull_requests", &PULL_REQUESTS, &pulls)] {
             if !rows.is_empty() {

@@ -243,20 +243,20 @@ impl Applying<'_> {
         if !moved(&transaction, &self.config.organization, &self.from, &self.to).await.doing(doing.clone())? {
             return Ok(None);
         }
-        let mut rows = Writer { transaction, report: Report { records: 1, ..Report::default() } };
+        let mut rows =
+            Writer { transaction, report: Report { records: 1, ..Report::default() }, bots: &self.config.events.bots };
         self.rows(&mut rows, record).await.doing(doing.clone())?;
-        let Writer { transaction, report } = rows;
+        let Writer { transaction, report, .. } = rows;
         transaction.commit().await.doing(doing)?;
         Ok(Some(report))
     }
 
     async fn rows(&self, rows: &mut Writer<'_>, record: &Record) -> Result<(), tokio_postgres::Error> {
-        let bots = &self.config.events.bots;
         match record {
             Record::Repositories { at, list } => rows.repositories(*at, list).await,
-            Record::Members { at, list } => rows.members(*at, list, bots).await,
+            Record::Members { at, list } => rows.members(*at, list).await,
             Record::Issues { at, repository, rows: issues, progress } => {
-                rows.issues(*at, *repository, issues, bots).await?;
+                rows.issues(*at, *repository, issues).await?;
                 rows.progress(*at, *repository, progress).await
             }
             Record::Comments { at, repository, since, etag, .. } => {
@@ -265,7 +265,7 @@ impl Applying<'_> {
             Record::Timeline { at, repository, issue, as_of, pages, last } => {
                 let is_kept = |kind: &str| self.config.events.kinds.iter().any(|pattern| fits(pattern, kind));
                 let of = timelines::Of { at: *at, repository: *repository, issue: *issue, as_of: *as_of, last: *last };
-                rows.timeline(&of, pages, is_kept, bots).await
+                rows.timeline(&of, pages, is_kept).await
             }
             Record::Unchanged { at, issues, .. } => rows.unchanged(*at, issues).await,
             Record::Moved { at, repository, issue, hops, to, into } => {
@@ -282,6 +282,8 @@ impl Applying<'_> {
 struct Writer<'t> {
     transaction: Transaction<'t>,
     report: Report,
+    /// Logins of accounts that are robots, though GitHub does not say so.
+    bots: &'t [String],
 }
 
 impl Writer<'_> {

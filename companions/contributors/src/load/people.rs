@@ -16,11 +16,7 @@ const PLACES: [&str; 5] = ["user", "actor", "assignee", "closed_by", "assignees"
 
 impl Writer<'_> {
     /// The people whom rows name; and where a person has another login now, it takes the place of the one before.
-    pub(super) async fn people<'v>(
-        &mut self,
-        rows: impl Iterator<Item = &'v Value>,
-        bots: &[String],
-    ) -> Result<(), Error> {
+    pub(super) async fn people<'v>(&mut self, rows: impl Iterator<Item = &'v Value>) -> Result<(), Error> {
         let mut people = BTreeMap::new();
         for row in rows {
             let named = PLACES.iter().filter_map(|place| row.get(*place));
@@ -44,6 +40,7 @@ impl Writer<'_> {
             WHERE old.login <> j ->> 'login'";
         let renamed = self.query(renamed, &[&Json(&people)]).await?;
         let from = "jsonb_array_elements($1::jsonb) AS item(j)";
+        let bots = self.bots;
         self.write("people", &upsert.sql(from), &[&Json(&people), &bots]).await?;
         for row in renamed {
             self.renamed(row.get(0), row.get(1)).await?;
@@ -78,10 +75,10 @@ impl Writer<'_> {
     }
 
     /// All members there are.
-    pub(super) async fn members(&mut self, at: DateTime<Utc>, list: &[Value], bots: &[String]) -> Result<(), Error> {
+    pub(super) async fn members(&mut self, at: DateTime<Utc>, list: &[Value]) -> Result<(), Error> {
         let members: BTreeMap<_, _> = list.iter().filter_map(|member| Some((member["id"].as_i64()?, member))).collect();
         let people: Vec<_> = members.values().map(|member| serde_json::json!({ "user": member })).collect();
-        self.people(people.iter(), bots).await?;
+        self.people(people.iter()).await?;
         let holders: Vec<_> =
             members.iter().filter_map(|(id, member)| Some((*id, member["login"].as_str()?))).collect();
         self.free(&holders).await?;

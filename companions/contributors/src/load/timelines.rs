@@ -59,7 +59,6 @@ impl Writer<'_> {
         of: &Of,
         pages: &[Page],
         is_kept: impl Fn(&str) -> bool,
-        bots: &[String],
     ) -> Result<(), Error> {
         let all = pages.iter().flat_map(|page| page.events.iter().map(|event| (page.number, event)));
         // An event may be on two pages, if one before it was deleted while they were read.
@@ -68,7 +67,7 @@ impl Writer<'_> {
         let ids: Vec<_> = events.keys().copied().collect();
         let kind = |event: &Value| event["event"].as_str().unwrap_or("unknown").to_owned();
         let kept: Vec<_> = events.values().filter(|(_, event)| is_kept(&kind(event))).collect();
-        self.people(kept.iter().map(|(_, event)| *event), bots).await?;
+        self.people(kept.iter().map(|(_, event)| *event)).await?;
         let kept: Vec<_> = kept.iter().map(|(page, event)| json!({ "page": page, "event": event })).collect();
         self.write("events", &EVENTS, &[&Json(&kept), &of.issue, &of.repository, &of.at]).await?;
 

@@ -70,8 +70,7 @@ impl Run<'_> {
 
     /// Goes on with the backfills of the open repository.
     pub(super) async fn backfills(&mut self) -> Result<(), Error> {
-        let watched = self.open.and_then(|id| self.state.known.get(&id));
-        let unfinished: Vec<_> = watched.into_iter().flat_map(|watched| watched.unfinished()).cloned().collect();
+        let unfinished: Vec<_> = self.watched().into_iter().flat_map(|watched| watched.unfinished()).cloned().collect();
         for backfill in unfinished {
             // What was found before this poll.
             self.timelines().await?;

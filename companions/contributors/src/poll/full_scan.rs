@@ -12,7 +12,7 @@ use crate::state::{Issue, time};
 impl Run<'_> {
     /// Goes through all issues of the open repository, if that was not done today, and asks for those that are not there.
     pub(super) async fn full_scan(&mut self) -> Result<(), Error> {
-        let Some(watched) = self.open.and_then(|id| self.state.known.get(&id)) else { return Ok(()) };
+        let Some(watched) = self.watched() else { return Ok(()) };
         if !watched.full_scan_is_due(self.now()) {
             return Ok(());
         }
@@ -58,8 +58,8 @@ impl Run<'_> {
 
     /// Asks for the issues of the open repository that others were transferred to.
     pub(super) async fn transfer_targets(&mut self) -> Result<(), Error> {
-        let watched = self.open.and_then(|id| self.state.known.get(&id));
-        for (number, id) in watched.map(|watched| watched.transfer_targets.clone()).unwrap_or_default() {
+        let targets = self.watched().map(|watched| watched.transfer_targets.clone());
+        for (number, id) in targets.unwrap_or_default() {
             if !self.issues.0.contains_key(&id) {
                 self.look_up_all(vec![(id, number)]).await?;
             }

@@ -461,6 +461,11 @@ impl<'c> Run<'c> {
         self.began.0 + self.began.1.elapsed()
     }
 
+    /// The open repository.
+    fn watched(&self) -> Option<&Watched> {
+        self.open.and_then(|id| self.state.known.get(&id))
+    }
+
     /// The open repository's path, by its number: its name may be another's tomorrow. GitHub's own links to further pages are of this form.
     fn path(&self) -> String {
         format!("repositories/{}", self.open.unwrap_or_default())
@@ -468,8 +473,7 @@ impl<'c> Run<'c> {
 
     /// The open repository's name, as `acme/shop`.
     fn name(&self) -> String {
-        let watched = self.open.and_then(|id| self.state.known.get(&id));
-        watched.map_or_else(String::new, |watched| watched.repository.full_name())
+        self.watched().map_or_else(String::new, |watched| watched.repository.full_name())
     }
 }
 

@@ -135,7 +135,7 @@ impl Run<'_> {
 
     /// How far a list is read, and the walk that goes on from there.
     fn cursor(&self, what: List, list: String) -> (Cursor, Walk) {
-        let known = self.open.and_then(|id| self.state.known.get(&id)?.cursors.get(&what).cloned());
+        let known = self.watched().and_then(|watched| watched.cursors.get(&what).cloned());
         let (cursor, since) = match known {
             Some(cursor) => (cursor.clone(), cursor.since - OVERLAP),
             None => {
@@ -157,7 +157,7 @@ impl Run<'_> {
         } else {
             cursor.etag.clone_from(&walk.etag);
         }
-        let is_known = self.open.and_then(|id| self.state.known.get(&id)?.cursors.get(&what)).is_some();
+        let is_known = self.watched().is_some_and(|watched| watched.cursors.contains_key(&what));
         !is_known || cursor.since != before.since || cursor.etag != before.etag
     }
 }
