@@ -30,24 +30,24 @@ pub(crate) async fn run(deals: u32, keep: bool) -> anyhow::Result<()> {
     let (pipeline, _buckets) = open(&config).await?;
 
     heading("First, everything")?;
-    print(&text::run(&pipeline.run(&mut None).await?))?;
+    pipeline.run(|done| print(&text::run(&done))).await?;
 
     heading("Then changes of every kind")?;
     let open = connect(&server.url("totesys")).await?;
     open.batch_execute("BEGIN").await?;
     change(&open, "late.sql").await?;
     change(&source, "changes.sql").await?;
-    print(&text::run(&pipeline.run(&mut None).await?))?;
+    pipeline.run(|done| print(&text::run(&done))).await?;
     print("\nThese rows do not fit. They are set aside, with the reason, and all else went on:\n")?;
     print(&text::quarantine(&pipeline.quarantine(None, &[]).await?))?;
 
     heading("A transaction that was open all the while commits, and what did not fit is put right")?;
     open.batch_execute("COMMIT").await?;
     change(&source, "put_right.sql").await?;
-    print(&text::run(&pipeline.run(&mut None).await?))?;
+    pipeline.run(|done| print(&text::run(&done))).await?;
 
     heading("Once more, with nothing changed")?;
-    print(&text::run(&pipeline.run(&mut None).await?))?;
+    pipeline.run(|done| print(&text::run(&done))).await?;
 
     heading("The warehouse beside the source, whole row by whole row")?;
     let verification = pipeline.verify().await?.context("no batch is applied")?;

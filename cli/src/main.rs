@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use blackwater_base::progress::TARGET;
 use blackwater_base::{in_parts, secrets, store};
-use blackwater_extract::Request;
+use blackwater_extract::{Full, Request};
 use blackwater_local::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use blackwater_pipeline::Pipeline;
 use blackwater_shared::config::{self, Config};
@@ -70,6 +70,9 @@ enum Command {
         /// Read these tables in full, or all if none is named
         #[arg(long, value_name = "TABLE", num_args = 0..)]
         full: Option<Vec<String>>,
+        /// Stop after so many batches; the next run goes on from there
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        batches: Option<u64>,
     },
     /// Make the star tables of the batches that the processed bucket lacks
     Transform,
@@ -251,25 +254,28 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let format = arguments.format;
     match &arguments.command {
         Command::Run { strict } => {
-            // A batch that is full is followed by the next.
-            let mut ahead = None;
-            let done = loop {
-                let done = pipeline.run(&mut ahead).await?;
-                report(format, &done, text::run)?;
-                if !done.extract.more {
-                    break done;
-                }
+            let mut quarantined = 0;
+            let each = |done: blackwater_pipeline::Report| {
+                quarantined = done.load.quarantine;
+                report(format, &done, text::run)
             };
-            return Ok(quarantine::warn(done.load.quarantine, *strict));
+            pipeline.run(each).await?;
+            return Ok(quarantine::warn(quarantined, *strict));
         }
         Command::Watch { every } => watch::run(&pipeline, *every, format).await?,
-        Command::Extract { full } => {
-            let request = match full {
-                None => Request::Changes,
-                Some(tables) if tables.is_empty() => Request::FullAll,
-                Some(tables) => Request::Full(tables.clone()),
+        Command::Extract { full, batches } => {
+            let full = match full {
+                None => Full::AsNeeded,
+                Some(tables) if tables.is_empty() => Full::All,
+                Some(tables) => Full::Tables(tables.clone()),
             };
-            report(format, &pipeline.extract.run(&request).await?, text::extract)?;
+            let request = Request { full, batches: *batches, ..Request::default() };
+            let mut printed = Ok(());
+            let each = |done| {
+                printed = std::mem::replace(&mut printed, Ok(())).and_then(|()| report(format, &done, text::extract))
+            };
+            pipeline.extract.run(&request, each).await?;
+            printed?;
         }
         Command::Transform => report(format, &pipeline.transform.run().await?, text::transform)?,
         Command::Load { schema_applied, strict } => {

@@ -180,12 +180,12 @@ fn extracted(report: &blackwater_extract::Report) -> String {
     text + &to_come(report)
 }
 
-/// What a full batch leaves to the next ones.
+/// What a batch leaves to the next ones.
 fn to_come(report: &blackwater_extract::Report) -> String {
     let left = report.tables.iter().filter(|table| table.bytes_left > 0);
     let left: Vec<_> = left.map(|table| format!("{} of {}", size(table.bytes_left), table.table)).collect();
     match report.more {
-        true => format!("extract: the batch is full; the next ones bring {}\n", left.join(", ")),
+        true => format!("extract: the next batches bring {}\n", left.join(", ")),
         false => String::new(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blackwater_pipeline::Pipeline;
+use blackwater_pipeline::{Pipeline, Report};
 use chrono::Utc;
 use tokio::time::Instant;
 
@@ -14,13 +14,13 @@ const AT_FIRST: Duration = Duration::from_secs(1);
 /// Runs every so often. A signal ends it when the run under way is done; a second one at once.
 pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let (mut failures, mut ahead) = (0, None);
+    let mut failures = 0;
     if let Format::Text = format {
         print(&format!("watching {}, every {} s; what changes is told\n", pipeline.name, every.as_secs()))?;
     }
     loop {
         let began = Instant::now();
-        let work = pipeline.run(&mut ahead);
+        let work = pipeline.run(|report| tell(&report, format));
         tokio::pin!(work);
         let (done, ends) = tokio::select! {
             done = &mut work => (done, false),
@@ -33,22 +33,16 @@ pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) ->
             }
         };
         let wait = match done {
-            Ok(report) => {
+            Ok(()) => {
                 failures = 0;
-                let is_idle = report.load.batches.is_empty() && report.extract.notices.is_empty();
-                match format {
-                    Format::Json => print(&format!("{}\n", serde_json::to_string(&report)?))?,
-                    Format::Text if is_idle => tracing::info!("nothing has changed"),
-                    Format::Text => print(&format!("{}\n{}", now(), text::run(&report)))?,
-                }
-                if report.extract.more { Duration::ZERO } else { every }
+                every
             }
             Err(error) => {
                 failures += 1;
                 if let Format::Text = format {
                     progress::without(|| eprintln!("{}", now()));
                 }
-                failure(&error.into(), format);
+                failure(&error, format);
                 every.min(AT_FIRST * 2_u32.saturating_pow(failures - 1))
             }
         };
@@ -59,6 +53,18 @@ pub(crate) async fn run(pipeline: &Pipeline, every: Duration, format: Format) ->
             () = tokio::time::sleep_until(began + wait) => {}
             _ = signals.next() => return Ok(()),
         }
+    }
+}
+
+/// Says what became of a batch.
+fn tell(report: &Report, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => print(&format!("{}\n", serde_json::to_string(report)?)),
+        Format::Text if report.load.batches.is_empty() && report.extract.notices.is_empty() => {
+            tracing::info!("nothing has changed");
+            Ok(())
+        }
+        Format::Text => print(&format!("{}\n{}", now(), text::run(report))),
     }
 }
 

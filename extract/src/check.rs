@@ -11,12 +11,15 @@ use blackwater_shared::postgres::{Doing, ident, idents, qualified};
 use deadpool_postgres::Transaction;
 use serde::Serialize;
 
+use crate::Extract;
+use crate::changes::Changes;
 use crate::error::Error;
-use crate::limit::{Allowed, Limit};
-use crate::plan::Reading;
-use crate::read::Look;
+use crate::plan::{Cut, Plan, TablePlan};
+use crate::reader::Reader;
+use crate::source::limit::{Allowed, Limit};
+use crate::source::snapshot::{self, Snapshot};
+use crate::source::{catalogue, models};
 use crate::verify::Pieces;
-use crate::{Extract, Met, catalogue, snapshot};
 
 /// How many rows are read for each SELECT of a model, to try it with.
 const SAMPLE: u64 = 100;
@@ -107,27 +110,17 @@ impl Extract {
         if names.is_empty() {
             return Ok(());
         }
-        let Some(snapshot) = snapshot::open(&mut clients, &self.schema, &names, allowed).await? else {
-            checked.findings.push(Finding::error(
-                About::Source,
-                format!("another session holds a lock on one of {}\nTry again when it is over", names.join(", ")),
-            ));
-            return Ok(());
-        };
-        let Some(tables) = catalogue::read(&snapshot.readers[0], &self.schema, &names, &self.exclude).await? else {
-            return Ok(());
-        };
+        let opened = snapshot::open(&mut clients, &self.schema, &names, allowed).await?;
+        let tables = catalogue::read(&opened.readers[0], &self.schema, &names, &self.exclude).await?;
         let whole = |model: &&Model| model.source_tables().all(|table| tables.contains_key(table));
         for model in self.pack.models.values().filter(whole) {
-            match catalogue::check_model(model, &tables) {
+            match models::check(model, &tables) {
                 Ok(()) => drop(checked.models.insert(model.name.clone())),
                 Err(error) => checked.findings.push(Finding::error(About::Models, error)),
             }
         }
-        checked.sizes = self.sizes(&snapshot.readers[0], &names).await?;
-        if let Some(row) =
-            snapshot.readers[0].query_opt(STANDBY, &[]).await.doing("ask the standby for its settings")?
-        {
+        checked.sizes = self.sizes(&opened.readers[0], &names).await?;
+        if let Some(row) = opened.readers[0].query_opt(STANDBY, &[]).await.doing("ask the standby for its settings")? {
             let (feedback, delay): (String, String) = (row.get(0), row.get(1));
             if feedback != "on" {
                 checked.findings.push(Finding::advice(
@@ -141,7 +134,7 @@ impl Extract {
         }
         checked.tables = tables.iter().map(|(name, table)| (name.clone(), table.in_manifest())).collect();
         for model in self.pack.models.values().filter(|model| checked.models.contains(&model.name)) {
-            let sample = self.sample(&snapshot.readers[0], model, &tables).await?;
+            let sample = self.sample(&opened, model, &tables).await?;
             checked.samples.insert(model.name.clone(), sample);
         }
         Ok(())
@@ -150,20 +143,21 @@ impl Extract {
     /// The first rows that are met for each SELECT of a model.
     async fn sample(
         &self,
-        transaction: &Transaction<'_>,
+        Snapshot { readers, bounds, .. }: &Snapshot<'_>,
         model: &Model,
         tables: &BTreeMap<String, catalogue::Table>,
     ) -> Result<Vec<(usize, Vec<u8>)>, Error> {
         let limit = Limit { setting: self.statement_timeout, deadline: Deadline::NONE };
         // As if the log held all rows, and none had changed.
-        let plan = tables.keys().map(|name| (name.clone(), Reading::default())).collect();
-        let looks = tables.keys().map(|name| (name.clone(), Look::default())).collect();
-        let sources = self.sources(&Met { tables, newest: None, xmin: 0, bytes: 0, limit }, &plan);
-        let closure = self.closure(&sources, &looks);
+        let plan: Plan = tables.keys().map(|name| (name.clone(), TablePlan::default())).collect();
+        let changes = tables.keys().map(|name| (name.clone(), Changes::default())).collect();
+        let (schema, pack, nothing) = (&self.schema, &self.pack, Cut::default());
+        let reader = Reader { transactions: readers, bounds: *bounds, schema, pack, tables, newest: None, limit };
+        let selection = reader.selection(&plan, &changes, &nothing);
         let mut sample = Vec::new();
         for (place, select) in model.selects.iter().enumerate() {
-            let query = closure.joined(select, column, CHANGED, Some(SAMPLE));
-            let mut pieces = Pieces::new(transaction, limit, vec![(place, query)], (&model.name, self.object_bytes));
+            let query = selection.joined(select, column, CHANGED, Some(SAMPLE));
+            let mut pieces = Pieces::new(&readers[0], limit, vec![(place, query)], (&model.name, self.object_bytes));
             sample.extend(pieces.next().await?);
         }
         Ok(sample)

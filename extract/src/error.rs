@@ -44,17 +44,41 @@ pub enum Error {
         /// What does not fit, and what to do.
         why: String,
     },
-    /// Another session is in the way of a comparison.
-    #[error("another session holds a lock on one of {tables}\nTry again when it is over")]
+    /// Another session is in the way.
+    #[error(
+        "another session holds a lock on one of {tables} (an ALTER TABLE or TRUNCATE under way)\nTry again when it is over"
+    )]
     Busy {
         /// The tables.
         tables: String,
     },
-    /// A standby has not got as far as the warehouse.
+    /// A partition came in between the lock and the snapshot.
+    #[error("a partition was attached to {table} at this very moment\nTry again")]
+    Attached {
+        /// The table.
+        table: String,
+    },
+    /// A standby has not got as far as the newest batch.
     #[error("this standby is behind the snapshot of batch {batch}\nTry again when it has caught up")]
     Behind {
         /// The batch.
         batch: u64,
+    },
+    /// The server prints a snapshot in a form that is not known.
+    #[error(
+        "the source calls its snapshot {snapshot:?}, which is no snapshot\nThis is a fault in Blackwater; please report it."
+    )]
+    Snapshot {
+        /// What it printed.
+        snapshot: String,
+    },
+    /// The server sends a row in a form that is not known.
+    #[error(
+        "the source sent a row of {table} that is not what was asked for\nThis is a fault in Blackwater; please report it."
+    )]
+    Line {
+        /// The table.
+        table: String,
     },
     /// The server is too old.
     #[error("the source is Postgres {version}; Blackwater reads 13 and later")]
@@ -91,6 +115,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether something that passes is in the way, so that a run leaves it to the next one.
+    pub(crate) fn gives_way(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Attached { .. } | Self::Behind { .. })
+    }
+
     /// Whether the same may succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Postgres(error) if error.is_transient())

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use deadpool_postgres::Transaction;
 use futures_util::{Stream, StreamExt};
 
+use crate::Extract;
 use crate::error::Error;
-use crate::limit::{Allowed, Limit};
-use crate::plan::{Continuity, continuity, plan};
-use crate::read::Query;
-use crate::snapshot::{self, bounds};
-use crate::{Extract, Met, catalogue, on_all};
+use crate::plan::{self, Cut};
+use crate::reader::{Count, Reader};
+use crate::source::limit::{Allowed, Limit};
+use crate::source::snapshot::Snapshot;
+use crate::source::{catalogue, continuity, models, snapshot};
+use crate::sql::Query;
 
 /// Rows in a piece, at most.
 const PIECE: u64 = 8192;
@@ -98,39 +100,32 @@ impl Extract {
         applied: &Extracted,
         each: &mut impl AsyncFnMut(&Model, &BTreeMap<String, Table>, &mut Pieces<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let names: Vec<_> = self.pack.source_tables().into_iter().collect();
         let limit = Limit { setting: self.statement_timeout, deadline: Deadline::NONE };
         let allowed = limit.now();
         let explain = |error| allowed.explain(error);
+        let names: Vec<_> = self.pack.source_tables().into_iter().collect();
         let mut clients = [self.source.connect().await.map_err(Error::from)?];
         self.check_tables(&mut clients[0], &allowed, &names).await.map_err(explain)?;
-        let busy = || Error::Busy { tables: names.join(", ") };
-        let snapshot = snapshot::open(&mut clients, &self.schema, &names, &allowed).await.map_err(explain)?;
-        let snapshot = snapshot.ok_or_else(busy)?;
-        let transaction = &snapshot.readers[0];
-        let tables = catalogue::read(transaction, &self.schema, &names, &self.exclude).await.map_err(explain)?;
-        let tables = tables.ok_or_else(busy)?;
-        self.models(&tables)?;
-        let broken = match continuity(&applied.source, &snapshot.server, snapshot.wal_before) {
-            Continuity::Same => None,
-            Continuity::Behind => return Err(Error::Behind { batch: applied.head.batch }.into()),
-            Continuity::Broken(why) => Some(why),
-        };
-        let plan = plan(Some(applied), broken.as_deref(), &snapshot.server, &tables, &self.pack, &[]);
-        let (xmin, _) = bounds(&snapshot.server.snapshot).unwrap_or_default();
-        let trusted = Some(applied).filter(|_| broken.is_none());
-        let sources = self.sources(&Met { tables: &tables, newest: trusted, xmin, bytes: u64::MAX, limit }, &plan);
-        let looks =
-            on_all(&snapshot.readers, sources.values(), async |reader, source| source.look(reader).await).await?;
-        let closure = self.closure(&sources, &looks);
+        let Snapshot { readers, server, bounds, wal_before, .. } =
+            snapshot::open(&mut clients, &self.schema, &names, &allowed).await.map_err(explain)?;
+        let broken = continuity::broken(Some(applied), &server, wal_before)?;
+        let tables = catalogue::read(&readers[0], &self.schema, &names, &self.exclude).await.map_err(explain)?;
+        models::states(&self.pack, &tables)?;
+
+        let (schema, pack, newest) = (&self.schema, &self.pack, Some(applied).filter(|_| broken.is_none()));
+        let reader = Reader { transactions: &readers, bounds, schema, pack, tables: &tables, newest, limit };
+        let plan = plan::plan(Some(applied), broken.as_deref(), &server, &tables, pack, &[]);
+        let changes = reader.changes(&plan, Count::All).await?;
+        let all = Cut { due: plan::unread(&plan), ..Cut::default() };
+        let selection = reader.selection(&plan, &changes, &all);
         let with_rows = |(name, table): (&String, &catalogue::Table)| {
-            (name.clone(), Table { rows: looks[name].rows, ..table.in_manifest() })
+            (name.clone(), Table { rows: changes[name].rows, ..table.in_manifest() })
         };
         let in_snapshot = tables.iter().map(with_rows).collect();
         for model in self.pack.models.values() {
-            let query = |(place, select)| (place, closure.joined(select, column, CHANGED, None));
+            let query = |(place, select)| (place, selection.joined(select, column, CHANGED, None));
             let queries: Vec<_> = model.selects.iter().enumerate().map(query).collect();
-            let mut pieces = Pieces::new(transaction, limit, queries, (&model.name, self.object_bytes));
+            let mut pieces = Pieces::new(&readers[0], limit, queries, (&model.name, self.object_bytes));
             each(model, &in_snapshot, &mut pieces).await?;
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::store::Store;
-use blackwater_extract::{Extract, Outcome, Request};
+use blackwater_extract::{Extract, Full, Outcome, Request};
 use blackwater_function::Metric;
 use blackwater_load::Load;
 use blackwater_shared::config::Config;
@@ -36,7 +36,7 @@ pub trait Stage: Sized {
     fn metrics(report: &Self::Report) -> Vec<Metric>;
 }
 
-/// For the schedule's event; `{"full": ["staff"]}` asks for tables in full. A full batch is followed by the next.
+/// For the schedule's event; `{"full": ["staff"]}` asks for tables in full.
 impl Stage for Extract {
     type Report = Vec<blackwater_extract::Report>;
     type Error = blackwater_extract::Error;
@@ -47,8 +47,10 @@ impl Stage for Extract {
 
     async fn run(&self, event: &Value, deadline: Deadline) -> Result<Self::Report, Self::Error> {
         let tables = |names: &Vec<Value>| names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
-        let request = event["full"].as_array().map_or(Request::Changes, |names| Request::Full(tables(names)));
-        self.run_until(&request, deadline).await
+        let full = event["full"].as_array().map_or(Full::AsNeeded, |names| Full::Tables(tables(names)));
+        let (request, mut reports) = (Request { full, deadline, ..Request::default() }, Vec::new());
+        Self::run(self, &request, |report| reports.push(report)).await?;
+        Ok(reports)
     }
 
     fn is_of_login(error: &Self::Error) -> bool {

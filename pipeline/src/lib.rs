@@ -17,6 +17,7 @@ use blackwater_shared::{log, postgres};
 use blackwater_transform::Transform;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// Why a command failed.
@@ -61,8 +62,7 @@ pub struct Pipeline {
 }
 
 /// What extract and transform did that is not loaded yet.
-#[derive(Debug)]
-pub struct Prepared {
+struct Prepared {
     extract: Result<blackwater_extract::Report, blackwater_extract::Error>,
     transform: Result<blackwater_transform::Report, blackwater_transform::Error>,
     seconds: Seconds,
@@ -182,47 +182,64 @@ impl Pipeline {
         })
     }
 
-    /// Extract, transform, load, once. Transform and load carry on what the logs say is missing,
-    /// also when extract found nothing or failed. If there is more to extract, that is done while this batch is loaded, and `ahead` holds
-    /// what became of it: the next run begins with it.
+    /// Extract, transform, load, once: `each` is told what became of each batch, or why there is none. While a batch is loaded, the
+    /// next ones are made. Transform and load carry on what the logs say is missing, also when extract found nothing or failed.
     ///
     /// # Errors
-    /// The first stage that fails; the next run goes on from there.
-    pub async fn run(&self, ahead: &mut Option<Prepared>) -> Result<Report, Error> {
+    /// The first stage that fails, or `each`; the next run goes on from there.
+    pub async fn run<E: From<Error>>(&self, mut each: impl FnMut(Report) -> Result<(), E>) -> Result<(), E> {
         // Before anything is written. Extract asks for the source and its own bucket.
-        self.load.reach().await?;
-        let Prepared { extract, transform, mut seconds } = match ahead.take() {
-            Some(prepared) => prepared,
-            None => self.prepare().await,
-        };
-        // The batch that is loaded while the next one is made.
-        let first = extract.as_ref().ok().filter(|extract| extract.more).and_then(|extract| extract.batch);
-        let next = async {
-            match first {
-                Some(_) => Some(self.prepare().await),
-                None => None,
+        self.load.reach().await.map_err(Error::from)?;
+        let (extracted, mut to_transform) = mpsc::unbounded_channel();
+        let (transformed, mut to_load) = mpsc::unbounded_channel();
+        // Nobody listens any more once load has failed, and then nothing goes on.
+        let extract = async {
+            let sent = extracted;
+            let mut began = Instant::now();
+            let mut send = |report| {
+                let seconds = Seconds { extract: began.elapsed().as_secs_f64(), ..Seconds::default() };
+                began = Instant::now();
+                let _ = sent.send((report, seconds));
+            };
+            let done = self.extract.run(&Request::default(), |report| send(Ok(report))).await;
+            if let Err(error) = done {
+                send(Err(error));
             }
+            Ok(())
         };
-        let (rest, next) = tokio::join!(self.load(transform, first, &mut seconds), next);
-        *ahead = next;
+        let transform = async {
+            let sent = transformed;
+            while let Some((extract, mut seconds)) = to_transform.recv().await {
+                let transform = timed(&mut seconds.transform, self.transform.run()).await;
+                let _ = sent.send(Prepared { extract, transform, seconds });
+            }
+            Ok(())
+        };
+        let load = async {
+            while let Some(prepared) = to_load.recv().await {
+                each(self.finish(prepared).await?)?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(extract, transform, load).map(drop)
+    }
+
+    /// Loads what extract and transform have made. The keys that load asks for follow at once, unless other batches do.
+    async fn finish(&self, Prepared { extract, transform, mut seconds }: Prepared) -> Result<Report, Error> {
+        let last = extract.as_ref().ok().filter(|extract| extract.more).and_then(|extract| extract.batch);
+        let rest = self.load(transform, last, &mut seconds).await;
         let extract = extract?;
         let (mut transform, mut load) = rest?;
-        let mut keys = None;
-        if !load.wanted.is_empty() && ahead.is_none() {
-            keys = Some(timed(&mut seconds.extract, self.extract.run(&Request::Changes)).await?);
+        let mut keys = Vec::new();
+        if !load.wanted.is_empty() && !extract.more {
+            let request = Request::default();
+            timed(&mut seconds.extract, self.extract.run(&request, |report| keys.push(report))).await?;
             let again = timed(&mut seconds.transform, self.transform.run()).await;
             let (again, rest) = self.load(again, None, &mut seconds).await?;
             transform.batches.extend(again.batches);
             load = blackwater_load::Report { batches: [load.batches, rest.batches].concat(), ..rest };
         }
-        Ok(Report { extract, keys, transform, load, seconds })
-    }
-
-    async fn prepare(&self) -> Prepared {
-        let mut seconds = Seconds::default();
-        let extract = timed(&mut seconds.extract, self.extract.run(&Request::Changes)).await;
-        let transform = timed(&mut seconds.transform, self.transform.run()).await;
-        Prepared { extract, transform, seconds }
+        Ok(Report { extract, keys: keys.into_iter().next(), transform, load, seconds })
     }
 
     /// Loads what transform has made, up to the batch `last` if there is one.

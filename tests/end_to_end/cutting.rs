@@ -115,7 +115,7 @@ async fn what_changes_while_a_table_is_half_read_arrives() {
     let mut more = true;
     let mut steps = 0;
     while more {
-        more = world.blackwater(&["extract"]).await.report()["more"].as_bool().unwrap();
+        more = world.blackwater(&["extract", "--batches", "1"]).await.report()["more"].as_bool().unwrap();
         if let Some(change) = changes.get(steps) {
             for statement in change.split(';') {
                 world.source.batch_execute(statement).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_change_to_every_row_of_a_table_that_is_half_read_is_cut_too() {
     let unread = |manifest: &Value| manifest["tables"]["a_sale"]["heaps"][1]["unread"].as_u64();
     let mut held = None;
     while held.is_none_or(|blocks| blocks < 100) {
-        assert_eq!(world.blackwater(&["extract"]).await.report()["more"], true);
+        assert_eq!(world.blackwater(&["extract", "--batches", "1"]).await.report()["more"], true);
         held = unread(world.manifests().last().unwrap());
     }
     let before = world.manifests().len();
@@ -248,7 +248,7 @@ async fn whatever_happens_between_batches_the_warehouse_ends_with_the_rows_of_th
             // What is locked, detached or there already stays as it is.
             let _ = world.source.batch_execute(&sql).await;
         }
-        let report = world.blackwater(&["extract"]).await.report();
+        let report = world.blackwater(&["extract", "--batches", "1"]).await.report();
         println!("-- {} {}", report["outcome"], report["batch"]);
         more = report["more"].as_bool().unwrap();
         steps += 1;

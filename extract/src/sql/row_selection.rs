@@ -14,15 +14,23 @@ use blackwater_shared::manifest::mark;
 use blackwater_shared::model::{Join, Model, On, Select};
 use blackwater_shared::postgres::{ident, idents};
 
-use crate::read::{Look, Query, Source};
+use super::predicate::Predicate;
+use super::query::Query;
+use super::source_table::SourceTable;
+use crate::changes::Changes;
 
-/// Whether a row is in the batch only because a model looks it up.
+/// The transaction that wrote a row, if the log did not hold the row before.
+const WRITER: &str = "blackwater:writer";
+/// A letter for each model that the table drives: `t` if the row drives it in this batch.
+const MARKS: &str = "blackwater:marks";
+/// Whether a model looks the row up.
 const NEEDED: &str = "blackwater:needed";
 
-/// What is known of the source when a batch is put together.
-pub(crate) struct Closure<'a> {
-    pub(crate) sources: &'a BTreeMap<String, Source<'a>>,
-    pub(crate) looks: &'a BTreeMap<String, Look>,
+/// What decides which rows a batch holds.
+pub(crate) struct RowSelection<'a> {
+    pub(crate) tables: BTreeMap<&'a str, SourceTable<'a>>,
+    /// What changed in each table, as far as it is the batch's to bring.
+    pub(crate) changes: &'a BTreeMap<String, Changes>,
     pub(crate) models: Vec<&'a Model>,
 }
 
@@ -61,66 +69,71 @@ impl Chain<'_> {
     }
 }
 
-impl Closure<'_> {
-    /// The query for the rows of a table that the batch holds: its columns, and a mark for each
-    /// model that it drives. `None` if there can be none.
+impl RowSelection<'_> {
+    /// The query for the rows of a table that the batch holds: the transaction that wrote it, if the log did not hold the row
+    /// before; its columns; and in a last one a letter, `t` or `f`, for each model that it drives. The names are those of the
+    /// columns and of the models' marks. `None` if there can be no rows.
     pub(crate) fn rows(&self, table: &str) -> Option<Query> {
-        let source = &self.sources[table];
+        let source = &self.tables[table];
         let (mut joins, marks) = self.driven(table);
         let mut needed = Vec::new();
         for (number, select) in self.models.iter().flat_map(|model| &model.selects).enumerate() {
             let chain = |prefix: String, driving: &str| Chain { select, prefix, driving: driving.into(), shows: false };
-            let touched = self.sources[select.driving()].due("t").is_some()
+            let touched = !self.tables[select.driving()].due("t").is_never()
                 || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name));
             for (place, _, join) in chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table) {
                 let alias = format!("n{number}_{place}");
                 let inner = chain(format!("{alias}_"), &format!("{alias}_0"));
                 joins.push_str(&self.lookup(&inner, join, &alias));
-                needed.push(format!("{alias}.k0 IS NOT NULL"));
+                needed.push(Predicate::Sql(format!("{alias}.k0 IS NOT NULL")));
             }
         }
-        if marks.iter().all(|(_, drives)| drives.is_none()) && needed.is_empty() {
+        if marks.iter().all(|(_, drives)| drives.is_never()) && needed.is_empty() {
             return None;
         }
-        let columns = || source.table.columns.iter().map(|column| column.name.as_str());
-        let names: Vec<_> = (0..marks.len()).map(|number| ident(&format!("blackwater:{number}"))).collect();
-        let marked = marks.iter().zip(&names);
-        let marked: String =
-            marked.map(|((_, drives), name)| format!(", {} AS {name}", drives.as_deref().unwrap_or("false"))).collect();
-        let shown: String = names.iter().map(|name| format!(", {name}")).collect();
+        let columns = || source.definition.columns.iter().map(|column| column.name.as_str());
+        // In one column, for a query returns 1664 at most.
+        let letters: Vec<_> =
+            marks.iter().map(|(_, drives)| format!("CASE WHEN {drives} THEN 't' ELSE 'f' END")).collect();
+        let letters = if letters.is_empty() { "''".into() } else { letters.join(" || ") };
         // Where nothing else is wanted, the server reads these blocks alone.
-        let only = source.due("t").filter(|_| joins.is_empty() && self.looks[table].changed == 0);
+        let only = joins.is_empty() && !self.has_changed(table);
+        let (relation, condition) = match only {
+            true => (source.relation_due("t", columns()), source.due("t")),
+            false => (source.relation("t", columns()), Predicate::Always),
+        };
+        let [writer, marked, extra] = [WRITER, MARKS, NEEDED].map(ident);
         let sql = format!(
-            "SELECT {columns}{shown} FROM (
-                 SELECT {of_table}{marked}, {needed} AS {extra} FROM {table}{joins} WHERE {only} OFFSET 0
-             ) AS t WHERE {any}",
+            "SELECT {writer}, {columns}, {marked} FROM (
+                 SELECT {written} AS {writer}, {of_table}, {letters} AS {marked}, {needed} AS {extra}
+                 FROM {relation}{joins} WHERE {condition} OFFSET 0
+             ) AS t WHERE {extra} OR strpos({marked}, 't') > 0",
             columns = idents("", columns()),
-            needed = any(&needed),
-            extra = ident(NEEDED),
+            needed = Predicate::any(needed),
             of_table = idents("t.", columns()),
-            table = if only.is_some() { source.relation_due("t", columns()) } else { source.relation("t", columns()) },
-            only = only.as_deref().unwrap_or("true"),
-            any = any(&names.into_iter().chain([ident(NEEDED)]).collect::<Vec<_>>()),
+            written = match source.due("t") {
+                Predicate::Never => "NULL".to_owned(),
+                Predicate::Always => "t.xmin".to_owned(),
+                Predicate::Sql(due) => format!("CASE WHEN {due} THEN t.xmin END"),
+            },
         );
-        Some(Query {
-            sql,
-            names: columns().map(str::to_owned).chain(marks.into_iter().map(|(name, _)| mark(name))).collect(),
-        })
+        let names = columns().map(str::to_owned).chain(marks.into_iter().map(|(name, _)| mark(name)));
+        Some(Query { sql, names: names.collect() })
     }
 
     /// The query for the number of rows of a table that come again with the batch because of a model that it drives. `None` if
     /// there can be none.
     pub(crate) fn again(&self, table: &str) -> Option<String> {
-        let source = &self.sources[table];
+        let source = &self.tables[table];
         let (mut joins, mut again) = (String::new(), Vec::new());
         let chains: Vec<_> = self.chains(table).map(|(_, chain)| chain).collect();
         for chain in &chains {
             joins.push_str(&self.joins(chain, self.asked(chain)));
-            again.extend(self.is_again(chain));
+            again.push(self.is_again(chain));
         }
-        let columns = chains.iter().flat_map(|chain| chain.columns(0));
-        let sql = format!("SELECT count(*) FROM {}{joins} WHERE {}", source.relation("t", columns), any(&again));
-        (!again.is_empty()).then_some(sql)
+        let (columns, again) = (chains.iter().flat_map(|chain| chain.columns(0)), Predicate::any(again));
+        let sql = format!("SELECT count(*) FROM {}{joins} WHERE {again}", source.relation("t", columns));
+        (!again.is_never()).then_some(sql)
     }
 
     /// The SELECTs that a table drives, with their models.
@@ -133,18 +146,18 @@ impl Closure<'_> {
     }
 
     /// The models that a table drives, each with the condition for its rows, and the joins for all of them.
-    fn driven(&self, table: &str) -> (String, Vec<(&str, Option<String>)>) {
+    fn driven(&self, table: &str) -> (String, Vec<(&str, Predicate)>) {
         let mut joins = String::new();
-        let mut marks: Vec<(&str, Vec<String>)> = Vec::new();
+        let mut marks: Vec<(&str, Vec<Predicate>)> = Vec::new();
         for (model, chain) in self.chains(table) {
             joins.push_str(&self.joins(&chain, self.asked(&chain)));
+            let is_in = self.is_in(&chain);
             match marks.last_mut() {
-                Some((name, drives)) if *name == model.name => drives.extend(self.is_in(&chain)),
-                _ => marks.push((&model.name, self.is_in(&chain).into_iter().collect())),
+                Some((name, drives)) if *name == model.name => drives.push(is_in),
+                _ => marks.push((&model.name, vec![is_in])),
             }
         }
-        let condition = |drives: Vec<String>| (!drives.is_empty()).then(|| any(&drives));
-        (joins, marks.into_iter().map(|(name, drives)| (name, condition(drives))).collect())
+        (joins, marks.into_iter().map(|(name, drives)| (name, Predicate::any(drives))).collect())
     }
 
     /// The query for all driving rows of a SELECT with those that they look up, in the order of their keys:
@@ -158,15 +171,15 @@ impl Closure<'_> {
         most: Option<u64>,
     ) -> Query {
         let chain = Chain { select, prefix: "l".into(), driving: "t".into(), shows: true };
-        let source = &self.sources[select.driving()];
+        let source = &self.tables[select.driving()];
         let tables = select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
         let columns: Vec<_> =
             tables.flat_map(|(place, _)| select.reads(place).iter().map(move |name| (place, name))).collect();
         let values: Vec<_> =
             columns.iter().map(|(place, name)| format!("{}.{}", chain.alias(*place), ident(name))).collect();
         let key: Vec<_> =
-            source.table.key.iter().map(|name| format!("t.{}::text COLLATE \"C\"", ident(name))).collect();
-        let table = source.relation("t", chain.columns(0).chain(source.table.key.iter().map(String::as_str)));
+            source.definition.key.iter().map(|name| format!("t.{}::text COLLATE \"C\"", ident(name))).collect();
+        let table = source.relation("t", chain.columns(0).chain(source.definition.key.iter().map(String::as_str)));
         let (table, order) = match most {
             Some(most) => (format!("(SELECT * FROM {table} LIMIT {most}) AS t"), String::new()),
             None if key.is_empty() => (table, String::new()),
@@ -175,58 +188,56 @@ impl Closure<'_> {
         let sql = format!(
             "SELECT {values}, {reasons} FROM {table}{joins}{order}",
             values = values.join(", "),
-            reasons = self.is_in(&chain).as_deref().unwrap_or("false"),
+            reasons = self.is_in(&chain),
             joins = self.joins(&chain, chain.joins().map(|(place, ..)| place).collect()),
         );
         let names = columns.into_iter().map(|(place, name)| column(place, name));
         Query { sql, names: names.chain([changed.to_owned()]).collect() }
     }
 
-    /// Whether rows of a table are known to have changed, or may be gone: one that is gone lowers the count, unless
-    /// a changed one took its place.
+    fn has_changed(&self, table: &str) -> bool {
+        self.changes[table].changed > 0
+    }
+
+    /// Whether rows of a table are known to have changed, or may be gone.
     fn has_news(&self, table: &str) -> bool {
-        let (look, source) = (&self.looks[table], &self.sources[table]);
-        let known = source.known.filter(|_| source.reading.since.is_some());
-        known.is_some_and(|known| look.changed > 0 || known.rows != look.rows)
+        self.has_changed(table) || self.changes[table].may_have_lost
     }
 
     /// The lookups that say whether a driving row that the log holds is in the batch.
     fn asked(&self, chain: &Chain<'_>) -> BTreeSet<usize> {
-        match self.sources[chain.select.driving()].read(&chain.driving) {
-            Some(_) => chain.joins().filter(|(_, name, _)| self.has_news(name)).map(|(place, ..)| place).collect(),
-            None => BTreeSet::new(),
+        match self.tables[chain.select.driving()].read(&chain.driving) {
+            Predicate::Never => BTreeSet::new(),
+            _ => chain.joins().filter(|(_, name, _)| self.has_news(name)).map(|(place, ..)| place).collect(),
         }
     }
 
-    /// The condition, never NULL, that a driving row is in the batch. `None` if none can be.
-    fn is_in(&self, chain: &Chain<'_>) -> Option<String> {
-        let due = self.sources[chain.select.driving()].due(&chain.driving);
-        let reasons: Vec<_> = self.is_again(chain).into_iter().chain(due).collect();
-        (!reasons.is_empty()).then(|| any(&reasons))
+    /// The condition that a driving row is in the batch.
+    fn is_in(&self, chain: &Chain<'_>) -> Predicate {
+        Predicate::any([self.is_again(chain), self.tables[chain.select.driving()].due(&chain.driving)])
     }
 
-    /// The condition, never NULL, that a driving row that the log holds comes again. `None` if none does.
-    fn is_again(&self, chain: &Chain<'_>) -> Option<String> {
-        let read = self.sources[chain.select.driving()].read(&chain.driving)?;
-        let reasons = self.reasons(chain);
-        (!reasons.is_empty()).then(|| format!("({read} AND {})", any(&reasons)))
+    /// The condition that a driving row that the log holds comes again.
+    fn is_again(&self, chain: &Chain<'_>) -> Predicate {
+        self.tables[chain.select.driving()].read(&chain.driving).and(Predicate::any(self.reasons(chain)))
     }
 
-    /// Why a driving row that the log holds comes again: conditions, none of them ever NULL.
-    fn reasons(&self, chain: &Chain<'_>) -> Vec<String> {
+    /// Why a driving row that the log holds comes again.
+    fn reasons(&self, chain: &Chain<'_>) -> Vec<Predicate> {
         let name = chain.select.driving();
         let mut reasons = Vec::new();
-        if self.looks[name].changed > 0 {
-            reasons.push(self.sources[name].changed(&chain.driving));
+        if self.has_changed(name) {
+            reasons.push(self.tables[name].changed(&chain.driving));
         }
         for (place, name, join) in chain.joins().filter(|(_, name, _)| self.has_news(name)) {
             let alias = chain.alias(place);
             let key = format!("{alias}.{}", ident(&join.on[0].column));
-            if self.looks[name].changed > 0 {
-                reasons.push(format!("{key} IS NOT NULL AND ({})", self.sources[name].changed(&alias)));
+            if self.has_changed(name) {
+                let found = Predicate::Sql(format!("{key} IS NOT NULL"));
+                reasons.push(found.and(self.tables[name].changed(&alias)));
             }
             let given = join.on.iter().map(|on| format!("{}.{} IS NOT NULL", chain.alias(on.table), ident(&on.other)));
-            reasons.push(format!("{key} IS NULL AND {}", given.collect::<Vec<_>>().join(" AND ")));
+            reasons.push(Predicate::Sql(format!("{key} IS NULL AND {}", given.collect::<Vec<_>>().join(" AND "))));
         }
         reasons
     }
@@ -240,7 +251,7 @@ impl Closure<'_> {
             }
         }
         let sql = |(place, name, join): &(usize, &str, &Join)| {
-            let (alias, source) = (chain.alias(*place), &self.sources[*name]);
+            let (alias, source) = (chain.alias(*place), &self.tables[*name]);
             let equal = |On { column, table, other }: &On| {
                 format!("{alias}.{} = {}.{}", ident(column), chain.alias(*table), ident(other))
             };
@@ -252,7 +263,7 @@ impl Closure<'_> {
 
     /// Joins the keys of the rows that driving rows of the batch look up by `join`.
     fn lookup(&self, chain: &Chain<'_>, join: &Join, alias: &str) -> String {
-        let source = &self.sources[chain.select.driving()];
+        let source = &self.tables[chain.select.driving()];
         let mut wanted = self.asked(chain);
         wanted.extend(join.on.iter().map(|on| on.table));
         let key = |(number, on): (usize, &On)| format!("{}.{} AS k{number}", chain.alias(on.table), ident(&on.other));
@@ -262,28 +273,19 @@ impl Closure<'_> {
             join.on.iter().enumerate().map(key).collect::<Vec<_>>().join(", "),
             source.relation(&chain.driving, chain.columns(0)),
             self.joins(chain, wanted),
-            self.is_in(chain).as_deref().unwrap_or("false"),
+            self.is_in(chain),
             join.on.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND "),
         )
     }
 }
 
-/// The condition that one of several holds.
-fn any(conditions: &[String]) -> String {
-    match conditions.is_empty() {
-        true => "false".into(),
-        false => format!("(({}))", conditions.join(") OR (")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use blackwater_shared::manifest::{self, Column, Heap};
+    use blackwater_shared::manifest::{Column, Heap};
 
     use super::*;
-    use crate::catalogue::Table;
-    use crate::limit::Limit;
-    use crate::plan::{Reading, Since};
+    use crate::plan::Since;
+    use crate::source::catalogue::Table;
 
     fn table(columns: &[&str], heaps: &[u32]) -> Table {
         Table {
@@ -303,20 +305,15 @@ mod tests {
         let select = "SELECT sale.id, item.name FROM sale INNER JOIN item ON item.id = sale.item";
         let model = Model::parse("fact_sale", select, &fixed).unwrap();
         let tables = [("item", table(&["id", "name"], &[5, 6])), ("sale", table(&["id", "item"], &[4]))];
-        let known: Vec<manifest::Table> =
-            tables.iter().map(|(_, table)| manifest::Table { rows: 9, ..table.in_manifest() }).collect();
-        let reading = Reading { since: Some(Since { xmin: 90, heaps: Vec::new() }), ..Reading::default() };
-        let sources = tables.iter().zip(&known).map(|((name, table), known)| {
-            let limit = Limit { setting: Default::default(), deadline: Default::default() };
-            let (known, looked_up) = (Some(known), *name == "item");
-            let (reading, seen) = (&reading, &[][..]);
-            let source = Source { schema: "s", name, table, reading, seen, xmin: 100, known, looked_up, limit };
-            ((*name).to_owned(), source)
+        let since = Since { xmin: 90, heaps: Vec::new() };
+        let sources = tables.iter().map(|(name, definition)| {
+            let (since, seen, unread, due) = (Some(&since), &[][..], &[][..], &[][..]);
+            (*name, SourceTable { schema: "s", name, definition, since, seen, unread, due })
         });
-        let look = |name: &str, changed| (name.to_owned(), Look { rows: 9, changed, writers: Vec::new() });
-        let (sources, looks) = (sources.collect(), [look("item", 2), look("sale", 0)].into());
-        let closure = Closure { sources: &sources, looks: &looks, models: vec![&model] };
-        closure.rows(of).unwrap().sql.split_whitespace().collect::<Vec<_>>().join(" ")
+        let changes = |name: &str, changed| (name.to_owned(), Changes { changed, ..Changes::default() });
+        let changes = [changes("item", 2), changes("sale", 0)].into();
+        let selection = RowSelection { tables: sources.collect(), changes: &changes, models: vec![&model] };
+        selection.rows(of).unwrap().sql.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -330,17 +327,18 @@ mod tests {
         let is_in = |alias: &str, sale: &str| {
             let changed = format!("age({alias}.xmin) BETWEEN 0 AND (SELECT age('90'::xid8::xid))");
             format!(
-                "(((true AND (({alias}.\"id\" IS NOT NULL AND ({changed})) OR ({alias}.\"id\" IS NULL AND \
-                 {sale}.\"item\" IS NOT NULL)))))"
+                "(((({alias}.\"id\" IS NOT NULL) AND ({changed}))) OR ({alias}.\"id\" IS NULL AND \
+                 {sale}.\"item\" IS NOT NULL))"
             )
         };
         assert_eq!(
             rows("sale"),
             format!(
-                "SELECT \"id\", \"item\", \"blackwater:0\" FROM ( SELECT t.\"id\", t.\"item\", (({})) AS \
-                 \"blackwater:0\", false AS \"blackwater:needed\" FROM \"s\".\"sale\" AS t LEFT JOIN {} ON \
-                 l0_1.\"id\" = t.\"item\" WHERE true OFFSET 0 ) AS t WHERE ((\"blackwater:0\") OR \
-                 (\"blackwater:needed\"))",
+                "SELECT \"blackwater:writer\", \"id\", \"item\", \"blackwater:marks\" FROM ( SELECT NULL AS \
+                 \"blackwater:writer\", t.\"id\", t.\"item\", CASE WHEN {} THEN 't' ELSE 'f' END AS \
+                 \"blackwater:marks\", false AS \"blackwater:needed\" FROM \"s\".\"sale\" AS t LEFT JOIN {} ON \
+                 l0_1.\"id\" = t.\"item\" WHERE true OFFSET 0 ) AS t WHERE \"blackwater:needed\" OR \
+                 strpos(\"blackwater:marks\", 't') > 0",
                 is_in("l0_1", "t"),
                 heaps("\"id\"", "l0_1"),
             )
@@ -348,10 +346,11 @@ mod tests {
         assert_eq!(
             rows("item"),
             format!(
-                "SELECT \"id\", \"name\" FROM ( SELECT t.\"id\", t.\"name\", ((n0_1.k0 IS NOT NULL)) AS \
+                "SELECT \"blackwater:writer\", \"id\", \"name\", \"blackwater:marks\" FROM ( SELECT NULL AS \
+                 \"blackwater:writer\", t.\"id\", t.\"name\", '' AS \"blackwater:marks\", n0_1.k0 IS NOT NULL AS \
                  \"blackwater:needed\" FROM {} LEFT JOIN (SELECT DISTINCT n0_1_0.\"item\" AS k0 FROM \"s\".\"sale\" \
                  AS n0_1_0 LEFT JOIN {} ON n0_1_1.\"id\" = n0_1_0.\"item\" WHERE {}) AS n0_1 ON n0_1.k0 = t.\"id\" \
-                 WHERE true OFFSET 0 ) AS t WHERE ((\"blackwater:needed\"))",
+                 WHERE true OFFSET 0 ) AS t WHERE \"blackwater:needed\" OR strpos(\"blackwater:marks\", 't') > 0",
                 heaps("\"id\", \"name\"", "t"),
                 heaps("\"id\"", "n0_1_1"),
                 is_in("n0_1_1", "n0_1_0"),

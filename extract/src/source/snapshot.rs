@@ -10,8 +10,9 @@ use deadpool_postgres::{Object, Transaction};
 use futures_util::future::try_join_all;
 use tokio_postgres::IsolationLevel;
 
+use super::continuity::Bounds;
+use super::limit::Allowed;
 use crate::error::Error;
-use crate::limit::Allowed;
 
 /// What is particular to the sessions at the source. JIT compiles the scan of each partition by itself, which takes memory and
 /// minutes, and a row that a policy hides is an error.
@@ -35,6 +36,7 @@ pub(crate) struct Snapshot<'a> {
     /// The transactions that share it, each on a connection of its own.
     pub(crate) readers: Vec<Transaction<'a>>,
     pub(crate) server: Server,
+    pub(crate) bounds: Bounds,
     /// The source's time of the snapshot.
     pub(crate) at: DateTime<Utc>,
     /// The position in the write-ahead log before the snapshot was taken.
@@ -42,7 +44,7 @@ pub(crate) struct Snapshot<'a> {
 }
 
 /// Locks `tables` and everything under them on every connection, then takes the snapshot on the
-/// first and shares it with the rest. `None` if another session is in the way of a lock.
+/// first and shares it with the rest. [`Error::Busy`] if another session is in the way of a lock.
 ///
 /// All lock at once, before there is a snapshot: a connection that locked later would queue behind
 /// an ALTER TABLE that waits for the first one.
@@ -51,27 +53,18 @@ pub(crate) async fn open<'a>(
     schema: &str,
     tables: &[String],
     allowed: &Allowed,
-) -> Result<Option<Snapshot<'a>>, Error> {
+) -> Result<Snapshot<'a>, Error> {
     let (version, wal_before) = before(&mut clients[0], allowed).await?;
     if version < 13 {
         return Err(Error::TooOld { version });
     }
-    let mut begun = Vec::new();
-    for client in clients {
-        let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        begun.push(transaction.start().await.doing("begin a transaction on the source")?);
-    }
-    let locked = begun.into_iter().map(|transaction| lock(transaction, schema, tables, allowed));
-    let Some(readers) = try_join_all(locked).await?.into_iter().collect::<Option<Vec<_>>>() else {
-        return Ok(None);
-    };
+    let readers = try_join_all(clients.iter_mut().map(|client| lock(client, schema, tables, allowed))).await?;
     let row =
         readers[0].query_one(&format!("SELECT {WAL}, {SERVER}"), &[]).await.doing("take a snapshot of the source")?;
     // The id is of the server's own making: hexadecimal digits and hyphens.
     let share = format!("SET TRANSACTION SNAPSHOT '{}'", row.get::<_, &str>("id"));
-    for reader in &readers[1..] {
-        reader.batch_execute(&share).await.doing("share the snapshot")?;
-    }
+    let shared = readers[1..].iter().map(|reader| reader.batch_execute(&share));
+    try_join_all(shared).await.doing("share the snapshot")?;
     let server = Server {
         system: row.get("system"),
         database: row.get("database"),
@@ -82,7 +75,8 @@ pub(crate) async fn open<'a>(
         snapshot: row.get("snapshot"),
         wal: row.get::<_, i64>(0) as u64,
     };
-    Ok(Some(Snapshot { readers, server, at: row.get("at"), wal_before }))
+    let bounds = Bounds::of_server(&server)?;
+    Ok(Snapshot { readers, server, bounds, at: row.get("at"), wal_before })
 }
 
 /// The server's version, and its position in the write-ahead log.
@@ -93,20 +87,22 @@ async fn before(client: &mut Object, allowed: &Allowed) -> Result<(i32, u64), Er
     Ok((row.get(0), row.get::<_, i64>(1) as u64))
 }
 
-/// Locks the tables and everything under them; `None` if that takes too long. LOCK takes no snapshot.
+/// Begins a transaction in which the tables and everything under them are locked. LOCK takes no snapshot.
 async fn lock<'a>(
-    transaction: Transaction<'a>,
+    client: &'a mut Object,
     schema: &str,
     tables: &[String],
     allowed: &Allowed,
-) -> Result<Option<Transaction<'a>>, Error> {
+) -> Result<Transaction<'a>, Error> {
+    let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    let transaction = transaction.start().await.doing("begin a transaction on the source")?;
     let names: Vec<_> = tables.iter().map(|table| qualified(schema, table)).collect();
     let names = names.join(", ");
     let sql = format!("{}; LOCK TABLE {names} IN ACCESS SHARE MODE", allowed.sql());
     let locked = transaction.batch_execute(&sql).await;
     match locked.doing(format!("lock {names} at the source")) {
-        Err(error) if error.kind == Kind::LockNotAvailable => Ok(None),
-        done => Ok(done.map(|()| Some(transaction))?),
+        Err(error) if error.kind == Kind::LockNotAvailable => Err(Error::Busy { tables: tables.join(", ") }),
+        done => Ok(done.map(|()| transaction)?),
     }
 }
 
@@ -118,9 +114,3 @@ const SERVER: &str = "pg_current_snapshot()::text AS snapshot, pg_export_snapsho
     pg_postmaster_start_time() AS started, pg_is_in_recovery() AS standby,
     (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
     (SELECT stats_reset FROM pg_stat_bgwriter) AS statistics";
-
-/// The xmin and xmax of a snapshot as `pg_current_snapshot()` prints it.
-pub(crate) fn bounds(snapshot: &str) -> Option<(u64, u64)> {
-    let mut parts = snapshot.split(':');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}

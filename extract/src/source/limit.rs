@@ -32,6 +32,11 @@ impl Limit {
         Allowed { began: Instant::now(), time: Duration::from_millis(time as u64), is_setting: left.is_none() }
     }
 
+    /// The first half of the time until the deadline: the rest is for a second try with a smaller batch, and for the commit.
+    pub(crate) fn halved(self) -> Self {
+        Self { deadline: self.deadline.halfway(), ..self }
+    }
+
     /// Has the server end each later statement of the transaction in time.
     pub(crate) async fn set(self, transaction: &Transaction<'_>) -> Result<Allowed, Error> {
         let allowed = self.now();

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_base::store::sha256;
-use blackwater_shared::manifest::{self, Column, Heap, mark};
-use blackwater_shared::model::{Model, On, Select};
+use blackwater_shared::manifest::{self, Column, Heap};
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Doing;
 use blackwater_shared::scalar::Type;
@@ -53,12 +52,12 @@ impl Size {
 pub(crate) struct Traits {
     /// With which columns it may be joined: those for which this is the same, because equal values
     /// print alike and values that print alike are equal.
-    joins: Option<String>,
+    pub(super) joins: Option<String>,
     /// Whether a CAST to text gives another text than it prints, or its collation calls different
     /// texts equal.
     opaque: bool,
     /// The type in it whose text depends on settings or on other objects' names.
-    unprintable: Option<String>,
+    pub(super) unprintable: Option<String>,
 }
 
 impl Table {
@@ -82,11 +81,11 @@ impl Table {
         }
     }
 
-    fn kind(&self, column: &str) -> Option<&str> {
+    pub(super) fn kind(&self, column: &str) -> Option<&str> {
         self.columns.iter().find(|known| known.name == column).map(|known| known.kind.as_str())
     }
 
-    fn type_of(&self, column: &str) -> Option<Type> {
+    pub(super) fn type_of(&self, column: &str) -> Option<Type> {
         let kind = self.kind(column)?;
         match self.traits.get(column) {
             Some(Traits { opaque: true, .. }) => Some(Type::Opaque(kind.to_owned())),
@@ -149,164 +148,130 @@ pub(crate) async fn count_heaps(
     Ok(row.get::<_, i64>(0) as usize)
 }
 
-/// Reads the catalogue in the run's snapshot. `None` if a heap came in after the locks were taken.
+/// Reads the catalogue in the run's snapshot.
 pub(crate) async fn read(
     transaction: &Transaction<'_>,
     schema: &str,
     tables: &[String],
     exclude: &[(String, String)],
-) -> Result<Option<BTreeMap<String, Table>>, Error> {
-    let heaps = transaction.query(HEAPS, &[&schema, &tables]).await.doing("read the source's catalogue")?;
-    let mut roots: BTreeMap<String, u32> = BTreeMap::new();
-    let mut leaves: BTreeMap<String, Vec<(u32, u32)>> = BTreeMap::new();
-    let mut sizes: BTreeMap<String, BTreeMap<u32, Size>> = BTreeMap::new();
-    for row in &heaps {
-        let (table, oid): (String, u32) = (row.get(0), row.get(2));
-        if !row.get::<_, bool>(5) {
-            return Ok(None);
-        }
-        if row.get(1) {
-            roots.insert(table.clone(), oid);
-        }
-        match row.get(3) {
-            "r" => {
-                let size = Size { blocks: row.get::<_, i64>(6) as u32, bytes: row.get::<_, i64>(7) as u64 };
-                sizes.entry(table.clone()).or_default().insert(oid, size);
-                leaves.entry(table).or_default().push((oid, row.get(4)));
-            }
-            "p" => {}
-            _ => {
-                return Err(Error::Table {
-                    table,
-                    why: "a part of it is a foreign table; they are not supported yet".into(),
-                });
-            }
-        }
-    }
-    let oids: Vec<u32> = heaps.iter().map(|row| row.get(2)).collect();
+) -> Result<BTreeMap<String, Table>, Error> {
+    let read = heaps(transaction, schema, tables).await?;
+    let oids: Vec<u32> = read.values().flat_map(|table| table.oids.iter().copied()).collect();
     let definitions = definitions(transaction, &oids).await?;
-    let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    let mut unique: BTreeMap<u32, Vec<Vec<String>>> = BTreeMap::new();
-    for row in transaction.query(KEYS, &[&oids]).await.doing("read the source's catalogue")? {
-        if row.get(2) {
-            keys.insert(row.get(0), row.get(1));
-        }
-        unique.entry(row.get(0)).or_default().push(row.get(1));
-    }
-
+    let mut keys = keys(transaction, &oids).await?;
     let mut references: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in transaction.query(REFERENCES, &[&schema, &tables]).await.doing("read the source's foreign keys")? {
         references.entry(row.get(0)).or_default().push(row.get(1));
     }
-
-    let mut read = BTreeMap::new();
-    for (table, root) in roots {
-        let excluded: BTreeSet<_> =
-            exclude.iter().filter(|(of, _)| *of == table).map(|(_, column)| column.as_str()).collect();
+    let mut done = BTreeMap::new();
+    for (name, Heaps { root, leaves, sizes, .. }) in read {
         let definition = &definitions[&root];
-        if let Some(unknown) = excluded.iter().find(|name| !definition.iter().any(|column| column.name == **name)) {
-            let why = format!("it has no column {unknown}, which source.exclude names");
-            return Err(Error::Table { table, why });
-        }
+        let excluded = excluded(&name, definition, exclude)?;
+        let is_read = |column: &&Definition| !excluded.contains(column.name.as_str());
         let fingerprint = |oid: u32| {
-            let of: Vec<_> =
-                definitions[&oid].iter().filter(|column| !excluded.contains(column.name.as_str())).collect();
+            let of: Vec<_> = definitions[&oid].iter().filter(is_read).collect();
             sha256(&serde_json::to_vec(&of).unwrap_or_default())
         };
-        let heaps: Vec<Heap> = leaves
-            .remove(&table)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(oid, file)| Heap { oid, file, fingerprint: fingerprint(oid), unread: None })
-            .collect();
-        let columns = definition
-            .iter()
-            .filter(|column| !excluded.contains(column.name.as_str()))
-            .map(|column| Column { name: column.name.clone(), kind: column.kind.clone() })
-            .collect();
+        let heap = |(oid, file)| Heap { oid, file, fingerprint: fingerprint(oid), unread: None };
+        let heaps: Vec<Heap> = leaves.into_iter().map(heap).collect();
+        let column = |column: &Definition| Column { name: column.name.clone(), kind: column.kind.clone() };
         let many = heaps.len() != 1 || heaps[0].oid != root;
-        let table_of = Table {
-            columns,
-            key: keys.remove(&root).unwrap_or_default(),
+        let Keys { primary, unique } = keys.remove(&root).unwrap_or_default();
+        let table = Table {
+            columns: definition.iter().filter(is_read).map(column).collect(),
+            key: primary,
             fingerprint: fingerprint(root),
             many,
             inherited: many && heaps.iter().any(|heap| heap.oid == root),
             heaps,
-            sizes: sizes.remove(&table).unwrap_or_default(),
-            references: references.remove(&table).unwrap_or_default(),
-            unique: unique.remove(&root).unwrap_or_default(),
+            sizes,
+            references: references.remove(&name).unwrap_or_default(),
+            unique,
             traits: definition.iter().map(|column| (column.name.clone(), column.traits.clone())).collect(),
         };
-        read.insert(table, table_of);
+        done.insert(name, table);
     }
-    Ok(Some(read))
+    Ok(done)
 }
 
-/// Makes sure that a model fits the source.
-pub(crate) fn check_model(model: &Model, tables: &BTreeMap<String, Table>) -> Result<(), Error> {
-    model.typed(|table, column| tables.get(table)?.type_of(column))?;
-    let refuse = |why: String| Err(Error::Model { file: model.file.clone(), why });
-    for select in &model.selects {
-        for (place, table) in select.tables.iter().enumerate().filter(|(_, table)| !table.fixed) {
-            for column in select.reads(place) {
-                let traits = tables[&table.name].traits.get(column);
-                if let Some(kind) = traits.and_then(|traits| traits.unprintable.as_ref()) {
-                    return refuse(format!(
-                        "{}.{column} holds {kind}, whose text depends on settings or on other objects' names, so it \
-                         cannot be kept exactly\nLeave it out",
-                        table.name
-                    ));
-                }
-            }
-        }
-        check_joins(model, select, tables)?;
-        let (of, table) = (select.driving(), &tables[select.driving()]);
-        let marked = mark(&model.name);
-        if table.columns.iter().any(|column| column.name == marked) {
-            return refuse(format!("the source table {of} has a column {marked}, a name that Blackwater uses"));
-        }
-        if model.is_values {
-            continue;
-        }
-        if table.key.is_empty() {
-            return refuse(format!("the source table {of} has no primary key, so its rows cannot be told apart"));
-        }
-        if let Err(column) = model.key(&table.key) {
-            return refuse(format!("it does not return {column}, which is in the primary key of {of}, as it is"));
-        }
-    }
-    Ok(())
+/// The heaps of a table.
+#[derive(Default)]
+struct Heaps {
+    root: u32,
+    /// The table itself and all that is under it.
+    oids: Vec<u32>,
+    /// Those of them that hold rows: oid and file node.
+    leaves: Vec<(u32, u32)>,
+    sizes: BTreeMap<u32, Size>,
 }
 
-/// Makes sure that every join finds at most one row, and finds it here as it does in Postgres.
-fn check_joins(model: &Model, select: &Select, tables: &BTreeMap<String, Table>) -> Result<(), Error> {
-    for table in select.tables.iter().filter(|table| !table.fixed) {
-        let Some(join) = &table.join else { continue };
-        let (name, known) = (&table.name, &tables[&table.name]);
-        let refuse = |why: String| Err(Error::from(model.bad_join(join, why)));
-        for On { column, table: other, other: its } in &join.on {
-            let other = &select.tables[*other].name;
-            let family = |table: &Table, column: &str| table.traits.get(column).and_then(|traits| traits.joins.clone());
-            let (one, two) = (family(known, column), family(&tables[other], its));
-            if one.is_none() || one != two {
-                let kinds = [known.kind(column), tables[other].kind(its)].map(Option::unwrap_or_default);
-                return refuse(format!(
-                    "{name}.{column} is {} and {other}.{its} is {}: a join takes columns of the same type, one in \
-                     which equal values print alike",
-                    kinds[0], kinds[1]
-                ));
+async fn heaps(
+    transaction: &Transaction<'_>,
+    schema: &str,
+    tables: &[String],
+) -> Result<BTreeMap<String, Heaps>, Error> {
+    let rows = transaction.query(HEAPS, &[&schema, &tables]).await.doing("read the source's catalogue")?;
+    let mut all: BTreeMap<String, Heaps> = BTreeMap::new();
+    for row in &rows {
+        let (name, oid): (String, u32) = (row.get(0), row.get(2));
+        if !row.get::<_, bool>(5) {
+            return Err(Error::Attached { table: name });
+        }
+        let table = all.entry(name.clone()).or_default();
+        table.oids.push(oid);
+        if row.get(1) {
+            table.root = oid;
+        }
+        match row.get(3) {
+            "r" => {
+                let size = Size { blocks: row.get::<_, i64>(6) as u32, bytes: row.get::<_, i64>(7) as u64 };
+                table.sizes.insert(oid, size);
+                table.leaves.push((oid, row.get(4)));
+            }
+            "p" => {}
+            _ => {
+                let why = "a part of it is a foreign table; they are not supported yet".into();
+                return Err(Error::Table { table: name, why });
             }
         }
-        let joined: Vec<_> = join.on.iter().map(|on| &on.column).collect();
-        if known.inherited || !known.unique.iter().any(|key| key.iter().all(|column| joined.contains(&column))) {
-            let joined: Vec<_> = joined.into_iter().map(String::as_str).collect();
-            return refuse(format!(
-                "({}) is no primary or unique key of {name}, so a join could find several rows",
-                joined.join(", ")
-            ));
-        }
     }
-    Ok(())
+    Ok(all)
+}
+
+/// The keys of a table.
+#[derive(Default)]
+struct Keys {
+    primary: Vec<String>,
+    unique: Vec<Vec<String>>,
+}
+
+async fn keys(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTreeMap<u32, Keys>, Error> {
+    let mut all: BTreeMap<u32, Keys> = BTreeMap::new();
+    for row in transaction.query(KEYS, &[&oids]).await.doing("read the source's catalogue")? {
+        let keys = all.entry(row.get(0)).or_default();
+        if row.get(2) {
+            keys.primary = row.get(1);
+        }
+        keys.unique.push(row.get(1));
+    }
+    Ok(all)
+}
+
+/// The columns of a table that are not read.
+fn excluded<'a>(
+    table: &str,
+    definition: &[Definition],
+    exclude: &'a [(String, String)],
+) -> Result<BTreeSet<&'a str>, Error> {
+    let excluded: BTreeSet<_> =
+        exclude.iter().filter(|(of, _)| of == table).map(|(_, column)| column.as_str()).collect();
+    match excluded.iter().find(|name| !definition.iter().any(|column| column.name == **name)) {
+        Some(unknown) => {
+            let why = format!("it has no column {unknown}, which source.exclude names");
+            Err(Error::Table { table: table.to_owned(), why })
+        }
+        None => Ok(excluded),
+    }
 }
 
 /// Everything about a column that can change what a row holds while the row is not written.

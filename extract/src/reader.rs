@@ -1,0 +1,145 @@
+//! The source in the snapshot of a run: where changes are looked for, and rows are copied from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blackwater_shared::manifest::{Extracted, Object};
+use blackwater_shared::pack::Pack;
+use blackwater_shared::postgres::Doing;
+use deadpool_postgres::Transaction;
+
+use crate::changes::{self, Changes};
+use crate::copy::{self, Copied, Destination};
+use crate::error::Error;
+use crate::plan::{Cut, Plan, bytes_left};
+use crate::source::catalogue::Table;
+use crate::source::continuity::Bounds;
+use crate::source::limit::Limit;
+use crate::source::on_all;
+use crate::sql::{self, Predicate, RowSelection, SourceTable};
+
+/// The source in the snapshot of a run.
+pub(crate) struct Reader<'a> {
+    /// The transactions that share the snapshot.
+    pub(crate) transactions: &'a [Transaction<'a>],
+    pub(crate) bounds: Bounds,
+    pub(crate) schema: &'a str,
+    pub(crate) pack: &'a Pack,
+    pub(crate) tables: &'a BTreeMap<String, Table>,
+    /// The newest batch before the run, if its markers hold.
+    pub(crate) newest: Option<&'a Extracted>,
+    /// How long a statement may take.
+    pub(crate) limit: Limit,
+}
+
+/// The rows of which tables a look for changes counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// Those that the log holds, and all rows of tables that models look up.
+    Held,
+    /// All rows of every table.
+    All,
+}
+
+impl<'a> Reader<'a> {
+    /// The transactions whose rows the log had delivered before the run.
+    pub(crate) fn seen(&self) -> &'a [u64] {
+        self.newest.and_then(|newest| newest.seen.as_deref()).unwrap_or_default()
+    }
+
+    /// What selects the rows of a batch: what changed according to `changes`, and what is due.
+    pub(crate) fn selection<'s>(
+        &'s self,
+        plan: &'s Plan,
+        changes: &'s BTreeMap<String, Changes>,
+        cut: &'s Cut,
+    ) -> RowSelection<'s> {
+        let tables = self.tables.keys().map(|name| (name.as_str(), self.table(name, plan, cut))).collect();
+        RowSelection { tables, changes, models: self.pack.models.values().collect() }
+    }
+
+    /// A table as the queries of a batch read it.
+    fn table<'s>(&'s self, name: &'s str, plan: &'s Plan, cut: &'s Cut) -> SourceTable<'s> {
+        let since = plan[name].since.as_ref();
+        let (definition, unread, due) = (&self.tables[name], &plan[name].unread, cut.due(name));
+        SourceTable { schema: self.schema, name, definition, since, seen: self.seen(), unread, due }
+    }
+
+    /// Whether a model looks up rows of the table.
+    pub(crate) fn is_looked_up(&self, table: &str) -> bool {
+        let selects = self.pack.models.values().flat_map(|model| &model.selects);
+        selects.flat_map(|select| &select.tables[1..]).any(|looked_up| looked_up.name == table)
+    }
+
+    /// Looks for what changed in each table.
+    pub(crate) async fn changes(&self, plan: &Plan, count: Count) -> Result<BTreeMap<String, Changes>, Error> {
+        let nothing = Cut::default();
+        let tables = self.tables.keys().map(String::as_str);
+        on_all(self.transactions, tables, async |transaction, name| {
+            let table = self.table(name, plan, &nothing);
+            let known = self.newest.and_then(|newest| newest.tables.get(name));
+            let counted = match count == Count::All || self.is_looked_up(name) {
+                true => Predicate::Always,
+                false => table.read("t"),
+            };
+            changes::scan((transaction, self.limit), &table, known, &counted, self.bounds.xmin).await
+        })
+        .await
+    }
+
+    /// The tables of which more rows come again than fit a batch of `bytes`: those that look up a row that changed come, too.
+    pub(crate) async fn too_large(
+        &self,
+        plan: &Plan,
+        changes: &BTreeMap<String, Changes>,
+        bytes: u64,
+    ) -> Result<Vec<String>, Error> {
+        let nothing = Cut::default();
+        let selection = self.selection(plan, changes, &nothing);
+        let large = self.tables.iter().filter(|(_, table)| table.bytes() > bytes).map(|(name, _)| name.as_str());
+        let counts = on_all(self.transactions, large, async |transaction, name| {
+            let Some(sql) = selection.again(name) else { return Ok(0) };
+            let allowed = self.limit.set(transaction).await?;
+            let row = transaction.query_one(&sql, &[]).await;
+            let row = row.doing(format!("count the rows of {name} that come again"));
+            Ok(row.map_err(|error| allowed.explain(error))?.get::<_, i64>(0) as u64)
+        });
+        let is_too_large = |(name, count): (String, u64)| {
+            let table = &self.tables[&name];
+            let uncounted = match self.is_looked_up(&name) {
+                true => 0,
+                false => bytes_left(table, &plan[&name].unread),
+            };
+            let of_row = table.bytes().saturating_sub(uncounted) / changes[&name].rows.max(1);
+            (count.saturating_mul(of_row) > bytes).then_some(name)
+        };
+        Ok(counts.await?.into_iter().filter_map(is_too_large).collect())
+    }
+
+    /// Copies the rows that a batch holds.
+    pub(crate) async fn copy_rows(
+        &self,
+        selection: &RowSelection<'_>,
+        to: &Destination<'_>,
+    ) -> Result<BTreeMap<String, Copied>, Error> {
+        let limit = self.limit.halved();
+        on_all(self.transactions, selection.tables.keys().copied(), async |transaction, name| {
+            let Some(query) = selection.rows(name) else { return Ok(Copied::default()) };
+            copy::rows((transaction, limit), (name, &query), to, self.bounds).await
+        })
+        .await
+    }
+
+    /// Copies all keys of some tables.
+    pub(crate) async fn copy_keys(
+        &self,
+        selection: &RowSelection<'_>,
+        tables: &BTreeSet<&str>,
+        to: &Destination<'_>,
+    ) -> Result<BTreeMap<String, Vec<Object>>, Error> {
+        let limit = self.limit.halved();
+        on_all(self.transactions, tables.iter().copied(), async |transaction, name| {
+            copy::keys((transaction, limit), (name, &sql::keys(&selection.tables[name])), to).await
+        })
+        .await
+    }
+}

@@ -1,0 +1,245 @@
+//! A run: from the newest manifest and one snapshot of the source to the batches that follow it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use blackwater_base::deadline::Deadline;
+use blackwater_base::in_parts;
+use blackwater_shared::log::{Applied, Commit};
+use blackwater_shared::manifest::Extracted;
+use blackwater_shared::postgres;
+use deadpool_postgres::Object as Client;
+use futures_util::future::try_join_all;
+
+use crate::Extract;
+use crate::batches::Batches;
+use crate::error::Error;
+use crate::manifest::Origin;
+use crate::plan;
+use crate::reader::{Count, Reader};
+use crate::report::{Full, Outcome, Report, Request};
+use crate::source::continuity::{self, Bounds};
+use crate::source::limit::{Allowed, Limit};
+use crate::source::snapshot::Snapshot;
+use crate::source::{catalogue, models, snapshot};
+
+/// The heaps above which a run reads one table at a time. Each connection that reads holds a lock on every heap and its
+/// indexes, of which a server has some thousands for all sessions, and a description of each in memory.
+const MANY_HEAPS: usize = 500;
+
+/// A batch that takes less than this is not worth making smaller.
+const LEAST: Duration = Duration::from_secs(2);
+
+/// What is still to be done of what a run was asked for.
+struct Work<'a> {
+    full: Full,
+    /// About how much a batch holds.
+    bytes: u64,
+    /// The most batches to come.
+    batches: u64,
+    deadline: Deadline,
+    /// The middle of the time that there was.
+    half: Deadline,
+    /// Whether a batch is written.
+    wrote: bool,
+    each: &'a mut (dyn FnMut(Report) + Send),
+}
+
+/// What the buckets say before a run.
+pub(crate) struct State {
+    /// The newest batch.
+    pub(crate) newest: Option<Extracted>,
+    /// The tables of which load wants to know the keys.
+    pub(crate) wanted: BTreeSet<String>,
+    lag_seconds: u64,
+}
+
+impl State {
+    /// The report of a run that ends like this without a batch.
+    fn report(&self, outcome: Outcome, notices: Vec<String>) -> Report {
+        let (tables, lag_seconds) = (Vec::new(), self.lag_seconds);
+        Report { outcome, batch: None, notices, tables, lag_seconds, held_seconds: 0, more: false }
+    }
+}
+
+impl Extract {
+    /// One run: what changed, then what the log does not hold, in as many batches as it takes; `each` is told of every batch, or
+    /// why there is none. If the connection to the source is lost, it begins again.
+    ///
+    /// Before a deadline it writes batches until half of the time is over. What a batch holds may take half of what is left to
+    /// copy; one that would take longer is begun again, smaller.
+    ///
+    /// # Errors
+    /// Each says what failed; nothing is lost, the next run reads it. [`Error::Late`] if not even a small batch was ready in time.
+    pub async fn run(&self, request: &Request, mut each: impl FnMut(Report) + Send) -> Result<(), Error> {
+        let Request { full, batches, deadline } = request.clone();
+        let mut work = Work {
+            full,
+            bytes: self.batch_bytes,
+            batches: batches.unwrap_or(u64::MAX),
+            deadline,
+            half: deadline.halfway(),
+            wrote: false,
+            each: &mut each,
+        };
+        loop {
+            let attempt = async || self.attempt(&mut work).await;
+            match postgres::retry(attempt, |error| error.is_transient() && deadline.allows(LEAST)).await {
+                Err(Error::Late { .. }) if deadline.allows(LEAST) => {
+                    tracing::info!(bytes = work.bytes, "a batch of this size takes too long; trying a smaller one");
+                    work.bytes /= 4;
+                }
+                // What is written is written. What is wrong is told by the next run, if it is wrong still.
+                Err(error) if work.wrote && deadline.left().is_some() => {
+                    tracing::warn!(error = in_parts(&error.to_string()).0, "the batches before are written");
+                    return Ok(());
+                }
+                // Another run has the number, and goes on by itself; but nobody else was asked for this.
+                Ok(Outcome::Lost) if work.full != Full::AsNeeded && work.half.allows(Duration::ZERO) => {}
+                done => return done.map(drop),
+            }
+        }
+    }
+
+    async fn attempt(&self, work: &mut Work<'_>) -> Result<Outcome, Error> {
+        let limit = Limit { setting: self.statement_timeout, deadline: work.deadline };
+        let allowed = limit.now();
+        let state = self.read_log().await?;
+        match self.extract(&state, work, (limit, &allowed)).await.map_err(|error| allowed.explain(error)) {
+            Err(error) if error.gives_way() => {
+                (work.each)(state.report(Outcome::GaveWay, vec![in_parts(&error.to_string()).0.to_owned()]));
+                Ok(Outcome::GaveWay)
+            }
+            done => done,
+        }
+    }
+
+    /// The whole way: from the snapshot to the last batch of it.
+    async fn extract(
+        &self,
+        state: &State,
+        work: &mut Work<'_>,
+        (limit, allowed): (Limit, &Allowed),
+    ) -> Result<Outcome, Error> {
+        let names: Vec<_> = self.pack.source_tables().into_iter().collect();
+        let full = self.in_full(&work.full, &names)?;
+        let mut clients = self.connect(allowed, &names).await?;
+        let Snapshot { readers, server, bounds, at, wal_before } =
+            snapshot::open(&mut clients, &self.schema, &names, allowed).await?;
+        let broken = continuity::broken(state.newest.as_ref(), &server, wal_before)?;
+        let tables = catalogue::read(&readers[0], &self.schema, &names, &self.exclude).await?;
+        let models = models::states(&self.pack, &tables)?;
+
+        // Another server gives the same numbers to other transactions.
+        let newest = state.newest.as_ref().filter(|_| broken.is_none());
+        let (pack, schema, transactions) = (&self.pack, &self.schema, &readers);
+        let reader = Reader { transactions, bounds, schema, pack, tables: &tables, newest, limit };
+        let plan = plan::plan(state.newest.as_ref(), broken.as_deref(), &server, &tables, pack, &full);
+        let changes = reader.changes(&plan, Count::Held).await?;
+        let too_large = reader.too_large(&plan, &changes, work.bytes).await?;
+        let plan = plan::in_full(plan, &too_large, &tables);
+
+        let origin = Origin { server: &server, bounds, at, pack: &pack.hash, models: &models, tables: &tables };
+        let mut notices: Vec<_> = broken.map(|why| format!("{why}; every table is read in full")).into_iter().collect();
+        let held_seconds = self.held(newest, bounds.xmin).await?;
+        let mut batches = Batches::new(&reader, &plan, &changes, state, (self.log.store(), self.object_bytes));
+        loop {
+            let began = Instant::now();
+            let Some(batch) = batches.next(&origin, work.bytes).await? else {
+                (work.each)(Report { held_seconds, ..state.report(Outcome::Nothing, notices) });
+                return Ok(Outcome::Nothing);
+            };
+            let outcome = match self.log.commit(&batch.manifest).await? {
+                Commit::Won => Outcome::Batch,
+                Commit::Lost => Outcome::Lost,
+            };
+            let report = state.report(outcome, std::mem::take(&mut notices));
+            (work.each)(Report { held_seconds, ..batches.report(&batch, report) });
+            if outcome == Outcome::Lost {
+                return Ok(outcome);
+            }
+            (work.wrote, work.full, work.batches) = (true, Full::AsNeeded, work.batches - 1);
+            if batch.cut.is_last() || work.batches == 0 || !work.half.allows(began.elapsed()) {
+                return Ok(outcome);
+            }
+            batches.committed(batch);
+        }
+    }
+
+    /// What the buckets say.
+    async fn read_log(&self) -> Result<State, Error> {
+        let number = self.log.newest().await?;
+        let newest: Option<Extracted> = match number {
+            0 => None,
+            _ => self.log.read(number).await?,
+        };
+        let is_of_this_log = |applied: &Applied| newest.as_ref().is_none_or(|newest| newest.head.log == applied.log);
+        let applied = Applied::read(&self.processed).await?.filter(is_of_this_log);
+        let last_applied = applied.as_ref().map_or(0, |applied| applied.batch);
+        self.log.reaches(number, last_applied)?;
+        let lag_seconds = self.log.lag(number, last_applied).await?;
+        let wanted = wanted(newest.as_ref(), applied);
+        Ok(State { newest, wanted, lag_seconds })
+    }
+
+    /// The tables that are asked for in full.
+    fn in_full(&self, full: &Full, known: &[String]) -> Result<Vec<String>, Error> {
+        let full = match full {
+            Full::AsNeeded => Vec::new(),
+            Full::Tables(tables) => tables.clone(),
+            Full::All => known.to_vec(),
+        };
+        match full.iter().find(|table| !known.contains(table)) {
+            Some(table) => Err(Error::UnknownTable { table: table.clone(), known: known.to_vec() }),
+            None => Ok(full),
+        }
+    }
+
+    /// Connects, and makes sure that the tables can be read.
+    async fn connect(&self, allowed: &Allowed, tables: &[String]) -> Result<Vec<Client>, Error> {
+        let mut first = self.source.connect().await?;
+        let heaps = self.check_tables(&mut first, allowed, tables).await?;
+        let connections = if heaps > MANY_HEAPS { 1 } else { self.connections.min(tables.len()) };
+        let others = try_join_all((1..connections).map(|_| self.source.connect())).await?;
+        Ok(std::iter::once(first).chain(others).collect())
+    }
+
+    /// Makes sure that the tables can be read: the number of their heaps.
+    pub(crate) async fn check_tables(
+        &self,
+        client: &mut Client,
+        allowed: &Allowed,
+        tables: &[String],
+    ) -> Result<usize, Error> {
+        let transaction = allowed.begin(client).await?;
+        if let Some(error) = catalogue::check(&transaction, &self.schema, &self.pack).await?.into_iter().next() {
+            return Err(error);
+        }
+        catalogue::count_heaps(&transaction, &self.schema, tables).await
+    }
+
+    /// The age of the first batch in whose snapshot the transaction `xmin`, which is open now, had begun; 0 if there is
+    /// none. (Others' times in pg_stat_activity are not for every role to see.)
+    async fn held(&self, newest: Option<&Extracted>, xmin: u64) -> Result<u64, Error> {
+        let had_begun =
+            |manifest: &Extracted| Bounds::of(&manifest.source.snapshot).is_some_and(|bounds| bounds.xmax > xmin);
+        let Some(newest) = newest.filter(|newest| had_begun(newest)) else { return Ok(0) };
+        let (mut before, mut first, mut age) = (0, newest.head.batch, newest.head.age());
+        while first - before > 1 {
+            let middle = before + (first - before) / 2;
+            let manifest: Option<Extracted> = self.log.read(middle).await?;
+            match manifest.filter(|manifest| manifest.source.system == newest.source.system) {
+                Some(manifest) if had_begun(&manifest) => (first, age) = (middle, manifest.head.age()),
+                _ => before = middle,
+            }
+        }
+        Ok(age)
+    }
+}
+
+/// The tables of which load wants to know the keys, and has not been told since it asked.
+fn wanted(newest: Option<&Extracted>, applied: Option<Applied>) -> BTreeSet<String> {
+    let (Some(newest), Some(applied)) = (newest, applied) else { return BTreeSet::new() };
+    let told = |table: &String| newest.tables.get(table).and_then(|table| table.keys_sent) > Some(applied.batch);
+    applied.wanted.into_iter().filter(|table| !told(table)).collect()
+}
