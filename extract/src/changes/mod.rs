@@ -1,6 +1,8 @@
 //! Change detection: what changed in each table since its marker.
 
 mod scan;
+#[allow(dead_code)]
+pub(crate) mod wal;
 
 use std::collections::BTreeSet;
 
