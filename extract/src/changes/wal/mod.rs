@@ -4,6 +4,7 @@
 //! Nothing here does I/O. A peek arrives as `COPY … (FORMAT binary)`: [`copy_rows`] splits it into rows, [`pgoutput`]
 //! parses a row's message, and [`touched`] collects keys and decides how far the log is settled for the run's snapshot.
 
+pub(crate) mod copy_rows;
 pub(crate) mod pgoutput;
 pub(crate) mod visibility;
 
