@@ -5,7 +5,10 @@
 //! parses a row's message, and [`touched`] collects keys and decides how far the log is settled for the run's snapshot.
 
 pub(crate) mod copy_rows;
+pub(crate) mod key;
 pub(crate) mod pgoutput;
+pub(crate) mod table;
+pub(crate) mod touched;
 pub(crate) mod visibility;
 
 #[cfg(test)]
