@@ -19,6 +19,7 @@ use crate::reader::Reader;
 use crate::source::limit::{Allowed, Limit};
 use crate::source::snapshot::{self, Snapshot};
 use crate::source::{catalogue, models};
+use crate::sql::Server;
 use crate::verify::Pieces;
 
 /// How many rows are read for each SELECT of a model, to try it with.
@@ -143,7 +144,7 @@ impl Extract {
     /// The first rows that are met for each SELECT of a model.
     async fn sample(
         &self,
-        Snapshot { readers, bounds, .. }: &Snapshot<'_>,
+        Snapshot { readers, bounds, version, .. }: &Snapshot<'_>,
         model: &Model,
         tables: &BTreeMap<String, catalogue::Table>,
     ) -> Result<Vec<(usize, Vec<u8>)>, Error> {
@@ -152,7 +153,16 @@ impl Extract {
         let plan: Plan = tables.keys().map(|name| (name.clone(), TablePlan::default())).collect();
         let changes = tables.keys().map(|name| (name.clone(), Changes::default())).collect();
         let (schema, pack, nothing) = (&self.schema, &self.pack, Cut::default());
-        let reader = Reader { transactions: readers, bounds: *bounds, schema, pack, tables, newest: None, limit };
+        let reader = Reader {
+            transactions: readers,
+            server: Server { bounds: *bounds, version: *version },
+            schema,
+            pack,
+            tables,
+            newest: None,
+            is_quiet: false,
+            limit,
+        };
         let selection = reader.selection(&plan, &changes, &nothing);
         let mut sample = Vec::new();
         for (place, select) in model.selects.iter().enumerate() {

@@ -12,21 +12,22 @@ use crate::copy::{self, Copied, Destination};
 use crate::error::Error;
 use crate::plan::{Cut, Plan, bytes_left};
 use crate::source::catalogue::Table;
-use crate::source::continuity::Bounds;
 use crate::source::limit::Limit;
 use crate::source::on_all;
-use crate::sql::{self, Predicate, RowSelection, SourceTable};
+use crate::sql::{self, Predicate, RowSelection, Server, SourceTable};
 
 /// The source in the snapshot of a run.
 pub(crate) struct Reader<'a> {
     /// The transactions that share the snapshot.
     pub(crate) transactions: &'a [Transaction<'a>],
-    pub(crate) bounds: Bounds,
+    pub(crate) server: Server,
     pub(crate) schema: &'a str,
     pub(crate) pack: &'a Pack,
     pub(crate) tables: &'a BTreeMap<String, Table>,
     /// The newest batch before the run, if its markers hold.
     pub(crate) newest: Option<&'a Extracted>,
+    /// Whether no transaction has begun or ended since that batch, so that nothing can have changed.
+    pub(crate) is_quiet: bool,
     /// How long a statement may take.
     pub(crate) limit: Limit,
 }
@@ -53,15 +54,22 @@ impl<'a> Reader<'a> {
         changes: &'s BTreeMap<String, Changes>,
         cut: &'s Cut,
     ) -> RowSelection<'s> {
-        let tables = self.tables.keys().map(|name| (name.as_str(), self.table(name, plan, cut))).collect();
-        RowSelection { tables, changes, models: self.pack.models.values().collect() }
+        let table = |name: &'s String| {
+            let touched = changes[name].touched.as_deref();
+            (name.as_str(), SourceTable { touched, ..self.table(name, plan, cut) })
+        };
+        RowSelection {
+            tables: self.tables.keys().map(table).collect(),
+            changes,
+            models: self.pack.models.values().collect(),
+        }
     }
 
     /// A table as the queries of a batch read it.
     fn table<'s>(&'s self, name: &'s str, plan: &'s Plan, cut: &'s Cut) -> SourceTable<'s> {
-        let since = plan[name].since.as_ref();
-        let (definition, unread, due) = (&self.tables[name], &plan[name].unread, cut.due(name));
-        SourceTable { schema: self.schema, name, definition, since, seen: self.seen(), unread, due }
+        let (server, schema, definition, seen) = (self.server, self.schema, &self.tables[name], self.seen());
+        let (since, unread, due) = (plan[name].since.as_ref(), &plan[name].unread, cut.due(name));
+        SourceTable { server, schema, name, definition, since, touched: None, seen, unread, due }
     }
 
     /// Whether a model looks up rows of the table.
@@ -77,11 +85,14 @@ impl<'a> Reader<'a> {
         on_all(self.transactions, tables, async |transaction, name| {
             let table = self.table(name, plan, &nothing);
             let known = self.newest.and_then(|newest| newest.tables.get(name));
+            if let (true, Some(known), Some(_)) = (self.is_quiet, known, table.since) {
+                return Ok(Changes { rows: known.rows, ..Changes::default() });
+            }
             let counted = match count == Count::All || self.is_looked_up(name) {
                 true => Predicate::Always,
                 false => table.read("t"),
             };
-            changes::scan((transaction, self.limit), &table, known, &counted, self.bounds.xmin).await
+            changes::scan((transaction, self.limit), &table, known, &counted).await
         })
         .await
     }
@@ -124,7 +135,7 @@ impl<'a> Reader<'a> {
         let limit = self.limit.halved();
         on_all(self.transactions, selection.tables.keys().copied(), async |transaction, name| {
             let Some(query) = selection.rows(name) else { return Ok(Copied::default()) };
-            copy::rows((transaction, limit), (name, &query), to, self.bounds).await
+            copy::rows((transaction, limit), (name, &query), to, self.server.bounds).await
         })
         .await
     }

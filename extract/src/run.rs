@@ -22,6 +22,7 @@ use crate::source::continuity::{self, Bounds};
 use crate::source::limit::{Allowed, Limit};
 use crate::source::snapshot::Snapshot;
 use crate::source::{catalogue, models, snapshot};
+use crate::sql::Server;
 
 /// The heaps above which a run reads one table at a time. Each connection that reads holds a lock on every heap and its
 /// indexes, of which a server has some thousands for all sessions, and a description of each in memory.
@@ -124,7 +125,7 @@ impl Extract {
         let names: Vec<_> = self.pack.source_tables().into_iter().collect();
         let full = self.in_full(&work.full, &names)?;
         let mut clients = self.connect(allowed, &names).await?;
-        let Snapshot { readers, server, bounds, at, wal_before } =
+        let Snapshot { readers, server, bounds, version, at, wal_before } =
             snapshot::open(&mut clients, &self.schema, &names, allowed).await?;
         let broken = continuity::broken(state.newest.as_ref(), &server, wal_before)?;
         let tables = catalogue::read(&readers[0], &self.schema, &names, &self.exclude).await?;
@@ -132,8 +133,18 @@ impl Extract {
 
         // Another server gives the same numbers to other transactions.
         let newest = state.newest.as_ref().filter(|_| broken.is_none());
+        let is_quiet = newest.is_some_and(|newest| newest.source.snapshot == server.snapshot);
         let (pack, schema, transactions) = (&self.pack, &self.schema, &readers);
-        let reader = Reader { transactions, bounds, schema, pack, tables: &tables, newest, limit };
+        let reader = Reader {
+            transactions,
+            server: Server { bounds, version },
+            schema,
+            pack,
+            tables: &tables,
+            newest,
+            is_quiet,
+            limit,
+        };
         let plan = plan::plan(state.newest.as_ref(), broken.as_deref(), &server, &tables, pack, &full);
         let changes = reader.changes(&plan, Count::Held).await?;
         let too_large = reader.too_large(&plan, &changes, work.bytes).await?;

@@ -19,7 +19,7 @@ use crate::reader::{Count, Reader};
 use crate::source::limit::{Allowed, Limit};
 use crate::source::snapshot::Snapshot;
 use crate::source::{catalogue, continuity, models, snapshot};
-use crate::sql::Query;
+use crate::sql::{Query, Server};
 
 /// Rows in a piece, at most.
 const PIECE: u64 = 8192;
@@ -106,14 +106,23 @@ impl Extract {
         let names: Vec<_> = self.pack.source_tables().into_iter().collect();
         let mut clients = [self.source.connect().await.map_err(Error::from)?];
         self.check_tables(&mut clients[0], &allowed, &names).await.map_err(explain)?;
-        let Snapshot { readers, server, bounds, wal_before, .. } =
+        let Snapshot { readers, server, bounds, version, wal_before, .. } =
             snapshot::open(&mut clients, &self.schema, &names, &allowed).await.map_err(explain)?;
         let broken = continuity::broken(Some(applied), &server, wal_before)?;
         let tables = catalogue::read(&readers[0], &self.schema, &names, &self.exclude).await.map_err(explain)?;
         models::states(&self.pack, &tables)?;
 
         let (schema, pack, newest) = (&self.schema, &self.pack, Some(applied).filter(|_| broken.is_none()));
-        let reader = Reader { transactions: &readers, bounds, schema, pack, tables: &tables, newest, limit };
+        let reader = Reader {
+            transactions: &readers,
+            server: Server { bounds, version },
+            schema,
+            pack,
+            tables: &tables,
+            newest,
+            is_quiet: false,
+            limit,
+        };
         let plan = plan::plan(Some(applied), broken.as_deref(), &server, &tables, pack, &[]);
         let changes = reader.changes(&plan, Count::All).await?;
         let all = Cut { due: plan::unread(&plan), ..Cut::default() };

@@ -7,6 +7,7 @@ pub(crate) mod wal;
 use std::collections::BTreeSet;
 
 pub(crate) use scan::scan;
+pub(crate) use wal::key::Key;
 
 use crate::source::continuity::Bounds;
 
@@ -25,6 +26,10 @@ pub(crate) struct Changes {
     pub(crate) may_have_lost: bool,
     /// The transactions at or above the snapshot's xmin that wrote one of them, at most [`SEEN`] and one more.
     pub(crate) writers: BTreeSet<u64>,
+    /// The keys of the rows that may have changed, if the write-ahead log names them.
+    pub(crate) touched: Option<Vec<Key>>,
+    /// Those of them that the snapshot does not have.
+    pub(crate) gone: Vec<Key>,
 }
 
 /// The transactions at or above a snapshot's xmin that wrote the rows which are copied, at most [`SEEN`] and one more.

@@ -81,7 +81,7 @@ impl Table {
         }
     }
 
-    pub(super) fn kind(&self, column: &str) -> Option<&str> {
+    pub(crate) fn kind(&self, column: &str) -> Option<&str> {
         self.columns.iter().find(|known| known.name == column).map(|known| known.kind.as_str())
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) readers: Vec<Transaction<'a>>,
     pub(crate) server: Server,
     pub(crate) bounds: Bounds,
+    /// The server's major version.
+    pub(crate) version: i32,
     /// The source's time of the snapshot.
     pub(crate) at: DateTime<Utc>,
     /// The position in the write-ahead log before the snapshot was taken.
@@ -76,7 +78,7 @@ pub(crate) async fn open<'a>(
         wal: row.get::<_, i64>(0) as u64,
     };
     let bounds = Bounds::of_server(&server)?;
-    Ok(Snapshot { readers, server, bounds, at: row.get("at"), wal_before })
+    Ok(Snapshot { readers, server, bounds, version, at: row.get("at"), wal_before })
 }
 
 /// The server's version, and its position in the write-ahead log.

@@ -3,7 +3,7 @@
 use blackwater_shared::postgres::{csv_field, idents};
 
 use super::predicate::Predicate;
-use super::source_table::{SourceTable, age};
+use super::source_table::SourceTable;
 
 /// A query for COPY, and the names of what it returns: Postgres cuts those of a query at 63 bytes.
 pub(crate) struct Query {
@@ -24,17 +24,20 @@ impl Query {
     }
 }
 
-/// Counts the rows of a table, of which the log holds only those that meet `read`, and those of them that changed; and lists the
-/// transactions at or above `xmin` that wrote one of them, at most `most`.
-pub(crate) fn changes(table: &SourceTable<'_>, read: &Predicate, xmin: u64, most: usize) -> String {
-    format!(
-        "SELECT count(*), count(*) FILTER (WHERE {changed}),
-                (array_agg(DISTINCT t.xmin::text::bigint) FILTER (WHERE age(t.xmin) BETWEEN 0 AND {recent}))[1:{most}]
-         FROM {relation} WHERE {read}",
-        changed = table.changed("t"),
-        recent = age(xmin),
-        relation = table.relation("t", []),
-    )
+/// Counts the rows of a table that meet `read`: a line for those that did not change, without a writer; one for those that a
+/// transaction of long ago wrote, with the writer 0; and one for each recent writer.
+pub(crate) fn changes(table: &SourceTable<'_>, read: &Predicate) -> String {
+    let relation = table.relation("t", []);
+    match table.changed("t") {
+        Predicate::Never => format!("SELECT NULL::text, count(*) FROM {relation} WHERE {read}"),
+        changed => format!(
+            "SELECT writer::text, count FROM (
+                 SELECT CASE WHEN NOT ({changed}) THEN NULL WHEN {recent} THEN t.xmin ELSE '0'::xid END AS writer, count(*)
+                 FROM {relation} WHERE {read} GROUP BY 1
+             ) AS counted",
+            recent = table.recent("t"),
+        ),
+    }
 }
 
 /// The keys of all rows of a table.

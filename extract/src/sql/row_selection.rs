@@ -219,16 +219,20 @@ impl RowSelection<'_> {
 
     /// The condition that a driving row that the log holds comes again.
     fn is_again(&self, chain: &Chain<'_>) -> Predicate {
-        self.tables[chain.select.driving()].read(&chain.driving).and(Predicate::any(self.reasons(chain)))
+        let (name, driving) = (chain.select.driving(), &self.tables[chain.select.driving()]);
+        let changed = if self.has_changed(name) { driving.changed(&chain.driving) } else { Predicate::Never };
+        let looks_up = Predicate::any(self.looks_up_news(chain));
+        let read = driving.read(&chain.driving);
+        match driving.touched {
+            // Wherever it lies now: the log held it where it was, and it may lie where the log has not got yet.
+            Some(_) => Predicate::any([changed, read.and(looks_up)]),
+            None => read.and(Predicate::any([changed, looks_up])),
+        }
     }
 
-    /// Why a driving row that the log holds comes again.
-    fn reasons(&self, chain: &Chain<'_>) -> Vec<Predicate> {
-        let name = chain.select.driving();
+    /// Why a driving row comes again though it may not have changed itself.
+    fn looks_up_news(&self, chain: &Chain<'_>) -> Vec<Predicate> {
         let mut reasons = Vec::new();
-        if self.has_changed(name) {
-            reasons.push(self.tables[name].changed(&chain.driving));
-        }
         for (place, name, join) in chain.joins().filter(|(_, name, _)| self.has_news(name)) {
             let alias = chain.alias(place);
             let key = format!("{alias}.{}", ident(&join.on[0].column));
@@ -286,6 +290,8 @@ mod tests {
     use super::*;
     use crate::plan::Since;
     use crate::source::catalogue::Table;
+    use crate::source::continuity::Bounds;
+    use crate::sql::Server;
 
     fn table(columns: &[&str], heaps: &[u32]) -> Table {
         Table {
@@ -307,8 +313,9 @@ mod tests {
         let tables = [("item", table(&["id", "name"], &[5, 6])), ("sale", table(&["id", "item"], &[4]))];
         let since = Since { xmin: 90, heaps: Vec::new() };
         let sources = tables.iter().map(|(name, definition)| {
-            let (since, seen, unread, due) = (Some(&since), &[][..], &[][..], &[][..]);
-            (*name, SourceTable { schema: "s", name, definition, since, seen, unread, due })
+            let (since, touched, seen, unread, due) = (Some(&since), None, &[][..], &[][..], &[][..]);
+            let server = Server { bounds: Bounds { xmin: 93, xmax: 93 }, version: 15 };
+            (*name, SourceTable { server, schema: "s", name, definition, since, touched, seen, unread, due })
         });
         let changes = |name: &str, changed| (name.to_owned(), Changes { changed, ..Changes::default() });
         let changes = [changes("item", 2), changes("sale", 0)].into();
@@ -325,7 +332,7 @@ mod tests {
             )
         };
         let is_in = |alias: &str, sale: &str| {
-            let changed = format!("age({alias}.xmin) BETWEEN 0 AND (SELECT age('90'::xid8::xid))");
+            let changed = format!("{alias}.xmin = ANY ('{{90,91,92}}'::xid[])");
             format!(
                 "(((({alias}.\"id\" IS NOT NULL) AND ({changed}))) OR ({alias}.\"id\" IS NULL AND \
                  {sale}.\"item\" IS NOT NULL))"

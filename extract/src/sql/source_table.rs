@@ -7,21 +7,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blackwater_shared::postgres::{idents, qualified};
+use blackwater_shared::postgres::{ident, idents, qualified};
 
 use super::blocks::Blocks;
+use super::keys::{KeyColumn, among};
 use super::predicate::Predicate;
+use super::written::Range;
+use crate::changes::Key;
 use crate::plan::Since;
 use crate::source::catalogue::Table;
+use crate::source::continuity::Bounds;
+
+/// What of the server and its snapshot matters to the queries.
+#[derive(Clone, Copy)]
+pub(crate) struct Server {
+    pub(crate) bounds: Bounds,
+    /// Its major version.
+    pub(crate) version: i32,
+}
 
 /// A source table as the queries of a batch read it.
 #[derive(Clone, Copy)]
 pub(crate) struct SourceTable<'a> {
+    pub(crate) server: Server,
     pub(crate) schema: &'a str,
     pub(crate) name: &'a str,
     pub(crate) definition: &'a Table,
-    /// What tells the rows that changed; `None`: nothing does.
+    /// What tells the rows that changed, where it is not known which; `None`: nothing does.
     pub(crate) since: Option<&'a Since>,
+    /// The keys of the rows that may have changed, if they are known.
+    pub(crate) touched: Option<&'a [Key]>,
     /// The transactions whose rows the log has delivered already.
     pub(crate) seen: &'a [u64],
     /// The blocks that the log did not hold before the batch.
@@ -53,6 +68,9 @@ impl SourceTable<'_> {
         }
         let mut columns: BTreeSet<_> = columns.into_iter().collect();
         columns.extend(["tableoid", "xmin"]);
+        if self.touched.is_some() {
+            columns.extend(self.definition.key.iter().map(String::as_str));
+        }
         if self.unread.iter().chain(self.due).any(|blocks| !blocks.is_whole()) {
             columns.insert("ctid");
         }
@@ -63,18 +81,35 @@ impl SourceTable<'_> {
         )
     }
 
-    /// The condition that a row changed since the marker. COPY takes no parameters: the numbers are written out.
+    /// The condition that a row changed since the marker. COPY takes no parameters: the numbers and keys are written out.
     pub(crate) fn changed(&self, alias: &str) -> Predicate {
+        if let Some(touched) = self.touched {
+            return among(&self.key(alias), touched);
+        }
         let Some(Since { xmin, heaps }) = self.since else { return Predicate::Never };
-        let mut condition = format!("age({alias}.xmin) BETWEEN 0 AND {}", age(*xmin));
-        if !self.seen.is_empty() {
-            let seen: Vec<_> = self.seen.iter().map(|xid| (*xid as u32).to_string()).collect();
-            condition.push_str(&format!(" AND {alias}.xmin <> ALL ('{{{}}}'::xid[])", seen.join(",")));
-        }
-        if !heaps.is_empty() {
-            condition.push_str(&format!(" OR {alias}.tableoid = ANY ({})", oids(heaps.iter().copied())));
-        }
-        Predicate::Sql(condition)
+        let written = Range { from: *xmin, to: self.server.bounds.xmax }.wrote(alias, self.seen, self.hashes());
+        let attached = match heaps.is_empty() {
+            true => Predicate::Never,
+            false => Predicate::Sql(format!("{alias}.tableoid = ANY ({})", oids(heaps.iter().copied()))),
+        };
+        Predicate::any([written, attached])
+    }
+
+    /// The condition that a transaction wrote a row which a later snapshot may take for new.
+    pub(crate) fn recent(&self, alias: &str) -> Predicate {
+        let Bounds { xmin, xmax } = self.server.bounds;
+        Range { from: xmin, to: xmax }.wrote(alias, &[], self.hashes())
+    }
+
+    fn hashes(&self) -> bool {
+        self.server.version >= 14
+    }
+
+    /// The columns of its primary key.
+    pub(crate) fn key(&self, alias: &str) -> Vec<KeyColumn> {
+        let kind = |name: &String| self.definition.kind(name).unwrap_or_default().to_owned();
+        let column = |name: &String| KeyColumn { name: format!("{alias}.{}", ident(name)), kind: kind(name) };
+        self.definition.key.iter().map(column).collect()
     }
 
     /// The condition that the log held a row before the batch, as it was.
@@ -123,14 +158,9 @@ fn oids(oids: impl Iterator<Item = u32>) -> String {
     format!("'{{{}}}'::oid[]", oids.join(","))
 }
 
-/// How many transactions ago `xid` was, computed once. The cast from `xid8` drops the epoch.
-pub(crate) fn age(xid: u64) -> String {
-    format!("(SELECT age('{xid}'::xid8::xid))")
-}
-
 #[cfg(test)]
 mod tests {
-    use blackwater_shared::manifest::Heap;
+    use blackwater_shared::manifest::{Column, Heap};
 
     use super::*;
 
@@ -145,7 +175,9 @@ mod tests {
     }
 
     fn source<'a>(definition: &'a Table, unread: &'a [Blocks], due: &'a [Blocks]) -> SourceTable<'a> {
-        SourceTable { schema: "public", name: "item", definition, since: None, seen: &[], unread, due }
+        let server = Server { bounds: Bounds { xmin: 93, xmax: 96 }, version: 15 };
+        let (schema, name, since, touched, seen) = ("public", "item", None, None, &[][..]);
+        SourceTable { server, schema, name, definition, since, touched, seen, unread, due }
     }
 
     /// The conditions that the log holds a row, and that a batch with these blocks adds it.
@@ -216,12 +248,23 @@ mod tests {
             let since = Since { xmin: 90, heaps: heaps.into() };
             SourceTable { since: Some(&since), seen, ..source(table, &[], &[]) }.changed("t").to_string()
         };
-        let age = "age(t.xmin) BETWEEN 0 AND (SELECT age('90'::xid8::xid))";
-        assert_eq!(changed(&one, &[], &[]), age);
+        assert_eq!(changed(&one, &[], &[]), "t.xmin = ANY ('{90,91,92,93,94,95}'::xid[])");
         assert_eq!(
-            changed(&many, &[6], &[95, (1 << 32) + 3]),
-            format!("{age} AND t.xmin <> ALL ('{{95,3}}'::xid[]) OR t.tableoid = ANY ('{{6}}'::oid[])")
+            changed(&many, &[6], &[91, 95]),
+            "((t.xmin = ANY ('{90,92,93,94}'::xid[])) OR (t.tableoid = ANY ('{6}'::oid[])))"
         );
         assert_eq!(source(&one, &[], &[]).changed("t"), Predicate::Never);
+        assert_eq!(source(&one, &[], &[]).recent("t").to_string(), "t.xmin = ANY ('{93,94,95}'::xid[])");
+    }
+
+    #[test]
+    fn a_row_whose_key_is_known_has_changed_by_its_key() {
+        let mut one = table(&[5], false);
+        one.key = vec!["id".into()];
+        one.columns = vec![Column { name: "id".into(), kind: "uuid".into() }];
+        let (since, keys) = (Since { xmin: 90, heaps: Vec::new() }, [vec!["7".to_owned()]]);
+        let changed = |touched| SourceTable { since: Some(&since), touched, ..source(&one, &[], &[]) }.changed("t");
+        assert_eq!(changed(Some(&keys)).to_string(), "t.\"id\" = ANY (E'{\"7\"}'::uuid[])");
+        assert_eq!(changed(Some(&[])), Predicate::Never);
     }
 }
