@@ -57,7 +57,8 @@ pub(crate) fn extract(report: &blackwater_extract::Report) -> String {
                 let full = table.full.as_ref().map(|why| format!("in full: {why}"));
                 let keys = table.keys.then(|| "and all keys".to_owned());
                 let how = full.into_iter().chain(keys).collect::<Vec<_>>().join(", ");
-                vec![table.table.clone(), rows(table.rows), format!("of {}", table.source_rows), size(table.bytes), how]
+                let of = table.source_rows.map_or(String::new(), |rows| format!("of {rows}"));
+                vec![table.table.clone(), rows(table.rows), of, size(table.bytes), how]
             };
             let told = report.tables.iter().filter(|table| table.rows > 0 || table.keys);
             text.push_str(&self::table(&told.map(line).collect::<Vec<_>>()));

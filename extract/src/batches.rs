@@ -34,7 +34,7 @@ pub(crate) struct Batches<'a> {
     /// What the log does not hold by now.
     unread: Unread,
     /// The rows of each table, as far as the log holds it by now.
-    rows: BTreeMap<String, u64>,
+    rows: BTreeMap<String, Option<u64>>,
     /// Whether no batch of the run is committed yet.
     is_first: bool,
     store: &'a Store,
@@ -47,7 +47,7 @@ pub(crate) struct Batch {
     pub(crate) manifest: Extracted,
     /// What it brings of what was unread.
     pub(crate) cut: Cut,
-    rows: BTreeMap<String, u64>,
+    rows: BTreeMap<String, Option<u64>>,
 }
 
 impl<'a> Batches<'a> {
@@ -62,7 +62,7 @@ impl<'a> Batches<'a> {
         let selection = reader.selection(plan, changes, &nothing);
         let held = |(name, table): (&&str, &crate::sql::SourceTable<'_>)| {
             let is_held = reader.is_looked_up(name) || !table.read("t").is_never();
-            ((*name).to_owned(), if is_held { changes[*name].rows } else { 0 })
+            ((*name).to_owned(), if is_held { changes[*name].rows } else { Some(0) })
         };
         Self {
             reader,
@@ -117,7 +117,9 @@ impl<'a> Batches<'a> {
         let copied = self.reader.copy_rows(&selection, &to).await?;
         let mut rows = self.rows.clone();
         for (name, copied) in copied.iter().filter(|(name, _)| !self.reader.is_looked_up(name)) {
-            *rows.entry(name.clone()).or_default() += copied.due;
+            if let Some(Some(rows)) = rows.get_mut(name) {
+                *rows += copied.due;
+            }
         }
         let tables = self.reader.tables.keys().map(String::as_str);
         let keys = tables.filter(|name| self.sends_keys(name, &cut, &rows, bytes)).collect();
@@ -126,7 +128,7 @@ impl<'a> Batches<'a> {
             let mut writers = copied.writers;
             writers.extend(&changes[&name].writers);
             let (keys, rows) = (keys.remove(&name), rows[&name]);
-            (name, Contents { objects: copied.objects, keys, rows, writers })
+            (name, Contents { objects: copied.objects, keys, gone: Vec::new(), rows, writers })
         };
         let contents = copied.into_iter().map(contents).collect();
         let manifest = manifest::next(origin, self.newest.as_ref(), &self.seen, (run, &cut), contents);
@@ -135,13 +137,16 @@ impl<'a> Batches<'a> {
 
     /// Whether a batch sends the keys of a table: if load asks, or if it has fewer rows than there were, so that some are gone. Those
     /// of a large table come only if load asks.
-    fn sends_keys(&self, table: &str, cut: &Cut, rows: &BTreeMap<String, u64>, bytes: u64) -> bool {
+    fn sends_keys(&self, table: &str, cut: &Cut, rows: &BTreeMap<String, Option<u64>>, bytes: u64) -> bool {
         let can_be_told_apart = self.reader.pack.driven_by(table).any(|model| !model.is_values);
         let known = self.reader.newest.and_then(|newest| newest.tables.get(table));
         let completes = cut.left(table).is_empty() && (self.is_first || !cut.due(table).is_empty());
-        let fewer = completes
-            && known.is_some_and(|known| known.is_whole() && rows[table] < known.rows)
-            && rows[table].saturating_mul(KEY) <= bytes;
+        let fewer = match (known, rows[table]) {
+            (Some(known), Some(rows)) if completes && known.is_whole() => {
+                known.rows.is_none_or(|known| rows < known) && rows.saturating_mul(KEY) <= bytes
+            }
+            _ => false,
+        };
         can_be_told_apart && (fewer || self.wanted.contains(table))
     }
 

@@ -31,8 +31,10 @@ pub(crate) struct Contents {
     pub(crate) objects: Vec<Object>,
     /// The keys of all its rows, if the batch sends them.
     pub(crate) keys: Option<Vec<Object>>,
-    /// The rows that it has, as far as the log holds it.
-    pub(crate) rows: u64,
+    /// The keys of the rows that it no longer has.
+    pub(crate) gone: Vec<Object>,
+    /// The rows that it has, as far as the log holds it; `None` if nobody counted them.
+    pub(crate) rows: Option<u64>,
     /// The recent transactions that wrote what the log holds of it.
     pub(crate) writers: BTreeSet<u64>,
 }
@@ -49,14 +51,14 @@ pub(crate) fn next(
     let writers = contents.values().flat_map(|contents| &contents.writers);
     let seen = seen_by_now(seen, writers, origin.bounds);
     let table = |(name, table): (&String, &catalogue::Table)| {
-        let Contents { objects, keys, rows, .. } = contents.remove(name).unwrap_or_default();
+        let Contents { objects, keys, gone, rows, .. } = contents.remove(name).unwrap_or_default();
         let keys_sent = match keys {
             Some(_) => Some(batch),
             None => newest.and_then(|newest| newest.tables.get(name)?.keys_sent),
         };
         let marker = Some(origin.server.snapshot.clone());
         let keys = keys.unwrap_or_default();
-        let mut table = Table { marker, rows, objects, keys_sent, keys, ..table.in_manifest() };
+        let mut table = Table { marker, rows, objects, keys_sent, keys, gone, ..table.in_manifest() };
         for heap in &mut table.heaps {
             heap.unread = cut.left(name).iter().find(|left| left.heap == heap.oid).map(|left| left.from);
         }
@@ -85,8 +87,12 @@ pub(crate) fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
     batch.head.at - newest.head.at >= HEARTBEAT
         || batch.tables.iter().any(|(name, table)| {
             !table.objects.is_empty()
+                || !table.gone.is_empty()
                 || table.keys_sent == Some(batch.head.batch)
-                || newest.tables.get(name).is_none_or(|known| !known.is_whole() || known.rows != table.rows)
+                || newest
+                    .tables
+                    .get(name)
+                    .is_none_or(|known| !known.is_whole() || table.rows.is_some() && known.rows != table.rows)
         })
 }
 

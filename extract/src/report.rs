@@ -67,8 +67,8 @@ pub struct TableReport {
     pub table: String,
     /// Why it is read in full; `None` if what changed is read.
     pub full: Option<String>,
-    /// The rows that the table has.
-    pub source_rows: u64,
+    /// The rows that the table has; `None` if the run did not count them.
+    pub source_rows: Option<u64>,
     /// The rows in the batch.
     pub rows: u64,
     /// Their bytes as CSV.

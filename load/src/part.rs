@@ -53,8 +53,8 @@ impl Part {
                 let range = partly.done - before..(partly.done - before + most).min(rows(name));
                 let of = |(other, table): (&String, &StarTable)| {
                     let objects = if other == name { table.objects.clone() } else { Vec::new() };
-                    let (misfits, filtered, keys) = (Vec::new(), Vec::new(), None);
-                    (other.clone(), StarTable { objects, misfits, filtered, keys, ..table.clone() })
+                    let (misfits, filtered, gone, keys) = (Vec::new(), Vec::new(), Vec::new(), None);
+                    (other.clone(), StarTable { objects, misfits, filtered, gone, keys, ..table.clone() })
                 };
                 let done = Some(before + range.end);
                 return Some(Self { tables: tables.iter().map(of).collect(), rows: range, done });
@@ -81,6 +81,7 @@ mod tests {
             objects: rows.iter().map(object).collect(),
             misfits: vec![object(&1)],
             filtered: Vec::new(),
+            gone: vec![object(&1)],
             keys: None,
         }
     }
@@ -98,8 +99,8 @@ mod tests {
             loop {
                 let part = Part::of(&tables, &order, &partly(tries, done), done == 0).unwrap();
                 let with_rows: Vec<_> = part.tables.iter().filter(|(_, table)| !table.objects.is_empty()).collect();
-                let has_misfits = part.tables.values().any(|table| !table.misfits.is_empty());
-                assert_eq!(has_misfits, part.done.is_none());
+                let has_all_else = |table: &StarTable| !table.misfits.is_empty() && !table.gone.is_empty();
+                assert_eq!(part.tables.values().all(has_all_else), part.done.is_none());
                 let Some(next) = part.done else {
                     assert!(with_rows.is_empty());
                     break;

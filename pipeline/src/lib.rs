@@ -303,7 +303,7 @@ impl Pipeline {
                 let mut each = async |model: &Model, source: &BTreeMap<_, _>, pieces: &mut Pieces<'_>| {
                     let star = self.transform.star(source, model)?;
                     let known = applied.tables.get(model.selects[0].driving());
-                    let then = known.filter(|table| table.is_whole()).map(|table| table.rows);
+                    let then = known.filter(|table| table.is_whole()).and_then(|table| table.rows);
                     let mut next = async || {
                         let Some((select, csv)) = pieces.next().await? else { return Ok::<_, Error>(None) };
                         let piece = self.transform.compare(source, model, (select, &csv), folder.path())?;

@@ -130,11 +130,15 @@ pub struct Table {
     pub heaps: Vec<Heap>,
     /// The hash of the table's definition.
     pub fingerprint: String,
-    /// The rows that it had in the snapshot; while the log does not hold all of it, perhaps only those that it holds.
-    pub rows: u64,
+    /// The rows that it had in the snapshot; while the log does not hold all of it, perhaps only those that it holds. `None`: nobody
+    /// counted them in this batch.
+    pub rows: Option<u64>,
     /// The rows of this batch: CSV as `COPY … (FORMAT csv, HEADER)` writes it, and after the
     /// columns one mark (`t` or `f`) for each model that the table drives ([`mark`]).
     pub objects: Vec<Object>,
+    /// The keys of rows that the source no longer has: CSV with the columns of its primary key. None of them is equal, as the source
+    /// compares keys, to one that it has in the snapshot.
+    pub gone: Vec<Object>,
     /// The newest batch that sent the keys of all its rows, so that load can tell which are gone.
     pub keys_sent: Option<u64>,
     /// The keys, if this batch sends them: CSV with the columns of its primary key.
@@ -224,6 +228,8 @@ pub struct StarTable {
     pub misfits: Vec<Object>,
     /// The keys, as text, of the rows in this batch that the model does not let through.
     pub filtered: Vec<Object>,
+    /// The keys, as text, of rows of the driving table that the source no longer has.
+    pub gone: Vec<Object>,
     /// The keys, as text, of all rows of the driving table, if the batch sends them.
     pub keys: Option<Vec<Object>>,
 }
@@ -238,8 +244,8 @@ impl StarTable {
     /// Whether the batch has nothing for it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { objects, misfits, filtered, keys, .. } = self;
-        objects.is_empty() && misfits.is_empty() && filtered.is_empty() && keys.is_none()
+        let Self { objects, misfits, filtered, gone, keys, .. } = self;
+        [objects, misfits, filtered, gone].into_iter().all(Vec::is_empty) && keys.is_none()
     }
 }
 
@@ -250,7 +256,7 @@ pub struct Driving {
     pub table: String,
     /// Its primary key, by the names that the model gives the columns, with the source's types.
     pub key: Vec<Column>,
-    /// The rows that it had in the batch's snapshot; `None` while the log does not hold all of it.
+    /// The rows that it had in the batch's snapshot; `None` while the log does not hold all of it, or if nobody counted them.
     pub rows: Option<u64>,
 }
 

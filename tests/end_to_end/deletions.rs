@@ -1,7 +1,7 @@
 //! Rows that the source no longer has are marked, and nothing else is.
 
-use blackwater_tests::{World, extracted};
-use serde_json::Value;
+use blackwater_tests::{BUCKETS, World, extracted};
+use serde_json::{Value, json};
 
 /// The rows that a run marked as deleted, by star table.
 fn deleted(report: &Value) -> Vec<(&str, u64)> {
@@ -227,6 +227,158 @@ async fn partitions_come_and_go() {
     }
 }
 
+/// The keys of rows of a table that are gone: the header of their CSV, and a line for each.
+type Gone<'a> = (&'a str, &'a str, &'a [&'a str]);
+
+/// Writes the batch after the newest one by hand, as extract does where the write-ahead log names what is gone. It has no rows; `rows`
+/// gives what is counted of each table.
+async fn write_batch(world: &World, gone: &[Gone<'_>], rows: impl Fn(&str) -> Option<u64>) {
+    let bucket = world.buckets().join(BUCKETS[0]);
+    let mut manifest = world.manifests().pop().unwrap();
+    let batch = manifest["batch"].as_u64().unwrap() + 1;
+    let run: String = world.source.query_one("SELECT gen_random_uuid()::text", &[]).await.unwrap().get(0);
+    for (name, table) in manifest["tables"].as_object_mut().unwrap() {
+        table["rows"] = rows(name).into();
+        for list in ["objects", "gone", "keys"] {
+            table[list] = json!([]);
+        }
+    }
+    std::fs::create_dir_all(bucket.join(format!("data/{batch:012}/{run}"))).unwrap();
+    for (table, header, keys) in gone {
+        let key = format!("data/{batch:012}/{run}/{table}.0000.gone.csv");
+        let csv = format!("{header}\n{}\n", keys.join("\n"));
+        let sha256 = "SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')";
+        let sha256: String = world.source.query_one(sha256, &[&csv]).await.unwrap().get(0);
+        std::fs::write(bucket.join(&key), &csv).unwrap();
+        let object = json!({ "key": key, "rows": keys.len(), "bytes": csv.len(), "sha256": sha256 });
+        manifest["tables"][table]["gone"] = json!([object]);
+    }
+    (manifest["batch"], manifest["run"]) = (batch.into(), run.into());
+    std::fs::write(bucket.join(format!("batches/{batch:012}.json")), manifest.to_string()).unwrap();
+}
+
+/// Transforms and loads what is in the ingestion bucket: the report of load, under its name.
+async fn apply(world: &World) -> Value {
+    world.blackwater(&["transform"]).await.report();
+    json!({ "load": world.blackwater(&["load"]).await.report() })
+}
+
+/// The ledger's newest numbers of what the warehouse knows are those that a count gives.
+async fn knows_what_it_holds(world: &World, table: &str, is_live: &str, key: &[&str]) {
+    let known = format!("SELECT (known->'{table}')::text FROM blackwater.ledger ORDER BY batch DESC LIMIT 1");
+    let same: Vec<_> = key.iter().map(|column| format!("{column}::text = q.key->>'{column}'")).collect();
+    let counted = format!(
+        "SELECT jsonb_build_object(
+             'live', (SELECT count(*) FROM {table} WHERE {is_live}),
+             'filtered', (SELECT count(*) FROM blackwater.filtered WHERE star_table = '{table}'),
+             'waiting', (SELECT count(DISTINCT key) FROM blackwater.quarantine q WHERE star_table = '{table}'
+                         AND NOT EXISTS (SELECT FROM {table} WHERE {is_live} AND {same})))::text",
+        same = same.join(" AND ")
+    );
+    assert_eq!(world.in_warehouse(&known).await, world.in_warehouse(&counted).await, "{table}");
+}
+
+/// Each kind of row twice: one goes, and one stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_batch_names_as_gone_are_deleted_wherever_they_are() {
+    let source = r#"
+        CREATE TABLE u (id integer PRIMARY KEY); INSERT INTO u VALUES (1);
+        CREATE TABLE t (a text, b integer, v integer, u integer, PRIMARY KEY (b, a));
+        INSERT INTO t SELECT a, b, v, u FROM generate_series(1, 2) b, (VALUES
+            ('x,"y"', 1, 1), ('', 1, 1), (E'two\nlines', 1, 1), ('filtered', 20, 1), ('big', 50000, 1), ('waits', 1, 9)) k (a, v, u)"#;
+    let columns = "a text NOT NULL, b integer NOT NULL, v smallint, u integer REFERENCES dim_u (id)";
+    let schema = format!(
+        "CREATE TABLE IF NOT EXISTS dim_u (id integer PRIMARY KEY, deleted_at timestamptz);
+         CREATE TABLE IF NOT EXISTS dim_t (name text, number integer, v smallint, deleted_at timestamptz, PRIMARY KEY (name, number));
+         CREATE TABLE IF NOT EXISTS dim_number (n integer PRIMARY KEY);
+         CREATE TABLE IF NOT EXISTS dim_kept (a text, b integer, v smallint, PRIMARY KEY (a, b));
+         CREATE TABLE IF NOT EXISTS fact_t (record bigserial PRIMARY KEY, valid_from timestamptz NOT NULL,
+                                            valid_to timestamptz, {columns}, deleted_at timestamptz);
+         CREATE UNIQUE INDEX IF NOT EXISTS fact_t_open ON fact_t (a, b) WHERE valid_to IS NULL"
+    );
+    let pack = [
+        ("schema.sql", schema.as_str()),
+        ("dim_u.sql", "SELECT id FROM u"),
+        ("dim_t.sql", "SELECT a AS name, b AS number, v FROM t WHERE v <> 20"),
+        ("dim_number.sql", "SELECT u AS n FROM t UNION SELECT id FROM u"),
+        ("dim_kept.sql", "SELECT a, b, v FROM t WHERE v <> 20"),
+        ("fact_t.sql", "SELECT a, b, v, u FROM t WHERE v <> 20"),
+    ];
+    let world = World::of(source, &pack, &[]).await;
+    let report = world.run().await;
+    assert_eq!(report["load"]["quarantine"], 8, "{report}");
+    let touched = "SELECT string_agg(concat(name, number, xmin), ' ' ORDER BY name) FROM dim_t WHERE number = 2";
+    let untouched = world.in_warehouse(touched).await;
+
+    world.source.batch_execute("DELETE FROM t WHERE b = 1").await.unwrap();
+    let keys =
+        ["1,\"x,\"\"y\"\"\"", "1,\"\"", "1,\"two\nlines\"", "1,filtered", "1,big", "1,waits", "7,big", "2,unknown"];
+    write_batch(&world, &[("t", "\"b\",\"a\"", &keys)], |_| None).await;
+    let report = apply(&world).await;
+    assert_eq!(deleted(&report), [("dim_t", 4), ("fact_t", 3)], "{report}");
+    assert_eq!(report["load"]["wanted"], json!([]), "{report}");
+    assert_eq!(report["load"]["batches"][0]["notices"], json!([]), "{report}");
+
+    let at = "(SELECT effective_at FROM blackwater.ledger WHERE batch = 2)";
+    let names = "string_agg(DISTINCT name, ' ' ORDER BY name)";
+    let all = Some("|two\nlines|waits|x,\"y\"".to_owned());
+    let of_dim = |number: u8, which: String| {
+        format!("SELECT {} FROM dim_t WHERE number = {number} AND {which}", names.replace("' '", "'|'"))
+    };
+    assert_eq!(world.in_warehouse(&of_dim(1, format!("deleted_at = {at}"))).await, all);
+    assert_eq!(world.in_warehouse(&of_dim(2, "deleted_at IS NULL".into())).await, all);
+    assert_eq!(world.in_warehouse(touched).await, untouched, "the other rows are not touched");
+    for (table, which, expected) in [
+        ("fact_t", format!("b = 1 AND valid_to = {at} AND deleted_at = valid_to AND valid_from < valid_to"), "3"),
+        ("fact_t", "b = 2 AND valid_to IS NULL AND deleted_at IS NULL".into(), "3"),
+        ("fact_t", "true".into(), "6"),
+        ("dim_kept", "true".into(), "8"),
+        ("dim_number", "n IN (1, 9)".into(), "2"),
+        ("blackwater.filtered", "key->>'a' = 'filtered' OR key->>'name' = 'filtered'".into(), "3"),
+        ("blackwater.filtered", "'1' IN (key->>'b', key->>'number')".into(), "0"),
+        ("blackwater.quarantine", "'1' IN (key->>'b', key->>'number')".into(), "0"),
+        ("blackwater.quarantine", "true".into(), "4"),
+        ("blackwater.waiting_for", "true".into(), "1"),
+    ] {
+        let count = format!("SELECT count(*) FROM {table} WHERE {which}");
+        assert_eq!(world.in_warehouse(&count).await, Some(expected.into()), "{count}");
+    }
+    let known = async || {
+        knows_what_it_holds(&world, "dim_t", "deleted_at IS NULL", &["name", "number"]).await;
+        knows_what_it_holds(&world, "fact_t", "valid_to IS NULL", &["a", "b"]).await;
+        for table in ["dim_t", "fact_t"] {
+            let sum = format!(
+                "SELECT sum(n.value::int) FROM blackwater.ledger, jsonb_each_text(known->'{table}') n
+                 GROUP BY batch ORDER BY batch DESC LIMIT 1"
+            );
+            assert_eq!(world.in_warehouse(&sum).await, Some("6".into()), "{table}: as many as the source has");
+        }
+    };
+    known().await;
+
+    // A count is the cross-check, and one that agrees asks for nothing.
+    write_batch(&world, &[], |table| Some(if table == "t" { 6 } else { 1 })).await;
+    let report = apply(&world).await;
+    assert_eq!(report["load"]["wanted"], json!([]), "{report}");
+    known().await;
+    let report = world.run().await;
+    assert_eq!((&report["keys"], deleted(&report)), (&Value::Null, Vec::new()), "{report}");
+    let verified = world.blackwater(&["verify"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+
+    // What comes back is there again, and a key may go once more.
+    world.source.batch_execute("INSERT INTO t VALUES ('', 1, 5, 1), ('waits', 1, 5, 1)").await.unwrap();
+    world.run().await;
+    world.source.batch_execute("DELETE FROM t WHERE (a, b) = ('', 1)").await.unwrap();
+    write_batch(&world, &[("t", "\"b\",\"a\"", &["1,\"\""])], |_| None).await;
+    assert_eq!(deleted(&apply(&world).await), [("dim_t", 1), ("fact_t", 1)]);
+    let versions = "SELECT string_agg(concat(a, ':', valid_to IS NULL), ' ' ORDER BY record) FROM fact_t
+                    WHERE b = 1 AND a IN ('', 'waits')";
+    assert_eq!(world.in_warehouse(versions).await, Some(":f :f waits:t".into()));
+    knows_what_it_holds(&world, "dim_t", "deleted_at IS NULL", &["name", "number"]).await;
+    knows_what_it_holds(&world, "fact_t", "valid_to IS NULL", &["a", "b"]).await;
+}
+
 /// A star table in which something else deleted rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_missing_in_the_warehouse_are_named() {
@@ -300,15 +452,7 @@ async fn whatever_comes_and_goes_the_warehouse_has_the_rows_of_the_source() {
         let report = world.run().await;
         assert_eq!(report["load"]["wanted"].as_array().unwrap().len(), 0, "{report}");
         for (table, is_live) in [("fact_t", "valid_to IS NULL"), ("dim_t", "deleted_at IS NULL")] {
-            let known = format!("SELECT (known->'{table}')::text FROM blackwater.ledger ORDER BY batch DESC LIMIT 1");
-            let counted = format!(
-                "SELECT jsonb_build_object(
-                     'live', (SELECT count(*) FROM {table} WHERE {is_live}),
-                     'filtered', (SELECT count(*) FROM blackwater.filtered WHERE star_table = '{table}'),
-                     'waiting', (SELECT count(DISTINCT key) FROM blackwater.quarantine q WHERE star_table = '{table}'
-                                 AND NOT EXISTS (SELECT FROM {table} WHERE {is_live} AND id::text = q.key->>'id')))::text"
-            );
-            assert_eq!(world.in_warehouse(&known).await, world.in_warehouse(&counted).await, "{table}: {report}");
+            knows_what_it_holds(&world, table, is_live, &["id"]).await;
         }
         for star in ["current_fact_t", "dim_t WHERE deleted_at IS NULL"] {
             let set_aside = world.quarantine().await;

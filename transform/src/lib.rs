@@ -192,14 +192,17 @@ impl Transform {
             let Made { model, key, .. } = made;
             let name = &model.name;
             let Some(StarFiles { rows, misfits, filtered, left_out }) = files.remove(name) else { continue };
+            let source = &extracted.tables[model.selects[0].driving()];
+            let keys = async |objects| self.keys((batch, name), key, objects, folder.path()).await;
             let write = async |file: StarFile, extension| self.write((batch, run), name, file, extension).await;
             let table = StarTable {
                 objects: write(rows, "parquet").await?,
                 misfits: write(misfits, "misfits.parquet").await?,
                 filtered: write(filtered, "filtered.parquet").await?,
-                keys: match self.keys(&extracted, model, key, folder.path()).await? {
-                    Some(keys) => Some(write(keys, "keys.parquet").await?),
-                    None => None,
+                gone: write(keys(&source.gone).await?, "gone.parquet").await?,
+                keys: match source.keys_sent == Some(batch) && !key.is_empty() {
+                    true => Some(write(keys(&source.keys).await?, "keys.parquet").await?),
+                    false => None,
                 },
                 ..star_table(&extracted.tables, made)
             };
@@ -473,26 +476,22 @@ impl Transform {
         Ok(files)
     }
 
-    /// The keys of all rows of the driving table, if the batch sends them.
+    /// The keys in objects of the driving table; none for a set of values, whose rows have no source key.
     async fn keys(
         &self,
-        extracted: &Extracted,
-        model: &Model,
+        (batch, star): (u64, &str),
         key: &[(String, String)],
+        objects: &[Object],
         folder: &Path,
-    ) -> Result<Option<StarFile>, Error> {
-        let (batch, table) = (extracted.head.batch, &extracted.tables[model.selects[0].driving()]);
-        if key.is_empty() || table.keys_sent != Some(batch) {
-            return Ok(None);
-        }
+    ) -> Result<StarFile, Error> {
         let mut file = StarFile::new(folder.join("keys.parquet"));
-        for object in &table.keys {
+        for object in objects.iter().filter(|_| !key.is_empty()) {
             let csv = folder.join("keys.csv");
             self.ingestion.download(object, &csv).await?;
             let written = star::keys(&csv, key).and_then(|keys| file.write(keys));
-            written.map_err(|fault| named(batch, &model.name, &object.key, None, fault))?;
+            written.map_err(|fault| named(batch, star, &object.key, None, fault))?;
         }
-        Ok(Some(file))
+        Ok(file)
     }
 
     /// Writes a file to the bucket: nothing if it has no rows.
@@ -552,11 +551,12 @@ fn star_table(tables: &BTreeMap<String, Table>, Made { model, typed, key }: &Mad
         driving: (!model.is_values).then(|| Driving {
             table: name.to_owned(),
             key,
-            rows: table.is_whole().then_some(table.rows),
+            rows: table.rows.filter(|_| table.is_whole()),
         }),
         objects: Vec::new(),
         misfits: Vec::new(),
         filtered: Vec::new(),
+        gone: Vec::new(),
         keys: None,
     }
 }

@@ -18,8 +18,9 @@ pub(crate) const SEEN: usize = 100_000;
 /// What changed in a table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
-    /// The rows of the table in the snapshot; while the log does not hold all of it, perhaps only those that it holds.
-    pub(crate) rows: u64,
+    /// The rows of the table in the snapshot; while the log does not hold all of it, perhaps only those that it holds. `None`:
+    /// nobody counted them.
+    pub(crate) rows: Option<u64>,
     /// Those that changed.
     pub(crate) changed: u64,
     /// Whether rows may be gone.

@@ -19,7 +19,7 @@ pub(crate) async fn scan(
     read: &Predicate,
 ) -> Result<Changes, Error> {
     if read.is_never() {
-        return Ok(Changes::default());
+        return Ok(Changes { rows: Some(0), ..Changes::default() });
     }
     progress(&format!("looking for changes in {}", table.name), 0, 0);
     let allowed = limit.set(transaction).await?;
@@ -40,6 +40,7 @@ pub(crate) async fn scan(
         }
     }
     // A changed row may have taken the place of one that is gone; that it changed is reason enough to look.
-    let may_have_lost = table.since.is_some() && known.is_some_and(|known| known.rows != rows);
+    let rows = Some(rows);
+    let may_have_lost = table.since.is_some() && known.is_some_and(|known| known.rows.is_none() || known.rows != rows);
     Ok(Changes { rows, changed, may_have_lost, writers: writers.all(), ..Changes::default() })
 }

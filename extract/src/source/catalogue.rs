@@ -74,8 +74,9 @@ impl Table {
             marker: None,
             heaps: self.heaps.clone(),
             fingerprint: self.fingerprint.clone(),
-            rows: 0,
+            rows: None,
             objects: Vec::new(),
+            gone: Vec::new(),
             keys_sent: None,
             keys: Vec::new(),
         }

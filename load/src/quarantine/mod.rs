@@ -206,12 +206,13 @@ pub(crate) mod sql {
         ))
     }
 
-    /// The condition that the key of a line `q` is no key of the source.
-    pub(crate) fn is_gone(target: &Target<'_>) -> String {
+    /// The condition that the key of a line `q` is among the staged ones, or is not.
+    pub(crate) fn has_key(target: &Target<'_>, content: Content, are_in: bool) -> String {
         format!(
-            "WHERE {} AND NOT EXISTS (SELECT FROM {} t WHERE {} = q.key)",
+            "WHERE {} AND {} (SELECT FROM {} t WHERE {} = q.key)",
             target.of_table("q"),
-            staging::keys(target, Content::Keys),
+            if are_in { "EXISTS" } else { "NOT EXISTS" },
+            staging::keys(target, content),
             target.key_json("t")
         )
     }

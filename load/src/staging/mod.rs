@@ -70,9 +70,9 @@ pub(crate) async fn stage_keys(
 ) -> Result<(), Error> {
     let table = target.table;
     let keys = table.keys.as_ref().map(|keys| (Content::Keys, keys));
-    for (content, objects) in
-        [(Content::Misfits, &table.misfits), (Content::Filtered, &table.filtered)].into_iter().chain(keys)
-    {
+    let named =
+        [(Content::Misfits, &table.misfits), (Content::Filtered, &table.filtered), (Content::Gone, &table.gone)];
+    for (content, objects) in named.into_iter().chain(keys) {
         // A key that does not fit is the fault of the table.
         let copy = async |file| copy(warehouse, target, content, &file, (None, Format::Csv)).await.map(|()| true);
         stage(warehouse, fetch, target, (content, objects, &ALL), copy).await?;

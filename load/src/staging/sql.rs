@@ -23,6 +23,8 @@ pub(crate) enum Content {
     Misfits,
     /// The keys of source rows that the model does not let through.
     Filtered,
+    /// The keys of rows that the source no longer has.
+    Gone,
     /// The keys of all source rows.
     Keys,
 }
@@ -37,6 +39,7 @@ pub(crate) fn name(target: &Target<'_>, content: Content) -> String {
         Content::Bytes => "bytes",
         Content::Misfits => "misfits",
         Content::Filtered => "filtered",
+        Content::Gone => "gone",
         Content::Keys => "keys",
     };
     format!("pg_temp.{what}_{}", target.number)
@@ -57,7 +60,7 @@ fn columns(target: &Target<'_>, content: Content) -> Vec<(String, String)> {
         Content::Rows => [pos].into_iter().chain(target.columns.iter().map(staged)).collect(),
         Content::Bytes => vec![pos, (ROW.into(), "bytea[]".into())],
         Content::Misfits => target.key.iter().map(staged).chain([(REASON.into(), "text".into())]).collect(),
-        Content::Filtered | Content::Keys => target.key.iter().map(staged).collect(),
+        Content::Filtered | Content::Gone | Content::Keys => target.key.iter().map(staged).collect(),
     }
 }
 

@@ -146,7 +146,7 @@ impl Comparison<'_> {
     }
 
     /// Compares a star table with the pieces that `next` gives, in the order of the keys. `then` are the
-    /// rows that the driving table had in the newest batch; `None` if that does not complete it.
+    /// rows that the driving table had in the newest batch; `None` if that does not complete it, or if nobody counted them.
     ///
     /// # Errors
     /// Those of the warehouse, and of `next`.
@@ -190,7 +190,7 @@ impl Comparison<'_> {
         drop(lines);
         self.strange_versions(&target, &mut merge).await?;
         // Equal counts mean equal sets, so what is gone now went after the batch; where they differ, load
-        // has asked for the keys. Before a table is complete nobody counts.
+        // has asked for the keys. Where nobody counted, the batch is taken at its word.
         let is_known =
             then.is_none() || known == then && !merge.is_missing || self.newest.wanted.contains(&driving.table);
         Ok(merge.finish(is_known))
