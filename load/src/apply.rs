@@ -140,7 +140,7 @@ pub(crate) async fn apply(client: &mut Object, batch: &Batch<'_>, ahead: &mut Ah
         );
         return Ok(Applied::Partly);
     }
-    let mut compared = known::compare(&warehouse, &targets, &changes.known, &changes.touched).await?;
+    let mut compared = known::compare(&warehouse, &targets, &changes.known, &changes.touched, &changes.asked).await?;
     // Why these hold more rows is said.
     compared.strange.retain(|name, _| !changes.keep_deleted.contains(name));
 
@@ -249,6 +249,8 @@ pub(crate) struct Changes {
     is_first_of_day: bool,
     /// What the warehouse knows of, by star table, where that follows from the batches.
     known: BTreeMap<String, Known>,
+    /// The source tables whose keys the batch before asked for.
+    asked: Vec<String>,
     /// The star tables that do not let rows be marked as deleted.
     keep_deleted: BTreeSet<String>,
     notices: Vec<String>,
@@ -261,6 +263,7 @@ impl Changes {
         let is_first_of_day = newest.as_ref().is_none_or(|newest| newest.snapshot_at.date_naive() != day);
         let is_begun = partly.done > 0;
         let is_same = !is_schema_new && !is_first_of_day && !is_begun && partly.forgotten.is_empty();
+        let asked = newest.as_ref().map(|newest| newest.wanted.clone()).unwrap_or_default();
         let known =
             newest.filter(|newest| is_same && newest.pack == batch.manifest.head.pack).map(|newest| newest.known);
         Self {
@@ -271,6 +274,7 @@ impl Changes {
             is_schema_new,
             is_first_of_day,
             known: known.unwrap_or_default(),
+            asked,
             keep_deleted: BTreeSet::new(),
             notices: Vec::new(),
         }

@@ -37,19 +37,21 @@ impl Known {
 pub(crate) struct Compared {
     /// What the warehouse knows of, by star table.
     pub(crate) known: BTreeMap<String, Known>,
-    /// The source tables of which it knows more rows.
+    /// The source tables whose keys are asked for: those of which it knows more rows.
     pub(crate) wanted: BTreeSet<String>,
     /// What to do about star tables of which something else changed the rows.
     pub(crate) strange: BTreeMap<String, String>,
 }
 
 /// Compares the source's rows with those of which the warehouse knows. `known` is what follows from the batches, and what it lacks is
-/// counted; `touched` are the star tables of which a row may have come into quarantine, or out of it.
+/// counted; `touched` are the star tables of which a row may have come into quarantine, or out of it; `asked` are the source tables
+/// whose keys the batch before asked for.
 pub(crate) async fn compare(
     warehouse: &Warehouse<'_>,
     targets: &[Target<'_>],
     known: &BTreeMap<String, Known>,
     touched: &BTreeSet<String>,
+    asked: &[String],
 ) -> Result<Compared, Error> {
     let mut compared = Compared::default();
     for target in targets {
@@ -69,6 +71,10 @@ pub(crate) async fn compare(
         };
         compared.known.insert(target.name.to_owned(), known);
         match there.map(|there| known.rows().cmp(&there)) {
+            // A batch whose rows nobody counted may be written before extract reads the request.
+            None if target.table.keys.is_none() && asked.contains(&driving.table) => {
+                compared.wanted.insert(driving.table.clone());
+            }
             None | Some(Ordering::Equal) => {}
             Some(Ordering::Greater) if target.table.keys.is_none() => {
                 compared.wanted.insert(driving.table.clone());

@@ -138,7 +138,7 @@ pub(crate) struct Newest {
     /// Its time in histories: that of the snapshot, or later, for it is after that of every batch before.
     pub(crate) effective_at: DateTime<Utc>,
     pub(crate) applied_at: DateTime<Utc>,
-    /// The source tables of which the warehouse holds more rows than there were.
+    /// The source tables whose keys are asked for: the warehouse holds more rows than there were.
     pub(crate) wanted: Vec<String>,
     /// What the warehouse knows of, by star table.
     pub(crate) known: BTreeMap<String, Known>,
@@ -249,7 +249,7 @@ pub(crate) struct Line<'a> {
     pub(crate) effective_at: DateTime<Utc>,
     pub(crate) schema_hash: &'a str,
     pub(crate) counts: Counts,
-    /// The source tables of which the warehouse holds more rows than there were.
+    /// The source tables whose keys are asked for: the warehouse holds more rows than there were.
     pub(crate) wanted: Vec<String>,
     /// What the warehouse knows of, by star table.
     pub(crate) known: BTreeMap<String, Known>,

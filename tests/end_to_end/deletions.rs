@@ -379,6 +379,24 @@ async fn rows_that_the_batch_names_as_gone_are_deleted_wherever_they_are() {
     knows_what_it_holds(&world, "fact_t", "valid_to IS NULL", &["a", "b"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_keys_stands_while_nobody_counts() {
+    let world = World::totesys().await;
+    world.run().await;
+    world.source.batch_execute("UPDATE currency SET currency_id = 77 WHERE currency_id = 2").await.unwrap();
+    world.blackwater(&["extract"]).await.report();
+    // Before load asks, the next batch is there.
+    write_batch(&world, &[], |_| None).await;
+    let report = apply(&world).await;
+    assert_eq!(report["load"]["wanted"], json!(["currency"]), "{report}");
+    write_batch(&world, &[], |_| None).await;
+    let report = apply(&world).await;
+    assert_eq!(report["load"]["wanted"], json!(["currency"]), "{report}");
+    let report = world.run_and_agree().await;
+    assert_eq!(deleted(&report), [("dim_currency", 1)], "{report}");
+    finds_nothing(&world).await;
+}
+
 /// A star table in which something else deleted rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_missing_in_the_warehouse_are_named() {
