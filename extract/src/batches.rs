@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::manifest::{self, Contents, Origin};
 use crate::plan::{self, Cut, Plan, Unread, bytes_left};
 use crate::reader::Reader;
-use crate::report::{Report, TableReport};
+use crate::report::{Detection, Report, TableReport};
 use crate::run::State;
 
 /// The bytes of a key as CSV, more or less.
@@ -37,6 +37,8 @@ pub(crate) struct Batches<'a> {
     rows: BTreeMap<String, Option<u64>>,
     /// Whether no batch of the run is committed yet.
     is_first: bool,
+    /// The tables whose changes the write-ahead log named.
+    named: BTreeSet<&'a str>,
     store: &'a Store,
     /// The bytes at which an object is full.
     object_bytes: u64,
@@ -60,6 +62,7 @@ impl<'a> Batches<'a> {
     ) -> Self {
         let nothing = Cut::default();
         let selection = reader.selection(plan, changes, &nothing);
+        let suspects = changes.iter().filter(|(_, changes)| changes.is_suspect).map(|(name, _)| name);
         let held = |(name, table): (&&str, &crate::sql::SourceTable<'_>)| {
             let is_held = reader.is_looked_up(name) || !table.read("t").is_never();
             ((*name).to_owned(), if is_held { changes[*name].rows } else { Some(0) })
@@ -68,12 +71,17 @@ impl<'a> Batches<'a> {
             reader,
             plan,
             changes: Some(changes),
-            wanted: state.wanted.clone(),
+            wanted: state.wanted.iter().chain(suspects).cloned().collect(),
             newest: state.newest.clone(),
             seen: reader.seen().to_vec(),
             unread: plan::unread(plan),
             rows: selection.tables.iter().map(held).collect(),
             is_first: true,
+            named: changes
+                .iter()
+                .filter(|(_, changes)| changes.touched.is_some())
+                .map(|(name, _)| name.as_str())
+                .collect(),
             store,
             object_bytes,
         }
@@ -124,11 +132,13 @@ impl<'a> Batches<'a> {
         let tables = self.reader.tables.keys().map(String::as_str);
         let keys = tables.filter(|name| self.sends_keys(name, &cut, &rows, bytes)).collect();
         let mut keys = self.reader.copy_keys(&selection, &keys, &to).await?;
+        let gone = changes.iter().filter(|(name, changes)| !changes.gone.is_empty() && self.has_keys(name));
+        let mut gone: BTreeMap<_, _> = self.reader.write_gone(&selection, gone, &to).await?;
         let contents = |(name, copied): (String, Copied)| {
             let mut writers = copied.writers;
             writers.extend(&changes[&name].writers);
-            let (keys, rows) = (keys.remove(&name), rows[&name]);
-            (name, Contents { objects: copied.objects, keys, gone: Vec::new(), rows, writers })
+            let (keys, gone, rows) = (keys.remove(&name), gone.remove(&name).unwrap_or_default(), rows[&name]);
+            (name, Contents { objects: copied.objects, keys, gone, rows, writers })
         };
         let contents = copied.into_iter().map(contents).collect();
         let manifest = manifest::next(origin, self.newest.as_ref(), &self.seen, (run, &cut), contents);
@@ -138,7 +148,6 @@ impl<'a> Batches<'a> {
     /// Whether a batch sends the keys of a table: if load asks, or if it has fewer rows than there were, so that some are gone. Those
     /// of a large table come only if load asks.
     fn sends_keys(&self, table: &str, cut: &Cut, rows: &BTreeMap<String, Option<u64>>, bytes: u64) -> bool {
-        let can_be_told_apart = self.reader.pack.driven_by(table).any(|model| !model.is_values);
         let known = self.reader.newest.and_then(|newest| newest.tables.get(table));
         let completes = cut.left(table).is_empty() && (self.is_first || !cut.due(table).is_empty());
         let fewer = match (known, rows[table]) {
@@ -147,7 +156,12 @@ impl<'a> Batches<'a> {
             }
             _ => false,
         };
-        can_be_told_apart && (fewer || self.wanted.contains(table))
+        self.has_keys(table) && (fewer || self.wanted.contains(table))
+    }
+
+    /// Whether rows of the table can be told apart in a star table.
+    fn has_keys(&self, table: &str) -> bool {
+        self.reader.pack.driven_by(table).any(|model| !model.is_values)
     }
 
     /// The report of a batch.
@@ -156,6 +170,7 @@ impl<'a> Batches<'a> {
         let of_table = |(name, table): (&String, &Table)| TableReport {
             table: name.clone(),
             full: self.plan[name].full.clone().filter(|_| self.is_first),
+            detection: if self.named.contains(name.as_str()) { Detection::Wal } else { Detection::Scan },
             source_rows: table.rows,
             rows: table.objects.iter().map(|object| object.rows).sum(),
             bytes: table.objects.iter().map(|object| object.bytes).sum(),

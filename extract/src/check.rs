@@ -7,7 +7,7 @@ use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::{Extracted, Table};
 use blackwater_shared::model::{CHANGED, Model, column};
-use blackwater_shared::postgres::{Doing, ident, idents, qualified};
+use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
 use serde::Serialize;
 
@@ -161,6 +161,8 @@ impl Extract {
             tables,
             newest: None,
             is_quiet: false,
+            named: &BTreeMap::new(),
+            counts: true,
             limit,
         };
         let selection = reader.selection(&plan, &changes, &nothing);
@@ -189,23 +191,5 @@ impl Extract {
             });
         }
         Ok(sizes)
-    }
-
-    /// The statements that let a role read what the models read, and no more.
-    #[must_use]
-    pub fn grants(&self) -> String {
-        let address = self.source.address();
-        let (role, schema) = (ident(address.user()), ident(&self.schema));
-        let tables: Vec<_> = self.pack.source_tables().iter().map(|table| qualified(&self.schema, table)).collect();
-        format!(
-            "-- For {address}: run it in database {database}, as the owner of its tables.\n\
-             CREATE ROLE {role} LOGIN;  -- and give it a password\n\
-             GRANT CONNECT ON DATABASE {name} TO {role};\n\
-             GRANT USAGE ON SCHEMA {schema} TO {role};\n\
-             GRANT SELECT ON {tables} TO {role};\n",
-            database = address.database(),
-            name = idents("", [address.database()]),
-            tables = tables.join(", "),
-        )
     }
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use blackwater_base::progress::progress;
 use blackwater_base::store::{Store, Upload};
 use blackwater_shared::manifest::{Object, data_key};
-use blackwater_shared::postgres::Doing;
+use blackwater_shared::postgres::{Doing, csv_field};
 use bytes::Bytes;
 use deadpool_postgres::Transaction;
 use futures_util::{StreamExt, pin_mut};
 use uuid::Uuid;
 
-use crate::changes::Writers;
+use crate::changes::{Key, Writers};
 use crate::error::Error;
 use crate::source::continuity::Bounds;
 use crate::source::limit::Limit;
@@ -112,6 +112,21 @@ pub(crate) async fn keys(
 ) -> Result<Vec<Object>, Error> {
     let mut objects = objects(to, (table, query), "keys.csv");
     each_line(reader, (table, query), async |line: Bytes| objects.write(&[&line]).await).await?;
+    objects.end().await?;
+    Ok(objects.done)
+}
+
+/// Writes keys of a table as [`keys`] copies them.
+pub(crate) async fn gone(
+    (table, query): (&str, &Query),
+    keys: &[Key],
+    to: &Destination<'_>,
+) -> Result<Vec<Object>, Error> {
+    let mut objects = objects(to, (table, query), "gone.csv");
+    for key in keys {
+        let fields: Vec<_> = key.iter().map(|value| csv_field(value)).collect();
+        objects.write(&[fields.join(",").as_bytes(), b"\n"]).await?;
+    }
     objects.end().await?;
     Ok(objects.done)
 }

@@ -10,6 +10,7 @@ mod changes;
 mod check;
 mod copy;
 mod error;
+mod grants;
 mod manifest;
 mod plan;
 mod reader;
@@ -22,14 +23,15 @@ mod verify;
 use std::time::Duration;
 
 use blackwater_base::store::Store;
-use blackwater_shared::config::Config;
+use blackwater_shared::config::{ChangeDetection, Config};
 use blackwater_shared::log::Log;
 use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::{self, Database};
 
+use changes::wal::slot_name;
 pub use check::{Checked, TableSize};
 pub use error::Error;
-pub use report::{Full, Outcome, Report, Request, TableReport};
+pub use report::{Detection, Full, Outcome, Report, Request, TableReport};
 pub use verify::Pieces;
 
 /// Extract with its clients, for any number of runs.
@@ -40,6 +42,9 @@ pub struct Extract {
     exclude: Vec<(String, String)>,
     connections: usize,
     statement_timeout: Duration,
+    change_detection: ChangeDetection,
+    /// The name of the replication slot and of the publication.
+    slot: String,
     object_bytes: u64,
     batch_bytes: u64,
     log: Log,
@@ -55,11 +60,14 @@ impl Extract {
     /// If there are no certificates to verify the source with.
     pub fn new(config: &Config, pack: Pack, ingestion: Store, processed: Store) -> Result<Self, postgres::Error> {
         Ok(Self {
-            source: config.source.address.pool(config.limits.connections, source::snapshot::SESSION)?,
+            // One more than read tables, for the replication slot.
+            source: config.source.address.pool(config.limits.connections + 1, source::snapshot::SESSION)?,
             schema: config.source.schema.clone(),
             exclude: config.source.exclude.clone(),
             connections: config.limits.connections,
             statement_timeout: config.source.statement_timeout,
+            change_detection: config.source.changes,
+            slot: slot_name(&config.name, &config.ingestion, config.source.address.database()),
             object_bytes: config.limits.memory / 16,
             batch_bytes: config.limits.batch_bytes,
             log: Log::ingestion(ingestion),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::PROGRAM;
-use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Object, Server, Table};
+use blackwater_shared::manifest::{Capture, Extracted, FORMAT, Head, ModelState, Object, Published, Server, Table};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use crate::changes::SEEN;
+use crate::changes::{SEEN, wal};
 use crate::plan::Cut;
 use crate::source::catalogue;
 use crate::source::continuity::Bounds;
@@ -23,6 +23,9 @@ pub(crate) struct Origin<'a> {
     pub(crate) pack: &'a str,
     pub(crate) models: &'a BTreeMap<String, ModelState>,
     pub(crate) tables: &'a BTreeMap<String, catalogue::Table>,
+    /// How far the write-ahead log is read, and the tables whose changes it names.
+    pub(crate) capture: Option<Capture>,
+    pub(crate) published: BTreeMap<String, Published>,
 }
 
 /// What a batch has of a table.
@@ -58,7 +61,8 @@ pub(crate) fn next(
         };
         let marker = Some(origin.server.snapshot.clone());
         let keys = keys.unwrap_or_default();
-        let mut table = Table { marker, rows, objects, keys_sent, keys, gone, ..table.in_manifest() };
+        let published = origin.published.get(name).cloned();
+        let mut table = Table { marker, rows, objects, keys_sent, keys, gone, published, ..table.in_manifest() };
         for heap in &mut table.heaps {
             heap.unread = cut.left(name).iter().find(|left| left.heap == heap.oid).map(|left| left.from);
         }
@@ -75,6 +79,7 @@ pub(crate) fn next(
             at: origin.at,
         },
         seen,
+        capture: origin.capture.clone(),
         tables: origin.tables.iter().map(table).collect(),
         source: origin.server.clone(),
         models: origin.models.clone(),
@@ -82,9 +87,10 @@ pub(crate) fn next(
 }
 
 /// Whether a batch has something to say that the newest has not: rows, keys, how far a table is read, one
-/// whose number of rows differs though none changed (some are gone), or a sign of life.
+/// whose number of rows differs though none changed (some are gone), how far the write-ahead log is read, or a sign of life.
 pub(crate) fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
     batch.head.at - newest.head.at >= HEARTBEAT
+        || wal::is_news(newest, batch)
         || batch.tables.iter().any(|(name, table)| {
             !table.objects.is_empty()
                 || !table.gone.is_empty()

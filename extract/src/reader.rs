@@ -7,6 +7,7 @@ use blackwater_shared::pack::Pack;
 use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
 
+use crate::changes::wal::{self, Found, TableChanges};
 use crate::changes::{self, Changes};
 use crate::copy::{self, Copied, Destination};
 use crate::error::Error;
@@ -28,6 +29,10 @@ pub(crate) struct Reader<'a> {
     pub(crate) newest: Option<&'a Extracted>,
     /// Whether no transaction has begun or ended since that batch, so that nothing can have changed.
     pub(crate) is_quiet: bool,
+    /// What the write-ahead log says of tables.
+    pub(crate) named: &'a BTreeMap<String, TableChanges>,
+    /// Whether the rows of these are counted all the same.
+    pub(crate) counts: bool,
     /// How long a statement may take.
     pub(crate) limit: Limit,
 }
@@ -85,16 +90,48 @@ impl<'a> Reader<'a> {
         on_all(self.transactions, tables, async |transaction, name| {
             let table = self.table(name, plan, &nothing);
             let known = self.newest.and_then(|newest| newest.tables.get(name));
-            if let (true, Some(known), Some(_)) = (self.is_quiet, known, table.since) {
+            if let (true, Some(known), Some(_)) = (self.is_quiet, known, table.since)
+                && (known.rows.is_some() || !self.counts)
+            {
                 return Ok(Changes { rows: known.rows, ..Changes::default() });
+            }
+            let mut is_suspect = false;
+            match self.named_changes(transaction, &table).await? {
+                Some(Found::Changes(changes)) => return Ok(changes),
+                Some(Found::Disagree(keys)) => {
+                    tracing::error!(table = name, keys, "the log and the snapshot disagree; the table is scanned");
+                    is_suspect = true;
+                }
+                None => {}
             }
             let counted = match count == Count::All || self.is_looked_up(name) {
                 true => Predicate::Always,
                 false => table.read("t"),
             };
-            changes::scan((transaction, self.limit), &table, known, &counted).await
+            let changes = changes::scan((transaction, self.limit), &table, known, &counted).await?;
+            Ok(Changes { is_suspect, ..changes })
         })
         .await
+    }
+
+    /// The changes of a table that the write-ahead log names.
+    async fn named_changes(
+        &self,
+        transaction: &Transaction<'_>,
+        table: &SourceTable<'_>,
+    ) -> Result<Option<Found>, Error> {
+        let named = self.named.get(table.name).filter(|_| table.since.is_some_and(|since| since.heaps.is_empty()));
+        let Some((named, keys)) = named.and_then(|named| Some((named, wal::keys(named)?))) else { return Ok(None) };
+        let mut found = wal::found((transaction, self.limit), table, keys, named).await?;
+        if let Found::Changes(changes) = &mut found
+            && self.counts
+        {
+            let allowed = self.limit.set(transaction).await?;
+            let row = transaction.query_one(&sql::count(table), &[]).await;
+            let row = row.doing(format!("count the rows of {}", table.name)).map_err(|error| allowed.explain(error))?;
+            changes.rows = Some(row.get::<_, i64>(0) as u64);
+        }
+        Ok(Some(found))
     }
 
     /// The tables of which more rows come again than fit a batch of `bytes`: those that look up a row that changed come, too.
@@ -152,5 +189,20 @@ impl<'a> Reader<'a> {
             copy::keys((transaction, limit), (name, &sql::keys(&selection.tables[name])), to).await
         })
         .await
+    }
+
+    /// Writes the keys of rows that are gone.
+    pub(crate) async fn write_gone<'g>(
+        &self,
+        selection: &RowSelection<'_>,
+        gone: impl Iterator<Item = (&'g String, &'g Changes)>,
+        to: &Destination<'_>,
+    ) -> Result<BTreeMap<String, Vec<Object>>, Error> {
+        let mut written = BTreeMap::new();
+        for (name, changes) in gone {
+            let query = sql::keys(&selection.tables[name.as_str()]);
+            written.insert(name.clone(), copy::gone((name, &query), &changes.gone, to).await?);
+        }
+        Ok(written)
     }
 }

@@ -42,6 +42,8 @@ pub struct Report {
     /// For how long, as far as the log tells, one and the same transaction has been open at the source: what was
     /// written since it began is looked at with every run. 0 if there is none.
     pub held_seconds: u64,
+    /// The bytes of the write-ahead log that the source keeps for the replication slot; `None` if there is none.
+    pub retained_wal_bytes: Option<u64>,
     /// Whether the rest comes with the next batches.
     pub more: bool,
 }
@@ -60,6 +62,16 @@ pub enum Outcome {
     GaveWay,
 }
 
+/// How the changes of a table were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Detection {
+    /// Every row was looked at.
+    Scan,
+    /// The write-ahead log named them.
+    Wal,
+}
+
 /// What a batch has of a table.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
@@ -67,6 +79,8 @@ pub struct TableReport {
     pub table: String,
     /// Why it is read in full; `None` if what changed is read.
     pub full: Option<String>,
+    /// How its changes were found.
+    pub detection: Detection,
     /// The rows that the table has; `None` if the run did not count them.
     pub source_rows: Option<u64>,
     /// The rows in the batch.

@@ -1,6 +1,6 @@
 //! A run: from the newest manifest and one snapshot of the source to the batches that follow it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use blackwater_base::deadline::Deadline;
@@ -13,6 +13,7 @@ use futures_util::future::try_join_all;
 
 use crate::Extract;
 use crate::batches::Batches;
+use crate::changes::wal::{self, Capture, Opened};
 use crate::error::Error;
 use crate::manifest::Origin;
 use crate::plan;
@@ -59,7 +60,16 @@ impl State {
     /// The report of a run that ends like this without a batch.
     fn report(&self, outcome: Outcome, notices: Vec<String>) -> Report {
         let (tables, lag_seconds) = (Vec::new(), self.lag_seconds);
-        Report { outcome, batch: None, notices, tables, lag_seconds, held_seconds: 0, more: false }
+        Report {
+            outcome,
+            batch: None,
+            notices,
+            tables,
+            lag_seconds,
+            held_seconds: 0,
+            retained_wal_bytes: None,
+            more: false,
+        }
     }
 }
 
@@ -125,16 +135,29 @@ impl Extract {
         let names: Vec<_> = self.pack.source_tables().into_iter().collect();
         let full = self.in_full(&work.full, &names)?;
         let mut clients = self.connect(allowed, &names).await?;
+        let how = (self.change_detection, self.slot.as_str());
+        let (mut capture, failed) = match Capture::open(&self.source, how, state.newest.as_ref(), limit).await {
+            Opened::Capture(capture) => (Some(*capture), None),
+            Opened::Scan(why) => (None, Some(why)),
+            Opened::Off => (None, None),
+        };
         let Snapshot { readers, server, bounds, version, at, wal_before } =
             snapshot::open(&mut clients, &self.schema, &names, allowed).await?;
-        let broken = continuity::broken(state.newest.as_ref(), &server, wal_before)?;
         let tables = catalogue::read(&readers[0], &self.schema, &names, &self.exclude).await?;
+        let mut peek = match &mut capture {
+            Some(capture) => Some(capture.peek(state.newest.as_ref(), &server, &readers[0], &tables).await?),
+            None => None,
+        };
+        let named = peek.as_mut().map(|peek| std::mem::take(&mut peek.tables)).unwrap_or_default();
+        let token_seen = peek.as_ref().is_some_and(|peek| peek.token_seen);
+        let broken = continuity::broken(state.newest.as_ref(), &server, wal_before, token_seen)?;
         let models = models::states(&self.pack, &tables)?;
 
         // Another server gives the same numbers to other transactions.
         let newest = state.newest.as_ref().filter(|_| broken.is_none());
         let is_quiet = newest.is_some_and(|newest| newest.source.snapshot == server.snapshot);
-        let (pack, schema, transactions) = (&self.pack, &self.schema, &readers);
+        let counts = wal::is_count_due(newest, at);
+        let (pack, schema, transactions, named) = (&self.pack, &self.schema, &readers, &named);
         let reader = Reader {
             transactions,
             server: Server { bounds, version },
@@ -143,6 +166,8 @@ impl Extract {
             tables: &tables,
             newest,
             is_quiet,
+            named,
+            counts,
             limit,
         };
         let plan = plan::plan(state.newest.as_ref(), broken.as_deref(), &server, &tables, pack, &full);
@@ -150,14 +175,37 @@ impl Extract {
         let too_large = reader.too_large(&plan, &changes, work.bytes).await?;
         let plan = plan::in_full(plan, &too_large, &tables);
 
-        let origin = Origin { server: &server, bounds, at, pack: &pack.hash, models: &models, tables: &tables };
-        let mut notices: Vec<_> = broken.map(|why| format!("{why}; every table is read in full")).into_iter().collect();
+        let counted =
+            newest.and_then(|newest| newest.capture.as_ref()).filter(|_| !counts).map_or(at, |known| known.counted);
+        let (next, published) = match (capture.as_ref().zip(peek.as_ref()), newest) {
+            (Some((capture, peek)), _) => {
+                (Some(capture.next(peek, bounds, newest.is_some(), counted)), capture.published(peek, newest, &tables))
+            }
+            // The slot was not to be had in this run, and still names all that ends behind the position.
+            (None, Some(newest)) if failed.is_some() => wal::kept(newest),
+            _ => (None, BTreeMap::new()),
+        };
+        let origin = Origin {
+            server: &server,
+            bounds,
+            at,
+            pack: &pack.hash,
+            models: &models,
+            tables: &tables,
+            capture: next,
+            published,
+        };
+        let fallback = failed.or_else(|| peek.and_then(|peek| peek.fallback));
+        let fallback = fallback.map(|why| format!("changes are found by scans in this run: {why}"));
+        let broken = broken.map(|why| format!("{why}; every table is read in full"));
+        let mut notices: Vec<_> = broken.into_iter().chain(fallback).collect();
         let held_seconds = self.held(newest, bounds.xmin).await?;
+        let retained_wal_bytes = capture.as_ref().map(Capture::lag);
         let mut batches = Batches::new(&reader, &plan, &changes, state, (self.log.store(), self.object_bytes));
         loop {
             let began = Instant::now();
             let Some(batch) = batches.next(&origin, work.bytes).await? else {
-                (work.each)(Report { held_seconds, ..state.report(Outcome::Nothing, notices) });
+                (work.each)(Report { held_seconds, retained_wal_bytes, ..state.report(Outcome::Nothing, notices) });
                 return Ok(Outcome::Nothing);
             };
             let outcome = match self.log.commit(&batch.manifest).await? {
@@ -165,7 +213,10 @@ impl Extract {
                 Commit::Lost => Outcome::Lost,
             };
             let report = state.report(outcome, std::mem::take(&mut notices));
-            (work.each)(Report { held_seconds, ..batches.report(&batch, report) });
+            (work.each)(Report { held_seconds, retained_wal_bytes, ..batches.report(&batch, report) });
+            if let (Outcome::Batch, Some(capture)) = (outcome, &mut capture) {
+                capture.committed(&batch.manifest).await;
+            }
             if outcome == Outcome::Lost {
                 return Ok(outcome);
             }

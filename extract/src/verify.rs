@@ -108,7 +108,7 @@ impl Extract {
         self.check_tables(&mut clients[0], &allowed, &names).await.map_err(explain)?;
         let Snapshot { readers, server, bounds, version, wal_before, .. } =
             snapshot::open(&mut clients, &self.schema, &names, &allowed).await.map_err(explain)?;
-        let broken = continuity::broken(Some(applied), &server, wal_before)?;
+        let broken = continuity::broken(Some(applied), &server, wal_before, false)?;
         let tables = catalogue::read(&readers[0], &self.schema, &names, &self.exclude).await.map_err(explain)?;
         models::states(&self.pack, &tables)?;
 
@@ -121,6 +121,8 @@ impl Extract {
             tables: &tables,
             newest,
             is_quiet: false,
+            named: &BTreeMap::new(),
+            counts: true,
             limit,
         };
         let plan = plan::plan(Some(applied), broken.as_deref(), &server, &tables, pack, &[]);

@@ -62,6 +62,21 @@ pub struct Source {
     pub exclude: Vec<(String, String)>,
     /// How long a statement may take there.
     pub statement_timeout: Duration,
+    /// How changes are found.
+    pub changes: ChangeDetection,
+}
+
+/// How changes are found at the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeDetection {
+    /// By the write-ahead log where the source offers it and bounds what a slot keeps; else by scans.
+    #[default]
+    Auto,
+    /// By scans: every row is looked at.
+    Scan,
+    /// By the write-ahead log; scans, with a notice, where that is not possible.
+    Wal,
 }
 
 /// The database of the star schema.
@@ -121,6 +136,8 @@ struct WrittenSource {
     #[serde(default, deserialize_with = "list")]
     exclude: Vec<String>,
     statement_timeout: Option<String>,
+    #[serde(default)]
+    changes: ChangeDetection,
 }
 
 #[derive(Deserialize)]
@@ -267,6 +284,7 @@ fn check(written: Written, logins: &[Option<Login>; 2], place: &Place) -> Result
             schema: written.source.schema.unwrap_or_else(|| "public".into()),
             exclude,
             statement_timeout,
+            changes: written.source.changes,
         },
         warehouse: Warehouse {
             address: address("warehouse.url", written.warehouse.url.as_ref(), logins[1].as_ref())?,

@@ -89,10 +89,56 @@ pub struct Extracted {
     /// The transactions at or above the snapshot's xmin whose rows the log has delivered, so that
     /// a run need not deliver them again. `None` if they were too many to list.
     pub seen: Option<Vec<u64>>,
+    /// How far the source's write-ahead log is read, if changes are found there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
     /// Every source table that a model reads, also if no row of it is in this batch.
     pub tables: BTreeMap<String, Table>,
     /// Every model of the pack.
     pub models: BTreeMap<String, ModelState>,
+}
+
+/// How far the source's write-ahead log is read. Positions in it are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// The replication slot, and the publication of the same name.
+    pub slot: String,
+    /// The batch's snapshot sees every transaction that ends at or before this position, and the slot names those that end
+    /// behind it. `None`: there is no such position yet.
+    pub position: Option<u64>,
+    /// The position that takes its place once the transactions that are open now have ended.
+    pub pending: Option<Pending>,
+    /// The position up to which the log was flushed when the batch was read.
+    pub upto: u64,
+    /// The oid of the publication.
+    pub publication: u32,
+    /// The transaction that wrote the publication's properties.
+    pub version: String,
+    /// When the rows of the tables were last counted.
+    pub counted: DateTime<Utc>,
+}
+
+/// A position, and the first transaction that had not begun when it was read: a snapshot of which all older ones are over sees
+/// all that ended before the position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The position.
+    pub position: u64,
+    /// The transaction.
+    pub xmax: u64,
+}
+
+/// A table in the publication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The oid of its line in `pg_publication_rel`.
+    pub member: u32,
+    /// The transaction that wrote the line.
+    pub version: String,
+    /// Its columns, if not all are published, as the server prints their numbers.
+    pub columns: Option<String>,
+    /// The first transaction that had not begun when the table was seen in the publication.
+    pub since: u64,
 }
 
 /// The source server, as a run met it.
@@ -143,6 +189,9 @@ pub struct Table {
     pub keys_sent: Option<u64>,
     /// The keys, if this batch sends them: CSV with the columns of its primary key.
     pub keys: Vec<Object>,
+    /// Its place in the publication, if the write-ahead log names its changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
 }
 
 impl Table {

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod bulk;
+mod capture;
 mod check;
 mod check_runs_it;
 mod circles;

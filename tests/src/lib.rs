@@ -19,4 +19,4 @@ pub use lambda::{Answer, Function, high_water};
 pub use oracle::{Oracle, TOTESYS};
 pub use overwriting::OverwritingS3;
 pub use proxy::{KillSwitch, Proxy};
-pub use world::{BUCKETS, Finished, World, extracted, finish, program};
+pub use world::{BUCKETS, Finished, LOGICAL, World, captures, extracted, finish, program};

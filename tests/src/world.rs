@@ -21,6 +21,17 @@ use crate::oracle::{Oracle, TOTESYS};
 /// The ingestion and the processed bucket.
 pub const BUCKETS: [&str; 2] = ["test-ingestion", "test-processed"];
 
+/// The variable with which every test finds changes by WAL, if its value is `wal`.
+const CHANGES: &str = "BLACKWATER_SOURCE__CHANGES";
+
+/// Whether changes are found by WAL.
+pub fn captures() -> bool {
+    std::env::var(CHANGES).is_ok_and(|changes| changes == "wal")
+}
+
+/// The settings of a server whose log can be decoded.
+pub const LOGICAL: [(&str, &str); 2] = [("wal_level", "logical"), ("max_slot_wal_keep_size", "1GB")];
+
 /// Everything that a test needs around the program.
 #[derive(Debug)]
 pub struct World {
@@ -97,7 +108,8 @@ impl World {
         // Few locks, so that whoever takes many is found out.
         let usual = [("max_prepared_transactions", "10"), ("autovacuum", "off"), ("max_locks_per_transaction", "10")];
         // Of two lines for a setting the server takes the last.
-        let settings = [&usual, settings].concat();
+        let logical = if captures() { &LOGICAL[..] } else { &[] };
+        let settings = [&usual, logical, settings].concat();
         let server = tokio::task::spawn_blocking(move || Postgres::start(&settings)).await.unwrap().unwrap();
         let admin = connect(&server.url("postgres")).await;
         admin.batch_execute("CREATE DATABASE source").await.unwrap();
@@ -122,6 +134,17 @@ impl World {
              [ingestion]\nbucket = \"{ingestion}\"\n[processed]\nbucket = \"{processed}\"\n[s3]\n{s3}\n"
         );
         std::fs::write(self.configuration(), text).unwrap();
+    }
+
+    /// Has changes found in another way: `auto`, `scan` or `wal`.
+    pub fn detect_by(&self, changes: &str) {
+        let written = std::fs::read_to_string(self.configuration()).unwrap();
+        let lines = written.lines().filter(|line| !line.starts_with("changes = "));
+        let lines = lines.flat_map(|line| match line {
+            "[source]" => vec![line.to_owned(), format!("changes = \"{changes}\"")],
+            line => vec![line.to_owned()],
+        });
+        std::fs::write(self.configuration(), lines.collect::<Vec<_>>().join("\n")).unwrap();
     }
 
     /// The configuration's file.
@@ -243,7 +266,9 @@ impl World {
             ("BLACKWATER_PROCESSED__BUCKET", BUCKETS[1].into()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .into_iter()
+        .chain(captures().then(|| (CHANGES.to_owned(), "wal".to_owned())))
+        .collect()
     }
 
     /// A stage as a function on them, which waits for events; an invocation may take as long as `timeout` says.
@@ -255,7 +280,24 @@ impl World {
 
     /// Runs the program to its end.
     pub async fn blackwater(&self, arguments: &[&str]) -> Finished {
+        if captures() && matches!(arguments.first(), Some(&"run" | &"extract")) {
+            self.publish().await;
+        }
         finish(self.spawn(arguments)).await
+    }
+
+    /// Publishes the tables, if that has not been done yet, as `check --grants` says.
+    pub async fn publish(&self) {
+        let session = self.session().await;
+        session.batch_execute("SET lock_timeout = '1s'").await.unwrap();
+        let published = "SELECT FROM pg_publication WHERE pubname LIKE 'blackwater%'";
+        if session.query_opt(published, &[]).await.unwrap().is_none() {
+            let grants = finish(self.spawn(&["check", "--grants"])).await.stdout;
+            let publication = grants.find("DO $blackwater$").map(|from| &grants[from..]).unwrap_or_default();
+            let end = publication.find("END $blackwater$;").unwrap_or_default();
+            // A test may have no table that can be published, or one that is locked.
+            let _ = session.batch_execute(&format!("{}END $blackwater$", &publication[..end])).await;
+        }
     }
 
     /// `blackwater run`, which must succeed: its report.

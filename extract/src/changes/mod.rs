@@ -1,7 +1,6 @@
 //! Change detection: what changed in each table since its marker.
 
 mod scan;
-#[allow(dead_code)]
 pub(crate) mod wal;
 
 use std::collections::BTreeSet;
@@ -31,6 +30,8 @@ pub(crate) struct Changes {
     pub(crate) touched: Option<Vec<Key>>,
     /// Those of them that the snapshot does not have.
     pub(crate) gone: Vec<Key>,
+    /// Whether the log named other keys than the snapshot has, so that the keys of all rows are sent.
+    pub(crate) is_suspect: bool,
 }
 
 /// The transactions at or above a snapshot's xmin that wrote the rows which are copied, at most [`SEEN`] and one more.

@@ -182,6 +182,7 @@ mod tests {
             },
             source: server("100:120:", 0),
             seen: None,
+            capture: None,
             tables: [(
                 "t".to_owned(),
                 Known {
@@ -195,6 +196,7 @@ mod tests {
                     objects: Vec::new(),
                     keys_sent: None,
                     keys: Vec::new(),
+                    published: None,
                 },
             )]
             .into(),

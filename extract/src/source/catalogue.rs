@@ -15,9 +15,12 @@ use crate::error::Error;
 /// A source table.
 #[derive(Default)]
 pub(crate) struct Table {
+    pub(crate) oid: u32,
     pub(crate) columns: Vec<Column>,
     pub(crate) key: Vec<String>,
     pub(crate) heaps: Vec<Heap>,
+    /// Its rows, as the server estimates them.
+    pub(crate) rows: u64,
     /// How large each heap is.
     pub(crate) sizes: BTreeMap<u32, Size>,
     /// The tables that its foreign keys refer to.
@@ -79,7 +82,15 @@ impl Table {
             gone: Vec::new(),
             keys_sent: None,
             keys: Vec::new(),
+            published: None,
         }
+    }
+
+    /// Whether the printed values of its primary key are as good as the key: equal ones print alike, and so a row can be found
+    /// by them, and missed.
+    pub(crate) fn is_found_by_key(&self) -> bool {
+        let prints_alike = |column| self.traits.get(column).is_some_and(|traits: &Traits| traits.joins.is_some());
+        !self.inherited && !self.key.is_empty() && self.key.iter().all(prints_alike)
     }
 
     pub(crate) fn kind(&self, column: &str) -> Option<&str> {
@@ -165,7 +176,7 @@ pub(crate) async fn read(
         references.entry(row.get(0)).or_default().push(row.get(1));
     }
     let mut done = BTreeMap::new();
-    for (name, Heaps { root, leaves, sizes, .. }) in read {
+    for (name, Heaps { root, leaves, rows, sizes, .. }) in read {
         let definition = &definitions[&root];
         let excluded = excluded(&name, definition, exclude)?;
         let is_read = |column: &&Definition| !excluded.contains(column.name.as_str());
@@ -179,12 +190,14 @@ pub(crate) async fn read(
         let many = heaps.len() != 1 || heaps[0].oid != root;
         let Keys { primary, unique } = keys.remove(&root).unwrap_or_default();
         let table = Table {
+            oid: root,
             columns: definition.iter().filter(is_read).map(column).collect(),
             key: primary,
             fingerprint: fingerprint(root),
             many,
             inherited: many && heaps.iter().any(|heap| heap.oid == root),
             heaps,
+            rows,
             sizes,
             references: references.remove(&name).unwrap_or_default(),
             unique,
@@ -203,6 +216,8 @@ struct Heaps {
     oids: Vec<u32>,
     /// Those of them that hold rows: oid and file node.
     leaves: Vec<(u32, u32)>,
+    /// Their rows, as the server estimates them.
+    rows: u64,
     sizes: BTreeMap<u32, Size>,
 }
 
@@ -227,6 +242,7 @@ async fn heaps(
             "r" => {
                 let size = Size { blocks: row.get::<_, i64>(6) as u32, bytes: row.get::<_, i64>(7) as u64 };
                 table.sizes.insert(oid, size);
+                table.rows += row.get::<_, f32>(8).max(0.0) as u64;
                 table.leaves.push((oid, row.get(4)));
             }
             "p" => {}
@@ -318,7 +334,7 @@ async fn definitions(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTre
     Ok(definitions)
 }
 
-/// (table, whether it is the table itself, oid, kind, file node, whether this session locked it, blocks, bytes). A block
+/// (table, whether it is the table itself, oid, kind, file node, whether this session locked it, blocks, bytes, rows). A block
 /// that comes later holds no row that the snapshot sees.
 const HEAPS: &str = "
     WITH RECURSIVE heap (root, oid) AS (
@@ -331,7 +347,8 @@ const HEAPS: &str = "
            EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
                    AND l.relation = c.oid AND l.granted),
            pg_relation_size(c.oid) / current_setting('block_size')::int,
-           pg_relation_size(c.oid) + CASE c.reltoastrelid WHEN 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END
+           pg_relation_size(c.oid) + CASE c.reltoastrelid WHEN 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END,
+           c.reltuples
     FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_class root ON root.oid = heap.root
     ORDER BY 1, c.oid";
 

@@ -13,6 +13,8 @@ enum Continuity {
     Behind,
     /// Another server, or a restored one: nothing that its markers say holds.
     Broken(String),
+    /// One that may be another or a restored one, unless its write-ahead log has what the newest batch left there.
+    Doubtful(String),
 }
 
 /// The range of transactions that a snapshot tells apart: all below `xmin` were over, none from `xmax` on had begun.
@@ -36,25 +38,29 @@ impl Bounds {
 }
 
 /// Why the markers of the newest batch do not hold, if they do not. [`Error::Behind`] on a standby that has not got as far.
-pub(crate) fn broken(newest: Option<&Extracted>, now: &Server, wal_before: u64) -> Result<Option<String>, Error> {
+/// `token_seen` says whether the server's write-ahead log has the token of that batch, and so all that the batch does.
+pub(crate) fn broken(
+    newest: Option<&Extracted>,
+    now: &Server,
+    wal_before: u64,
+    token_seen: bool,
+) -> Result<Option<String>, Error> {
     let Some(newest) = newest else { return Ok(None) };
     match continuity(&newest.source, now, wal_before) {
         Continuity::Same => Ok(None),
         Continuity::Behind => Err(Error::Behind { batch: newest.head.batch }),
-        Continuity::Broken(why) => Ok(Some(why)),
+        Continuity::Doubtful(_) if token_seen => Ok(None),
+        Continuity::Broken(why) | Continuity::Doubtful(why) => Ok(Some(why)),
     }
 }
 
 fn continuity(known: &Server, now: &Server, wal_before: u64) -> Continuity {
-    for (differs, what) in [
-        (known.system != now.system, "it has another system identifier"),
-        (known.database != now.database, "it is another database of the same name"),
-        (known.timeline != now.timeline, "it is on another timeline"),
-        (known.standby != now.standby, "it was promoted, or is a standby now"),
-    ] {
-        if differs {
-            return Continuity::Broken(format!("the source is not the server of the newest batch: {what}"));
-        }
+    let other = |what| format!("the source is not the server of the newest batch: {what}");
+    if known.system != now.system {
+        return Continuity::Broken(other("it has another system identifier"));
+    }
+    if known.database != now.database {
+        return Continuity::Broken(other("it is another database of the same name"));
     }
     let back = wal_before < known.wal
         || match (Bounds::of(&known.snapshot), Bounds::of(&now.snapshot)) {
@@ -64,11 +70,15 @@ fn continuity(known: &Server, now: &Server, wal_before: u64) -> Continuity {
     match (back, now.standby) {
         (true, true) => Continuity::Behind,
         (true, false) => Continuity::Broken("the source was restored: its counters went back".into()),
+        (false, _) if known.timeline != now.timeline => Continuity::Doubtful(other("it is on another timeline")),
+        (false, _) if known.standby != now.standby => {
+            Continuity::Doubtful(other("it was promoted, or is a standby now"))
+        }
         (false, _) if known.started != now.started => {
-            Continuity::Broken("the source was restarted, so it may have been restored".into())
+            Continuity::Doubtful("the source was restarted, so it may have been restored".into())
         }
         (false, _) if known.statistics != now.statistics => {
-            Continuity::Broken("the source crashed, or its statistics were reset".into())
+            Continuity::Doubtful("the source crashed, or its statistics were reset".into())
         }
         (false, _) => Continuity::Same,
     }
@@ -97,7 +107,7 @@ mod tests {
     fn a_server_that_goes_back_or_is_another_is_not_trusted() {
         let known = server("100:120:100", 5000);
         let broken = |now: Server, wal_before| match continuity(&known, &now, wal_before) {
-            Continuity::Broken(why) => why,
+            Continuity::Broken(why) | Continuity::Doubtful(why) => why,
             other => format!("{other:?}"),
         };
         assert_eq!(continuity(&known, &server("100:120:100", 5000), 5000), Continuity::Same);

@@ -46,6 +46,10 @@ impl Limit {
 }
 
 impl Allowed {
+    pub(crate) fn time(&self) -> Duration {
+        self.time
+    }
+
     /// The statement that sets it for a transaction. (A setting of the session would reach others through a pooler.)
     pub(crate) fn sql(&self) -> String {
         format!("SET LOCAL statement_timeout = {}", self.time.as_millis())

@@ -10,6 +10,6 @@ mod written;
 
 pub(crate) use blocks::Blocks;
 pub(crate) use predicate::Predicate;
-pub(crate) use query::{Query, changes, keys};
+pub(crate) use query::{Query, changes, count, found, keys};
 pub(crate) use row_selection::RowSelection;
 pub(crate) use source_table::{Server, SourceTable};

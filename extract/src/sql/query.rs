@@ -2,8 +2,10 @@
 
 use blackwater_shared::postgres::{csv_field, idents};
 
+use super::keys::among;
 use super::predicate::Predicate;
 use super::source_table::SourceTable;
+use crate::changes::Key;
 
 /// A query for COPY, and the names of what it returns: Postgres cuts those of a query at 63 bytes.
 pub(crate) struct Query {
@@ -38,6 +40,18 @@ pub(crate) fn changes(table: &SourceTable<'_>, read: &Predicate) -> String {
             recent = table.recent("t"),
         ),
     }
+}
+
+/// Those of the keys that a table has.
+pub(crate) fn found(table: &SourceTable<'_>, keys: &[Key]) -> String {
+    let key = &table.definition.key;
+    let relation = table.relation("t", key.iter().map(String::as_str));
+    format!("SELECT {} FROM {relation} WHERE {}", idents("t.", key), among(&table.key("t"), keys))
+}
+
+/// The number of all rows of a table.
+pub(crate) fn count(table: &SourceTable<'_>) -> String {
+    format!("SELECT count(*) FROM {}", table.relation("t", []))
 }
 
 /// The keys of all rows of a table.
