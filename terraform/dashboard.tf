@@ -7,6 +7,7 @@ locals {
     { title = "Rows in quarantine", metrics = [["Blackwater", "RowsInQuarantine", "pipeline", local.prefix, { stat = "Maximum" }]] },
     { title = "Age of the oldest batch that the warehouse lacks, s", metrics = [["Blackwater", "Lag", "pipeline", local.prefix, { stat = "Maximum" }]] },
     { title = "How long one transaction has been open at the source, s", metrics = [["Blackwater", "OldestTransaction", "pipeline", local.prefix, { stat = "Maximum" }]] },
+    { title = "Write-ahead log that the source keeps for the slot, bytes", metrics = [["Blackwater", "RetainedWal", "pipeline", local.prefix, { stat = "Maximum" }]] },
     { title = "Errors", metrics = [["Blackwater", "${local.prefix}-errors"]] },
     { title = "Time of a run, ms", metrics = [for stage in keys(local.stages) : ["AWS/Lambda", "Duration", "FunctionName", "${local.prefix}-${stage}", { stat = "Maximum" }]] },
     { title = "Throttles", metrics = [for stage in keys(local.stages) : ["AWS/Lambda", "Throttles", "FunctionName", "${local.prefix}-${stage}"]] },

@@ -55,6 +55,7 @@ locals {
         BLACKWATER_MODEL               = "/var/task/model"
         BLACKWATER_SOURCE__URL         = var.source_database.url
         BLACKWATER_SOURCE__SCHEMA      = var.source_database.schema
+        BLACKWATER_SOURCE__CHANGES     = var.change_detection
         BLACKWATER_WAREHOUSE__URL      = var.warehouse_database.url
         BLACKWATER_WAREHOUSE__SCHEMA   = var.warehouse_database.schema
         BLACKWATER_INGESTION__BUCKET   = module.bucket["ingestion"].name

@@ -32,6 +32,11 @@ locals {
       namespace   = "Blackwater", metric = "Lag", dimensions = local.of_pipeline
       statistic   = "Maximum", period = 300, threshold = 900, comparison = "GreaterThanThreshold", missing = "ignore"
     }
+    retained-wal = {
+      description = "The source keeps more than ${var.retained_wal_gb} GB of its write-ahead log for the replication slot: a transaction stays open there, or runs fail. docs/operations.md says what to do."
+      namespace   = "Blackwater", metric = "RetainedWal", dimensions = local.of_pipeline
+      statistic   = "Maximum", period = 900, threshold = var.retained_wal_gb * 1e9, comparison = "GreaterThanThreshold", missing = "ignore"
+    }
     quarantine = {
       description = "Rows are in quarantine: blackwater quarantine list says why."
       namespace   = "Blackwater", metric = "RowsInQuarantine", dimensions = local.of_pipeline

@@ -107,6 +107,28 @@ variable "schedule" {
   }
 }
 
+variable "change_detection" {
+  description = "How extract finds changes: by the source's write-ahead log where it offers that (auto), by scans of the tables (scan), or by the log with a notice where it is not possible (wal)."
+  type        = string
+  default     = "auto"
+
+  validation {
+    condition     = contains(["auto", "scan", "wal"], var.change_detection)
+    error_message = "Write auto, scan or wal."
+  }
+}
+
+variable "retained_wal_gb" {
+  description = "An alarm is raised when the source keeps more than so many GB of its write-ahead log for the replication slot. Choose less than max_slot_wal_keep_size there."
+  type        = number
+  default     = 5
+
+  validation {
+    condition     = var.retained_wal_gb >= 1
+    error_message = "The alarm is for 1 GB or more."
+  }
+}
+
 variable "silence_minutes" {
   description = "An alarm is raised when extract has not run to its end for so long: three times as long as its schedule is, or more."
   type        = number

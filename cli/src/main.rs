@@ -95,6 +95,11 @@ enum Command {
     },
     /// Compare the warehouse with the source, row by row, and say what differs
     Verify,
+    /// Make or drop the replication slot by which changes are found at the source
+    Slot {
+        #[command(subcommand)]
+        action: Slot,
+    },
     /// Look at the rows that a star table refuses
     Quarantine {
         #[command(subcommand)]
@@ -120,6 +125,18 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum Slot {
+    /// Make it. This waits for every transaction that is open at the source; a run waits 20 seconds
+    Create {
+        /// How long to wait: 30s, 5m, 1h
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = watch::duration)]
+        wait: Duration,
+    },
+    /// Drop it: the source keeps no log for it any more. Do this before you take a pipeline away
+    Drop,
 }
 
 #[derive(Subcommand)]
@@ -298,6 +315,14 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             report(format, &verification, text::verify)?;
             let differs = verification.tables.iter().any(|table| table.different > 0);
             return Ok(ExitCode::from(if differs { 3 } else { 0 }));
+        }
+        Command::Slot { action: Slot::Create { wait } } => {
+            let made = pipeline.extract.create_slot(*wait).await?;
+            print(if made { "slot: made\n" } else { "slot: it is there already\n" })?;
+        }
+        Command::Slot { action: Slot::Drop } => {
+            let dropped = pipeline.extract.drop_slot().await?;
+            print(if dropped { "slot: dropped\n" } else { "slot: there is none\n" })?;
         }
         Command::Quarantine { action } => quarantine::run(action, &pipeline, format).await?,
         Command::Demo { .. } | Command::Completions { .. } | Command::Man { .. } => {}

@@ -254,7 +254,16 @@ pub(crate) fn status(status: &Status) -> String {
         [] => String::new(),
         keys => format!("a large batch took down {}; the next run puts them back\n", keys.join(", ")),
     };
-    format!("{}\n{}{}\n{down}{}", status.name, table(&stages), lag, table(&tables))
+    let slot = match &status.slot {
+        Some(slot) if slot.is_lost => {
+            format!("the replication slot {} is lost; the next run makes a new one\n", slot.slot)
+        }
+        Some(slot) => {
+            format!("the source keeps {} of its log for the slot {}\n", size(slot.retained_wal_bytes), slot.slot)
+        }
+        None => String::new(),
+    };
+    format!("{}\n{}{}\n{slot}{down}{}", status.name, table(&stages), lag, table(&tables))
 }
 
 /// What to do, on a line of its own after what is wrong.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_base::deadline::Deadline;
+use blackwater_shared::config::ChangeDetection;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::{Extracted, Table};
@@ -12,7 +13,7 @@ use deadpool_postgres::Transaction;
 use serde::Serialize;
 
 use crate::Extract;
-use crate::changes::Changes;
+use crate::changes::{Changes, wal};
 use crate::error::Error;
 use crate::plan::{Cut, Plan, TablePlan};
 use crate::reader::Reader;
@@ -133,12 +134,50 @@ impl Extract {
                 ));
             }
         }
+        if self.change_detection != ChangeDetection::Scan {
+            self.check_capture(checked, &tables).await;
+        }
         checked.tables = tables.iter().map(|(name, table)| (name.clone(), table.in_manifest())).collect();
         for model in self.pack.models.values().filter(|model| checked.models.contains(&model.name)) {
             let sample = self.sample(&opened, model, &tables).await?;
             checked.samples.insert(model.name.clone(), sample);
         }
         Ok(())
+    }
+
+    /// Says why changes are found by scans, and of which tables they are in any case.
+    async fn check_capture(&self, checked: &mut Checked, tables: &BTreeMap<String, catalogue::Table>) {
+        let advise = |what: String| Finding::advice(About::Source, what);
+        let facts = match self.facts().await {
+            Ok(facts) => facts,
+            Err(error) => return checked.findings.push(advise(format!("changes are found by scans: {error}"))),
+        };
+        if facts.keeps < 0 && facts.wal_level == "logical" && !facts.standby {
+            checked.findings.push(advise(
+                "max_slot_wal_keep_size is unlimited at the source: if no run reads the replication slot, it keeps the \
+                 write-ahead log until the disk is full\nSet it, to 10GB for example"
+                    .into(),
+            ));
+        }
+        if let Some(why) = wal::unusable(&facts, self.change_detection, &self.slot) {
+            return checked.findings.push(advise(format!(
+                "changes are found by scans of all tables: {why}\n`blackwater check --grants` prints the statements for the \
+                 write-ahead log; source.changes = \"scan\" says that scans are wanted"
+            )));
+        }
+        let published = |table: &&catalogue::Table| {
+            facts.publication.as_ref().is_some_and(|publication| publication.tables.contains_key(&table.oid))
+        };
+        for (name, table) in tables {
+            let why = if !table.is_found_by_key() {
+                "it has no primary key of types in which equal values print alike, or other tables inherit from it"
+            } else if !published(&table) {
+                "it is not in the publication"
+            } else {
+                continue;
+            };
+            checked.findings.push(advise(format!("changes of {name} are found by scans: {why}")));
+        }
     }
 
     /// The first rows that are met for each SELECT of a model.

@@ -86,6 +86,14 @@ pub enum Error {
         /// Its version.
         version: i32,
     },
+    /// A slot of this name is somebody else's.
+    #[error(
+        "the replication slot {slot} is of another database or plugin\nDrop it as whoever made it, or give the pipeline another name"
+    )]
+    ForeignSlot {
+        /// Its name.
+        slot: String,
+    },
     /// The time was not enough.
     #[error(
         "could not {doing} before the run's deadline\nNothing is lost, but no batch was written. Give the run more time, or make limits.batch_bytes smaller"

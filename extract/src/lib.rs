@@ -16,6 +16,7 @@ mod plan;
 mod reader;
 mod report;
 mod run;
+mod slot;
 mod source;
 mod sql;
 mod verify;
@@ -32,6 +33,7 @@ use changes::wal::slot_name;
 pub use check::{Checked, TableSize};
 pub use error::Error;
 pub use report::{Detection, Full, Outcome, Report, Request, TableReport};
+pub use slot::SlotStatus;
 pub use verify::Pieces;
 
 /// Extract with its clients, for any number of runs.

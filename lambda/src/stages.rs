@@ -67,6 +67,7 @@ impl Stage for Extract {
             ("RowsExtracted", "Count", rows),
             ("Lag", "Seconds", most(|report| report.lag_seconds)),
             ("OldestTransaction", "Seconds", most(|report| report.held_seconds)),
+            ("RetainedWal", "Bytes", most(|report| report.retained_wal_bytes.unwrap_or(0))),
         ]
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use blackwater_base::store::{Client, Store};
 use blackwater_base::temporary;
-use blackwater_extract::{Extract, Pieces, Request, TableSize};
+use blackwater_extract::{Extract, Pieces, Request, SlotStatus, TableSize};
 use blackwater_load::{Entry, Load, Verdict};
 use blackwater_shared::config::Config;
 use blackwater_shared::finding::{About, Finding};
@@ -131,6 +131,8 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// The foreign keys that a large batch took down and that are not back and valid yet, as `table.key`.
     pub foreign_keys_down: Vec<String>,
+    /// The replication slot at the source, if the newest batch names one and the source can be asked.
+    pub slot: Option<SlotStatus>,
 }
 
 /// A batch and the time of its snapshot at the source, or when it was applied.
@@ -332,6 +334,7 @@ impl Pipeline {
     pub async fn status(&self) -> Result<Status, Error> {
         let newest = self.ingestion.newest().await?;
         let extracted = self.batch::<Extracted>(&self.ingestion, newest).await?;
+        let slot = self.slot(newest).await?;
         let applied = self.load.state().await?;
         let behind = applied.as_ref().map_or(0, |state| state.batch);
         let made = self.processed.after(behind, usize::MAX).await?;
@@ -349,7 +352,20 @@ impl Pipeline {
             lag_seconds: self.ingestion.lag(newest, behind).await?,
             tables: tables.map(|(table, rows, quarantined)| TableStatus { table, rows, quarantined }).collect(),
             foreign_keys_down: self.load.foreign_keys_down().await?,
+            slot,
         })
+    }
+
+    /// The replication slot, if the newest batch names one. A source that cannot be asked is no reason to say nothing else.
+    async fn slot(&self, newest: u64) -> Result<Option<SlotStatus>, Error> {
+        let manifest: Option<Extracted> = if newest == 0 { None } else { self.ingestion.read(newest).await? };
+        if manifest.is_none_or(|manifest| manifest.capture.is_none()) {
+            return Ok(None);
+        }
+        Ok(self.extract.slot().await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "cannot ask the source for its replication slot");
+            None
+        }))
     }
 
     /// The names of the star tables.

@@ -118,7 +118,7 @@ run "whole" {
 
   assert {
     condition = (
-      length(aws_cloudwatch_metric_alarm.all) + length(flatten([for function in values(module.function) : values(function.resources.alarms)])) == 10
+      length(aws_cloudwatch_metric_alarm.all) + length(flatten([for function in values(module.function) : values(function.resources.alarms)])) == 11
       && length(distinct([for function in values(module.function) : function.resources.errors.metric_transformation[0].name])) == 1
       && length(aws_vpc_endpoint.s3) + length(aws_vpc_endpoint.secrets) == 0
       && length(aws_secretsmanager_secret.login) == 2
@@ -286,11 +286,13 @@ run "what_is_none" {
     vpc                      = { id = "vpc-1", subnet_ids = [], security_group_ids = ["sg-1"] }
     pack                     = "models/nothing"
     silence_minutes          = 1
+    change_detection         = "timestamps"
+    retained_wal_gb          = 0
   }
 
   expect_failures = [
     var.name, var.environment, var.region, var.architecture, var.schedule, var.sweep, var.memory_mb, var.timeout_seconds,
     var.disk_mb, var.batch_mb, var.alert_emails, var.kms_key_arn, var.permissions_boundary_arn, var.log_retention_days,
-    var.noncurrent_version_days, var.warehouse_database, var.vpc, var.pack, var.silence_minutes,
+    var.noncurrent_version_days, var.warehouse_database, var.vpc, var.pack, var.silence_minutes, var.change_detection, var.retained_wal_gb,
   ]
 }

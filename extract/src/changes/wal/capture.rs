@@ -32,6 +32,9 @@ const COUNTED_EVERY: TimeDelta = TimeDelta::days(1);
 /// How long a run waits for another that reads the slot.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// How long a new slot may wait for the transactions that are open.
+const CREATION: Duration = Duration::from_secs(20);
+
 /// A peek ends after this time at the latest.
 const PEEK: Duration = Duration::from_secs(60);
 
@@ -154,7 +157,7 @@ impl Capture {
                 if lost.is_some() {
                     control.drop_slot().await.map_err(text)?;
                 }
-                control.create().await.map_err(|error| {
+                control.create(CREATION).await.map_err(|error| {
                     format!(
                         "{error}; it waits for every transaction that is open at the source, also in other databases"
                     )
@@ -406,7 +409,7 @@ fn next_position(
 }
 
 /// Why the source offers no WAL capture.
-fn unusable(facts: &Facts, setting: ChangeDetection, name: &str) -> Option<String> {
+pub(crate) fn unusable(facts: &Facts, setting: ChangeDetection, name: &str) -> Option<String> {
     let is_unbounded = facts.keeps < 0 && setting == ChangeDetection::Auto;
     let why = if facts.standby {
         "the source is a standby"

@@ -16,40 +16,37 @@ use crate::source::limit::Limit;
 /// How long a statement that looks something up may take.
 const LOOKUP: Duration = Duration::from_secs(10);
 
-/// How long a new slot may wait for the transactions that are open.
-const CREATION: Duration = Duration::from_secs(20);
-
 /// The connection on which the slot is read and moved.
-pub(super) struct Control {
-    pub(super) client: Object,
-    pub(super) limit: Limit,
+pub(crate) struct Control {
+    pub(crate) client: Object,
+    pub(crate) limit: Limit,
     /// The name of the slot, and of the publication: letters, digits and underscores.
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
 /// What the server says of itself, of the slot and of the publication.
-pub(super) struct Facts {
-    pub(super) standby: bool,
+pub(crate) struct Facts {
+    pub(crate) standby: bool,
     pub(super) version: i32,
-    pub(super) wal_level: String,
+    pub(crate) wal_level: String,
     pub(super) may_replicate: bool,
     /// `max_slot_wal_keep_size` in MB, -1 if it is unlimited.
-    pub(super) keeps: i64,
+    pub(crate) keeps: i64,
     /// How far the log is flushed; 0 on a standby.
-    pub(super) flushed: u64,
-    pub(super) slot: Option<Slot>,
-    pub(super) publication: Option<Publication>,
+    pub(crate) flushed: u64,
+    pub(crate) slot: Option<Slot>,
+    pub(crate) publication: Option<Publication>,
 }
 
 /// A replication slot.
-pub(super) struct Slot {
+pub(crate) struct Slot {
     /// Whether it is of this database, for the plugin pgoutput, and not temporary.
-    pub(super) is_ours: bool,
+    pub(crate) is_ours: bool,
     pub(super) is_active: bool,
     /// Whether the server has thrown away what it should have kept for it.
-    pub(super) is_lost: bool,
+    pub(crate) is_lost: bool,
     /// Where decoding begins.
-    pub(super) restart: u64,
+    pub(crate) restart: u64,
     /// All that ends before is done with.
     pub(super) confirmed: u64,
 }
@@ -120,7 +117,7 @@ impl Control {
         Ok(done)
     }
 
-    pub(super) async fn facts(&mut self) -> Result<Facts, Error> {
+    pub(crate) async fn facts(&mut self) -> Result<Facts, Error> {
         let name = self.name.clone();
         self.step(LOOKUP, "ask the source for its replication slot", async |transaction| {
             let server = transaction.query_one(SERVER, &[]).await?;
@@ -146,16 +143,16 @@ impl Control {
     }
 
     /// Makes the slot, which waits for every transaction that is open.
-    pub(super) async fn create(&mut self) -> Result<(), Error> {
+    pub(crate) async fn create(&mut self, wait: Duration) -> Result<(), Error> {
         let name = self.name.clone();
-        self.step(CREATION, "create the replication slot", async |transaction| {
+        self.step(wait, "create the replication slot", async |transaction| {
             let sql = "SELECT FROM pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
             transaction.execute(sql, &[&name]).await.map(drop)
         })
         .await
     }
 
-    pub(super) async fn drop_slot(&mut self) -> Result<(), Error> {
+    pub(crate) async fn drop_slot(&mut self) -> Result<(), Error> {
         let name = self.name.clone();
         self.step(LOOKUP, "drop the replication slot", async |transaction| {
             transaction.execute("SELECT pg_drop_replication_slot($1::text::name)", &[&name]).await.map(drop)

@@ -17,7 +17,8 @@ pub(crate) mod table;
 pub(crate) mod touched;
 pub(crate) mod visibility;
 
-pub(crate) use capture::{Capture, Opened, is_count_due, is_news, kept, keys, slot_name};
+pub(crate) use capture::{Capture, Opened, is_count_due, is_news, kept, keys, slot_name, unusable};
+pub(crate) use control::{Control, Facts};
 pub(crate) use found::{Found, found};
 pub(crate) use table::TableChanges;
 
