@@ -14,6 +14,7 @@ use blackwater_shared::manifest::mark;
 use blackwater_shared::model::{Join, Model, On, Select};
 use blackwater_shared::postgres::{ident, idents};
 
+use super::keys::{KeyColumn, among};
 use super::predicate::Predicate;
 use super::query::Query;
 use super::source_table::SourceTable;
@@ -44,6 +45,14 @@ struct Chain<'a> {
     shows: bool,
 }
 
+/// A reason for which driving rows that the log holds come again.
+struct Reason {
+    /// The tables that the condition reads.
+    tables: BTreeSet<usize>,
+    /// False for a row that finds nothing in a table on the way to these.
+    condition: Predicate,
+}
+
 impl Chain<'_> {
     fn alias(&self, table: usize) -> String {
         match table {
@@ -66,6 +75,18 @@ impl Chain<'_> {
         });
         let shown = self.select.reads(table).iter().filter(|_| self.shows).map(String::as_str);
         joined.chain(shown)
+    }
+
+    /// The columns that refer to the primary key of a table, in the key's order and of its types; `None` if the table is joined by
+    /// other columns.
+    fn referring(&self, join: &Join, table: &SourceTable<'_>) -> Option<Vec<KeyColumn>> {
+        let column = |(name, key): (&String, KeyColumn)| {
+            let on = join.on.iter().find(|on| on.column == *name)?;
+            Some(KeyColumn { name: format!("{}.{}", self.alias(on.table), ident(&on.other)), ..key })
+        };
+        let key = table.definition.key.iter().zip(table.key(""));
+        let columns: Vec<_> = key.map(column).collect::<Option<_>>()?;
+        (columns.len() == join.on.len()).then_some(columns)
     }
 }
 
@@ -97,7 +118,8 @@ impl RowSelection<'_> {
             marks.iter().map(|(_, drives)| format!("CASE WHEN {drives} THEN 't' ELSE 'f' END")).collect();
         let letters = if letters.is_empty() { "''".into() } else { letters.join(" || ") };
         // Where nothing else is wanted, the server reads these blocks alone.
-        let only = joins.is_empty() && !self.has_changed(table);
+        let comes_again = self.chains(table).any(|(_, chain)| !self.reasons(&chain).is_empty());
+        let only = needed.is_empty() && !comes_again;
         let (relation, condition) = match only {
             true => (source.relation_due("t", columns()), source.due("t")),
             false => (source.relation("t", columns()), Predicate::Always),
@@ -196,7 +218,10 @@ impl RowSelection<'_> {
     }
 
     fn has_changed(&self, table: &str) -> bool {
-        self.changes[table].changed > 0
+        match self.tables[table].touched {
+            Some(touched) => !touched.is_empty(),
+            None => self.changes[table].changed > 0,
+        }
     }
 
     /// Whether rows of a table are known to have changed, or may be gone.
@@ -206,10 +231,7 @@ impl RowSelection<'_> {
 
     /// The lookups that say whether a driving row that the log holds is in the batch.
     fn asked(&self, chain: &Chain<'_>) -> BTreeSet<usize> {
-        match self.tables[chain.select.driving()].read(&chain.driving) {
-            Predicate::Never => BTreeSet::new(),
-            _ => chain.joins().filter(|(_, name, _)| self.has_news(name)).map(|(place, ..)| place).collect(),
-        }
+        self.reasons(chain).into_iter().flat_map(|reason| reason.tables).collect()
     }
 
     /// The condition that a driving row is in the batch.
@@ -219,30 +241,57 @@ impl RowSelection<'_> {
 
     /// The condition that a driving row that the log holds comes again.
     fn is_again(&self, chain: &Chain<'_>) -> Predicate {
-        let (name, driving) = (chain.select.driving(), &self.tables[chain.select.driving()]);
-        let changed = if self.has_changed(name) { driving.changed(&chain.driving) } else { Predicate::Never };
-        let looks_up = Predicate::any(self.looks_up_news(chain));
-        let read = driving.read(&chain.driving);
-        match driving.touched {
-            // Wherever it lies now: the log held it where it was, and it may lie where the log has not got yet.
-            Some(_) => Predicate::any([changed, read.and(looks_up)]),
-            None => read.and(Predicate::any([changed, looks_up])),
-        }
+        Predicate::any(self.reasons(chain).into_iter().map(|reason| reason.condition))
     }
 
-    /// Why a driving row comes again though it may not have changed itself.
-    fn looks_up_news(&self, chain: &Chain<'_>) -> Vec<Predicate> {
+    /// The reasons for which driving rows that the log holds come again. Without one, no row does.
+    fn reasons(&self, chain: &Chain<'_>) -> Vec<Reason> {
+        let (name, driving) = (chain.select.driving(), &self.tables[chain.select.driving()]);
+        let read = driving.read(&chain.driving);
         let mut reasons = Vec::new();
-        for (place, name, join) in chain.joins().filter(|(_, name, _)| self.has_news(name)) {
-            let alias = chain.alias(place);
-            let key = format!("{alias}.{}", ident(&join.on[0].column));
-            if self.has_changed(name) {
-                let found = Predicate::Sql(format!("{key} IS NOT NULL"));
-                reasons.push(found.and(self.tables[name].changed(&alias)));
-            }
-            let given = join.on.iter().map(|on| format!("{}.{} IS NOT NULL", chain.alias(on.table), ident(&on.other)));
-            reasons.push(Predicate::Sql(format!("{key} IS NULL AND {}", given.collect::<Vec<_>>().join(" AND "))));
+        if self.has_changed(name) {
+            let condition = match driving.touched {
+                // Wherever it lies now: the log held it where it was, and it may lie where the log has not got yet.
+                Some(touched) => among(&driving.key(&chain.driving), touched),
+                None => read.clone().and(driving.changed(&chain.driving)),
+            };
+            reasons.push(Reason { tables: BTreeSet::new(), condition });
         }
+        for (place, name, join) in chain.joins().filter(|(_, name, _)| self.has_news(name)) {
+            let of_lookup = self.lookup_reasons(chain, place, (name, join)).into_iter();
+            reasons.extend(of_lookup.map(|reason| Reason { condition: read.clone().and(reason.condition), ..reason }));
+        }
+        reasons.retain(|reason| !reason.condition.is_never());
+        reasons
+    }
+
+    /// The reasons for which driving rows come again though they may not have changed themselves: what they look up at `place`.
+    fn lookup_reasons(&self, chain: &Chain<'_>, place: usize, (name, join): (&str, &Join)) -> Vec<Reason> {
+        let (source, alias) = (&self.tables[name], chain.alias(place));
+        let key = format!("{alias}.{}", ident(&join.on[0].column));
+        let given = join.on.iter().map(|on| format!("{}.{} IS NOT NULL", chain.alias(on.table), ident(&on.other)));
+        let given = given.collect::<Vec<_>>().join(" AND ");
+        let tables: BTreeSet<_> = join.on.iter().map(|on| on.table).chain([place]).collect();
+        let mut reasons = Vec::new();
+        if let Some(touched) = source.touched {
+            if let Some(columns) = chain.referring(join, source) {
+                // The keys of deleted rows are among them, so nothing has to look for rows that match nothing.
+                let nearer = tables.iter().copied().filter(|table| *table != place).collect();
+                let condition = Predicate::Sql(given.clone()).and(among(&columns, touched));
+                reasons.push(Reason { tables: nearer, condition });
+                if !self.changes[name].may_have_lost {
+                    return reasons;
+                }
+            } else {
+                let found = Predicate::Sql(format!("{key} IS NOT NULL"));
+                let condition = found.and(among(&source.key(&alias), touched));
+                reasons.push(Reason { tables: tables.clone(), condition });
+            }
+        } else if self.has_changed(name) {
+            let condition = Predicate::Sql(format!("{key} IS NOT NULL")).and(source.changed(&alias));
+            reasons.push(Reason { tables: tables.clone(), condition });
+        }
+        reasons.push(Reason { tables, condition: Predicate::Sql(format!("{key} IS NULL AND {given}")) });
         reasons
     }
 
