@@ -11,21 +11,33 @@ pub(crate) struct KeyColumn {
     pub(crate) kind: String,
 }
 
-/// The condition that the columns have the values of one of the keys, which an index on them serves.
-pub(crate) fn among<'k>(columns: &[KeyColumn], keys: impl IntoIterator<Item = &'k Key>) -> Predicate {
-    let mut values = vec![Vec::new(); columns.len()];
-    for key in keys {
-        values.iter_mut().zip(key).for_each(|(column, value)| column.push(element(value)));
+/// The condition that the columns have the values of one of the keys, for a query that reads the table anyway.
+pub(crate) fn among(columns: &[KeyColumn], keys: &[Key]) -> Predicate {
+    match columns {
+        [column] if !keys.is_empty() => Predicate::Sql(format!("{} = ANY ({})", column.name, arrays(columns, keys))),
+        _ => among_joined(columns, keys),
     }
-    if values.first().is_none_or(Vec::is_empty) {
+}
+
+/// The same condition for a query that finds the rows by an index.
+///
+/// Postgres makes a join of it, whose plan has the keys once. `= ANY` has them once for each partition, and is estimated key by
+/// key: to plan a search for 10,000 keys in 200 partitions takes it a second, against 15 ms.
+pub(crate) fn among_joined(columns: &[KeyColumn], keys: &[Key]) -> Predicate {
+    if keys.is_empty() || columns.is_empty() {
         return Predicate::Never;
     }
-    let arrays: Vec<_> = values.iter().zip(columns).map(|(values, column)| array(values, &column.kind)).collect();
     let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
-    Predicate::Sql(match (&names[..], &arrays[..]) {
-        ([name], [array]) => format!("{name} = ANY ({array})"),
-        _ => format!("({}) IN (SELECT * FROM unnest({}))", names.join(", "), arrays.join(", ")),
-    })
+    Predicate::Sql(format!("({}) IN (SELECT * FROM unnest({}))", names.join(", "), arrays(columns, keys)))
+}
+
+/// The values of the keys: an array for each column.
+fn arrays(columns: &[KeyColumn], keys: &[Key]) -> String {
+    let of_column = |(position, column): (usize, &KeyColumn)| {
+        let values: Vec<_> = keys.iter().map(|key| element(&key[position])).collect();
+        array(&values, &column.kind)
+    };
+    columns.iter().enumerate().map(of_column).collect::<Vec<_>>().join(", ")
 }
 
 fn array(values: &[String], kind: &str) -> String {
@@ -59,6 +71,15 @@ mod tests {
         let sql =
             "(t.a, t.b) IN (SELECT * FROM unnest(E'{\"x\",\"y\"}'::character(5)[], E'{\"1\",\"2\"}'::s.\"Kind\"[]))";
         assert_eq!(among(&two, &[key(&["x", "1"]), key(&["y", "2"])]), Predicate::Sql(sql.into()));
+    }
+
+    #[test]
+    fn keys_that_an_index_finds_are_joined() {
+        let one = columns(&[("t.\"id\"", "integer")]);
+        let sql = "(t.\"id\") IN (SELECT * FROM unnest(E'{\"1\",\"22\"}'::integer[]))";
+        assert_eq!(among_joined(&one, &[key(&["1"]), key(&["22"])]), Predicate::Sql(sql.into()));
+        assert_eq!(among_joined(&one, &[]), Predicate::Never);
+        assert_eq!(among_joined(&[], &[key(&[])]), Predicate::Never);
     }
 
     #[test]

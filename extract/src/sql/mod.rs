@@ -1,6 +1,7 @@
 //! SQL for the source, built from what is known of it; nothing here talks to a server.
 
 mod blocks;
+mod by_key;
 mod keys;
 mod predicate;
 mod query;

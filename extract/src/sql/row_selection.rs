@@ -7,6 +7,9 @@
 //! Postgres runs here: as the joined columns are a key, a join adds no row, so D is a condition over
 //! the driving table with its joins. Every join is a LEFT JOIN here: a row that an INNER JOIN no longer
 //! lets through has changed too.
+//!
+//! Where the keys of all rows that changed are known, the rows are found by key ([`super::by_key`]). D is the same then, for the
+//! rows of one table and what they look up may be found in different ways: [`RowSelection::reasons`] defines it for both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,16 +17,17 @@ use blackwater_shared::manifest::mark;
 use blackwater_shared::model::{Join, Model, On, Select};
 use blackwater_shared::postgres::{ident, idents};
 
-use super::keys::{KeyColumn, among};
+use super::by_key::ByKey;
+use super::keys::{KeyColumn, among, among_joined};
 use super::predicate::Predicate;
 use super::query::Query;
 use super::source_table::SourceTable;
-use crate::changes::Changes;
+use crate::changes::{Changes, Key};
 
 /// The transaction that wrote a row, if the log did not hold the row before.
-const WRITER: &str = "blackwater:writer";
+pub(super) const WRITER: &str = "blackwater:writer";
 /// A letter for each model that the table drives: `t` if the row drives it in this batch.
-const MARKS: &str = "blackwater:marks";
+pub(super) const MARKS: &str = "blackwater:marks";
 /// Whether a model looks the row up.
 const NEEDED: &str = "blackwater:needed";
 
@@ -36,25 +40,32 @@ pub(crate) struct RowSelection<'a> {
 }
 
 /// A SELECT in SQL: the names that its tables go by there.
-struct Chain<'a> {
+pub(super) struct Chain<'a> {
     select: &'a Select,
     /// What precedes the number of each table; the driving table may go by another name.
     prefix: String,
     driving: String,
     /// Whether it shows what the model reads, and not only which rows there are.
     shows: bool,
+    /// Whether Postgres is to find its rows by key, and not to read the driving table.
+    by_key: bool,
 }
 
 /// A reason for which driving rows that the log holds come again.
-struct Reason {
+pub(super) struct Reason {
     /// The tables that the condition reads.
-    tables: BTreeSet<usize>,
+    pub(super) tables: BTreeSet<usize>,
     /// False for a row that finds nothing in a table on the way to these.
-    condition: Predicate,
+    pub(super) condition: Predicate,
 }
 
-impl Chain<'_> {
-    fn alias(&self, table: usize) -> String {
+impl<'a> Chain<'a> {
+    /// A SELECT whose rows are found by key.
+    pub(super) fn by_key(select: &'a Select) -> Self {
+        Self { select, prefix: "l".into(), driving: "t".into(), shows: false, by_key: true }
+    }
+
+    pub(super) fn alias(&self, table: usize) -> String {
         match table {
             0 => self.driving.clone(),
             _ => format!("{}{table}", self.prefix),
@@ -68,7 +79,7 @@ impl Chain<'_> {
     }
 
     /// The columns of a table that the query needs: those by which it is joined or others are, and those that are shown.
-    fn columns(&self, table: usize) -> impl Iterator<Item = &str> {
+    pub(super) fn columns(&self, table: usize) -> impl Iterator<Item = &str> {
         let joined = self.joins().flat_map(move |(place, _, join)| {
             let own = join.on.iter().filter(move |_| place == table).map(|on| on.column.as_str());
             own.chain(join.on.iter().filter(move |on| on.table == table).map(|on| on.other.as_str()))
@@ -88,6 +99,11 @@ impl Chain<'_> {
         let columns: Vec<_> = key.map(column).collect::<Option<_>>()?;
         (columns.len() == join.on.len()).then_some(columns)
     }
+
+    /// The condition that the columns have the values of one of the keys.
+    fn among(&self, columns: &[KeyColumn], keys: &[Key]) -> Predicate {
+        if self.by_key { among_joined(columns, keys) } else { among(columns, keys) }
+    }
 }
 
 impl RowSelection<'_> {
@@ -95,11 +111,25 @@ impl RowSelection<'_> {
     /// before; its columns; and in a last one a letter, `t` or `f`, for each model that it drives. The names are those of the
     /// columns and of the models' marks. `None` if there can be no rows.
     pub(crate) fn rows(&self, table: &str) -> Option<Query> {
+        match ByKey::of(self, table) {
+            Some(by_key) => by_key.rows(),
+            None => self.rows_by_scan(table),
+        }
+    }
+
+    /// The same query for tables that are read whole.
+    pub(super) fn rows_by_scan(&self, table: &str) -> Option<Query> {
         let source = &self.tables[table];
         let (mut joins, marks) = self.driven(table);
         let mut needed = Vec::new();
         for (number, select) in self.models.iter().flat_map(|model| &model.selects).enumerate() {
-            let chain = |prefix: String, driving: &str| Chain { select, prefix, driving: driving.into(), shows: false };
+            let chain = |prefix: String, driving: &str| Chain {
+                select,
+                prefix,
+                driving: driving.into(),
+                shows: false,
+                by_key: false,
+            };
             let touched = !self.tables[select.driving()].due("t").is_never()
                 || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name));
             for (place, _, join) in chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table) {
@@ -146,6 +176,14 @@ impl RowSelection<'_> {
     /// The query for the number of rows of a table that come again with the batch because of a model that it drives. `None` if
     /// there can be none.
     pub(crate) fn again(&self, table: &str) -> Option<String> {
+        match ByKey::of(self, table) {
+            Some(by_key) => by_key.again(),
+            None => self.again_by_scan(table),
+        }
+    }
+
+    /// The same query for tables that are read whole.
+    fn again_by_scan(&self, table: &str) -> Option<String> {
         let source = &self.tables[table];
         let (mut joins, mut again) = (String::new(), Vec::new());
         let chains: Vec<_> = self.chains(table).map(|(_, chain)| chain).collect();
@@ -163,7 +201,7 @@ impl RowSelection<'_> {
         let selects = self.models.iter().flat_map(|model| model.selects.iter().map(move |select| (*model, select)));
         let driven = selects.filter(move |(_, select)| select.driving() == table).enumerate();
         driven.map(|(number, (model, select))| {
-            (model, Chain { select, prefix: format!("l{number}_"), driving: "t".into(), shows: false })
+            (model, Chain { select, prefix: format!("l{number}_"), driving: "t".into(), shows: false, by_key: false })
         })
     }
 
@@ -192,7 +230,7 @@ impl RowSelection<'_> {
         changed: &str,
         most: Option<u64>,
     ) -> Query {
-        let chain = Chain { select, prefix: "l".into(), driving: "t".into(), shows: true };
+        let chain = Chain { select, prefix: "l".into(), driving: "t".into(), shows: true, by_key: false };
         let source = &self.tables[select.driving()];
         let tables = select.tables.iter().enumerate().filter(|(_, table)| !table.fixed);
         let columns: Vec<_> =
@@ -225,7 +263,7 @@ impl RowSelection<'_> {
     }
 
     /// Whether rows of a table are known to have changed, or may be gone.
-    fn has_news(&self, table: &str) -> bool {
+    pub(super) fn has_news(&self, table: &str) -> bool {
         self.has_changed(table) || self.changes[table].may_have_lost
     }
 
@@ -245,14 +283,14 @@ impl RowSelection<'_> {
     }
 
     /// The reasons for which driving rows that the log holds come again. Without one, no row does.
-    fn reasons(&self, chain: &Chain<'_>) -> Vec<Reason> {
+    pub(super) fn reasons(&self, chain: &Chain<'_>) -> Vec<Reason> {
         let (name, driving) = (chain.select.driving(), &self.tables[chain.select.driving()]);
         let read = driving.read(&chain.driving);
         let mut reasons = Vec::new();
         if self.has_changed(name) {
             let condition = match driving.touched {
                 // Wherever it lies now: the log held it where it was, and it may lie where the log has not got yet.
-                Some(touched) => among(&driving.key(&chain.driving), touched),
+                Some(touched) => chain.among(&driving.key(&chain.driving), touched),
                 None => read.clone().and(driving.changed(&chain.driving)),
             };
             reasons.push(Reason { tables: BTreeSet::new(), condition });
@@ -277,14 +315,14 @@ impl RowSelection<'_> {
             if let Some(columns) = chain.referring(join, source) {
                 // The keys of deleted rows are among them, so nothing has to look for rows that match nothing.
                 let nearer = tables.iter().copied().filter(|table| *table != place).collect();
-                let condition = Predicate::Sql(given.clone()).and(among(&columns, touched));
+                let condition = Predicate::Sql(given.clone()).and(chain.among(&columns, touched));
                 reasons.push(Reason { tables: nearer, condition });
                 if !self.changes[name].may_have_lost {
                     return reasons;
                 }
             } else {
                 let found = Predicate::Sql(format!("{key} IS NOT NULL"));
-                let condition = found.and(among(&source.key(&alias), touched));
+                let condition = found.and(chain.among(&source.key(&alias), touched));
                 reasons.push(Reason { tables: tables.clone(), condition });
             }
         } else if self.has_changed(name) {
@@ -296,7 +334,7 @@ impl RowSelection<'_> {
     }
 
     /// The joins of a chain that lead to the tables at `wanted`.
-    fn joins(&self, chain: &Chain<'_>, mut wanted: BTreeSet<usize>) -> String {
+    pub(super) fn joins(&self, chain: &Chain<'_>, mut wanted: BTreeSet<usize>) -> String {
         let joins: Vec<_> = chain.joins().collect();
         for (place, _, join) in joins.iter().rev() {
             if wanted.contains(place) {
@@ -309,7 +347,11 @@ impl RowSelection<'_> {
                 format!("{alias}.{} = {}.{}", ident(column), chain.alias(*table), ident(other))
             };
             let on: Vec<_> = join.on.iter().map(equal).collect();
-            format!(" LEFT JOIN {} ON {}", source.relation(&alias, chain.columns(*place)), on.join(" AND "))
+            let relation = match chain.by_key {
+                true => source.relation_by_key(&alias, chain.columns(*place)),
+                false => source.relation(&alias, chain.columns(*place)),
+            };
+            format!(" LEFT JOIN {relation} ON {}", on.join(" AND "))
         };
         joins.iter().filter(|(place, ..)| wanted.contains(place)).map(sql).collect()
     }

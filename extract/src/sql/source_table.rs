@@ -61,6 +61,23 @@ impl SourceTable<'_> {
         self.relation_where(alias, columns, &bounds)
     }
 
+    /// The same for a query that finds rows by key: without OFFSET 0, so that Postgres looks in the indexes of the partitions. The
+    /// condition that lists these is copied into each of their plans, so they must be few.
+    pub(crate) fn relation_by_key<'a>(&self, alias: &str, columns: impl IntoIterator<Item = &'a str>) -> String {
+        let table = self.quoted();
+        if !self.definition.many {
+            return format!("{table} AS {alias}");
+        }
+        let mut columns: BTreeSet<_> = columns.into_iter().collect();
+        columns.extend(["tableoid", "ctid"]);
+        columns.extend(self.definition.key.iter().map(String::as_str));
+        format!(
+            "(SELECT {} FROM {table} WHERE tableoid = ANY ({})) AS {alias}",
+            idents("", columns),
+            oids(self.definition.heaps.iter().map(|heap| heap.oid)),
+        )
+    }
+
     fn relation_where<'a>(&self, alias: &str, columns: impl IntoIterator<Item = &'a str>, condition: &str) -> String {
         let table = self.quoted();
         if !self.definition.many {
@@ -103,6 +120,12 @@ impl SourceTable<'_> {
 
     fn hashes(&self) -> bool {
         self.server.version >= 14
+    }
+
+    /// Whether each of its rows has a primary key of its own, whose columns are all read.
+    pub(crate) fn has_key(&self) -> bool {
+        let Table { key, inherited, .. } = self.definition;
+        !key.is_empty() && !inherited && key.iter().all(|column| self.definition.kind(column).is_some())
     }
 
     /// The columns of its primary key.
