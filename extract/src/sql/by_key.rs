@@ -28,7 +28,7 @@ use super::row_selection::{Chain, MARKS, Reason, RowSelection, WRITER};
 use super::source_table::SourceTable;
 
 /// The most heaps that a table which is read by key may have: the plan for each heap has a copy of the list of all.
-const HEAPS: usize = 500;
+pub(super) const HEAPS: usize = 500;
 
 /// The number of a model that the row drives, in the order of the marks.
 const MODEL: &str = "blackwater:model";

@@ -2,7 +2,8 @@
 
 use blackwater_shared::postgres::{csv_field, idents};
 
-use super::keys::among;
+use super::by_key::HEAPS;
+use super::keys::among_joined;
 use super::predicate::Predicate;
 use super::source_table::SourceTable;
 use crate::changes::Key;
@@ -45,8 +46,12 @@ pub(crate) fn changes(table: &SourceTable<'_>, read: &Predicate) -> String {
 /// Those of the keys that a table has.
 pub(crate) fn found(table: &SourceTable<'_>, keys: &[Key]) -> String {
     let key = &table.definition.key;
-    let relation = table.relation("t", key.iter().map(String::as_str));
-    format!("SELECT {} FROM {relation} WHERE {}", idents("t.", key), among(&table.key("t"), keys))
+    let columns = || key.iter().map(String::as_str);
+    let relation = match table.definition.heaps.len() > HEAPS {
+        true => table.relation("t", columns()),
+        false => table.relation_by_key("t", columns()),
+    };
+    format!("SELECT {} FROM {relation} WHERE {}", idents("t.", key), among_joined(&table.key("t"), keys))
 }
 
 /// The number of all rows of a table.

@@ -54,8 +54,7 @@ pub(crate) async fn found(
     Ok(Found::Changes(Changes {
         rows: None,
         changed: there.len() as u64,
-        // A row may have had another value of a unique key, which the log does not name.
-        may_have_lost: !touched.is_empty(),
+        may_have_lost: false,
         touched: Some(touched),
         gone,
         ..Changes::default()
