@@ -37,6 +37,8 @@ pub(crate) struct Batches<'a> {
     rows: BTreeMap<String, Option<u64>>,
     /// Whether no batch of the run is committed yet.
     is_first: bool,
+    /// The tables in the order in which they are read.
+    order: Vec<&'a str>,
     /// The tables whose changes the write-ahead log named.
     named: BTreeSet<&'a str>,
     store: &'a Store,
@@ -77,6 +79,7 @@ impl<'a> Batches<'a> {
             unread: plan::unread(plan),
             rows: selection.tables.iter().map(held).collect(),
             is_first: true,
+            order: plan::order(reader.tables, reader.pack),
             named: changes
                 .iter()
                 .filter(|(_, changes)| changes.touched.is_some())
@@ -89,7 +92,7 @@ impl<'a> Batches<'a> {
 
     /// Writes the objects of the next batch; `None` if there is nothing to write.
     pub(crate) async fn next(&mut self, origin: &Origin<'_>, bytes: u64) -> Result<Option<Batch>, Error> {
-        let cut = plan::cut(&self.unread, self.reader.tables, bytes);
+        let cut = plan::cut(&self.unread, self.reader.tables, &self.order, bytes);
         match self.changes.take() {
             Some(changes) => {
                 let batch = self.write(origin, changes, cut, bytes).await?;

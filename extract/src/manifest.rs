@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blackwater_shared::PROGRAM;
-use blackwater_shared::manifest::{Capture, Extracted, FORMAT, Head, ModelState, Object, Published, Server, Table};
+use blackwater_shared::manifest::{Extracted, FORMAT, Head, ModelState, Object, Server, Table};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
@@ -23,9 +23,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) pack: &'a str,
     pub(crate) models: &'a BTreeMap<String, ModelState>,
     pub(crate) tables: &'a BTreeMap<String, catalogue::Table>,
-    /// How far the write-ahead log is read, and the tables whose changes it names.
-    pub(crate) capture: Option<Capture>,
-    pub(crate) published: BTreeMap<String, Published>,
+    pub(crate) wal: wal::Next,
 }
 
 /// What a batch has of a table.
@@ -61,7 +59,7 @@ pub(crate) fn next(
         };
         let marker = Some(origin.server.snapshot.clone());
         let keys = keys.unwrap_or_default();
-        let published = origin.published.get(name).cloned();
+        let published = origin.wal.published.get(name).cloned();
         let mut table = Table { marker, rows, objects, keys_sent, keys, gone, published, ..table.in_manifest() };
         for heap in &mut table.heaps {
             heap.unread = cut.left(name).iter().find(|left| left.heap == heap.oid).map(|left| left.from);
@@ -79,7 +77,7 @@ pub(crate) fn next(
             at: origin.at,
         },
         seen,
-        capture: origin.capture.clone(),
+        capture: origin.wal.capture.clone(),
         tables: origin.tables.iter().map(table).collect(),
         source: origin.server.clone(),
         models: origin.models.clone(),

@@ -1,6 +1,6 @@
 //! A run: from the newest manifest and one snapshot of the source to the batches that follow it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use blackwater_base::deadline::Deadline;
@@ -13,7 +13,7 @@ use futures_util::future::try_join_all;
 
 use crate::Extract;
 use crate::batches::Batches;
-use crate::changes::wal::{self, Capture, Opened};
+use crate::changes::wal::{self, Captured};
 use crate::error::Error;
 use crate::manifest::Origin;
 use crate::plan;
@@ -136,28 +136,19 @@ impl Extract {
         let full = self.in_full(&work.full, &names)?;
         let mut clients = self.connect(allowed, &names).await?;
         let how = (self.change_detection, self.slot.as_str());
-        let (mut capture, failed) = match Capture::open(&self.source, how, state.newest.as_ref(), limit).await {
-            Opened::Capture(capture) => (Some(*capture), None),
-            Opened::Scan(why) => (None, Some(why)),
-            Opened::Off => (None, None),
-        };
+        let mut captured = Captured::open(&self.source, how, state.newest.as_ref(), limit).await;
         let Snapshot { readers, server, bounds, version, at, wal_before } =
             snapshot::open(&mut clients, &self.schema, &names, allowed).await?;
         let tables = catalogue::read(&readers[0], &self.schema, &names, &self.exclude).await?;
-        let mut peek = match &mut capture {
-            Some(capture) => Some(capture.peek(state.newest.as_ref(), &server, &readers[0], &tables).await?),
-            None => None,
-        };
-        let named = peek.as_mut().map(|peek| std::mem::take(&mut peek.tables)).unwrap_or_default();
-        let token_seen = peek.as_ref().is_some_and(|peek| peek.token_seen);
-        let broken = continuity::broken(state.newest.as_ref(), &server, wal_before, token_seen)?;
+        let named = captured.peek(state.newest.as_ref(), &server, &readers[0], &tables).await?;
+        let broken = continuity::broken(state.newest.as_ref(), &server, wal_before, captured.token_seen())?;
         let models = models::states(&self.pack, &tables)?;
 
         // Another server gives the same numbers to other transactions.
         let newest = state.newest.as_ref().filter(|_| broken.is_none());
         let is_quiet = newest.is_some_and(|newest| newest.source.snapshot == server.snapshot);
-        let counts = wal::is_count_due(newest, at);
-        let (pack, schema, transactions, named) = (&self.pack, &self.schema, &readers, &named);
+        let counted = wal::counted(newest, at);
+        let (pack, schema, transactions) = (&self.pack, &self.schema, &readers);
         let reader = Reader {
             transactions,
             server: Server { bounds, version },
@@ -166,8 +157,8 @@ impl Extract {
             tables: &tables,
             newest,
             is_quiet,
-            named,
-            counts,
+            named: &named,
+            counts: counted == at,
             limit,
         };
         let plan = plan::plan(state.newest.as_ref(), broken.as_deref(), &server, &tables, pack, &full);
@@ -175,16 +166,6 @@ impl Extract {
         let too_large = reader.too_large(&plan, &changes, work.bytes).await?;
         let plan = plan::in_full(plan, &too_large, &tables);
 
-        let counted =
-            newest.and_then(|newest| newest.capture.as_ref()).filter(|_| !counts).map_or(at, |known| known.counted);
-        let (next, published) = match (capture.as_ref().zip(peek.as_ref()), newest) {
-            (Some((capture, peek)), _) => {
-                (Some(capture.next(peek, bounds, newest.is_some(), counted)), capture.published(peek, newest, &tables))
-            }
-            // The slot was not to be had in this run, and still names all that ends behind the position.
-            (None, Some(newest)) if failed.is_some() => wal::kept(newest),
-            _ => (None, BTreeMap::new()),
-        };
         let origin = Origin {
             server: &server,
             bounds,
@@ -192,15 +173,13 @@ impl Extract {
             pack: &pack.hash,
             models: &models,
             tables: &tables,
-            capture: next,
-            published,
+            wal: captured.next(newest, bounds, &tables, counted),
         };
-        let fallback = failed.or_else(|| peek.and_then(|peek| peek.fallback));
-        let fallback = fallback.map(|why| format!("changes are found by scans in this run: {why}"));
+        let fallback = captured.fallback().map(|why| format!("changes are found by scans in this run: {why}"));
         let broken = broken.map(|why| format!("{why}; every table is read in full"));
         let mut notices: Vec<_> = broken.into_iter().chain(fallback).collect();
         let held_seconds = self.held(newest, bounds.xmin).await?;
-        let retained_wal_bytes = capture.as_ref().map(Capture::lag);
+        let retained_wal_bytes = captured.retained();
         let mut batches = Batches::new(&reader, &plan, &changes, state, (self.log.store(), self.object_bytes));
         loop {
             let began = Instant::now();
@@ -214,12 +193,10 @@ impl Extract {
             };
             let report = state.report(outcome, std::mem::take(&mut notices));
             (work.each)(Report { held_seconds, retained_wal_bytes, ..batches.report(&batch, report) });
-            if let (Outcome::Batch, Some(capture)) = (outcome, &mut capture) {
-                capture.committed(&batch.manifest).await;
-            }
             if outcome == Outcome::Lost {
                 return Ok(outcome);
             }
+            captured.committed(&batch.manifest).await;
             (work.wrote, work.full, work.batches) = (true, Full::AsNeeded, work.batches - 1);
             if batch.cut.is_last() || work.batches == 0 || !work.half.allows(began.elapsed()) {
                 return Ok(outcome);

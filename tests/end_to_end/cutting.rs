@@ -47,7 +47,11 @@ const ORACLE: [Oracle; 2] =
     [("(SELECT * FROM dim_customer WHERE deleted_at IS NULL) d", CUSTOMERS), ("current_fact_sale", FACTS)];
 
 async fn world() -> World {
-    let world = World::of(SALES, &PACK, &ORACLE).await;
+    world_of(SALES).await
+}
+
+async fn world_of(source: &str) -> World {
+    let world = World::of(source, &PACK, &ORACLE).await;
     let s3 = "directory = \"buckets\"\n[limits]\nbatch_bytes = \"1MB\"";
     world.configure(&world.server.url("source"), &world.server.url("warehouse"), s3);
     world
@@ -93,6 +97,17 @@ async fn a_first_load_of_any_size_comes_in_batches_that_fit() {
         WHERE b.snapshot_at < a.applied_at";
     assert_eq!(world.in_warehouse(at_once).await, Some("t".into()), "no batch was extracted while another was loaded");
     assert_eq!(world.run().await["extract"]["outcome"], "nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_load_follows_the_foreign_keys_of_the_star_schema_where_the_source_has_none() {
+    let world = world_of(&SALES.replace(" REFERENCES town", "").replace(" REFERENCES customer", "")).await;
+    let reports = run(&world).await;
+    assert!(reports.len() > 8, "{} batches", reports.len());
+    assert!(reports.iter().all(|report| report["load"]["quarantine"] == 0), "{reports:?}");
+    let snapshots: Vec<_> = world.manifests().iter().map(|manifest| manifest["source"]["snapshot"].clone()).collect();
+    assert!(snapshots.iter().all(|snapshot| *snapshot == snapshots[0]), "one run, one snapshot: {snapshots:?}");
+    world.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

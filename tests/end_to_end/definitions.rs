@@ -1,6 +1,6 @@
 //! DDL at the source that changes what a table holds without writing its rows.
 
-use blackwater_tests::{BUCKETS, Oracle, World, extracted};
+use blackwater_tests::{BUCKETS, Oracle, World, captures, extracted};
 
 const ITEMS: &str = "
     CREATE TABLE item (id int, name text NOT NULL, PRIMARY KEY (id)) PARTITION BY RANGE (id);
@@ -160,6 +160,10 @@ fn totesys_pack(world: &World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_source_is_read_in_full_and_says_so() {
+    // With the write-ahead log a restart is no reason for a full read.
+    if captures() {
+        return;
+    }
     let world = World::totesys().await;
     world.run_and_agree().await;
     // As after a restored volume: the same identity and timeline, and a transaction id that the
@@ -208,6 +212,10 @@ async fn a_database_that_took_the_name_of_another_is_read_in_full() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_crashed_is_read_in_full() {
+    // With the write-ahead log a restart is no reason for a full read.
+    if captures() {
+        return;
+    }
     let mut world = World::totesys().await;
     world.run_and_agree().await;
     world.crash().await;

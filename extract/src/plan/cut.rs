@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use blackwater_shared::foreign_keys;
+use blackwater_shared::pack::Pack;
 
 use crate::source::catalogue::{Size, Table};
 use crate::sql::Blocks;
@@ -34,10 +35,10 @@ impl Cut {
     }
 }
 
-/// Ends a batch after so many bytes, as the source stores them; at least one block is read. Tables that others refer to come first.
-pub(crate) fn cut(unread: &Unread, tables: &BTreeMap<String, Table>, mut bytes: u64) -> Cut {
+/// Ends a batch after so many bytes, as the source stores them; at least one block is read. The tables come in this order.
+pub(crate) fn cut(unread: &Unread, tables: &BTreeMap<String, Table>, order: &[&str], mut bytes: u64) -> Cut {
     let (mut cut, mut begun) = (Cut::default(), false);
-    for name in by_reference(tables) {
+    for name in order.iter().copied() {
         for part in unread.get(name).into_iter().flatten() {
             let size = size(&tables[name], part);
             let least = u64::from(!begun);
@@ -71,17 +72,29 @@ fn size(table: &Table, part: &Blocks) -> Size {
     table.sizes.get(&part.heap).copied().unwrap_or_default()
 }
 
-/// The tables, those first that others refer to.
-fn by_reference(tables: &BTreeMap<String, Table>) -> Vec<&str> {
+/// The tables, those first that others refer to, at the source or by the star tables that they drive, and small ones before large ones.
+pub(crate) fn order<'a>(tables: &'a BTreeMap<String, Table>, pack: &Pack) -> Vec<&'a str> {
+    let of_stars = foreign_keys::of_schema(&pack.schema);
+    let refers = |name: &str, other: &str| {
+        let stars = |table| pack.driven_by(table).map(|model| &model.name);
+        tables[name].references.iter().any(|referred| referred == other)
+            || stars(name).any(|star| {
+                of_stars.get(star).is_some_and(|stars_of| stars(other).any(|other| stars_of.contains(other)))
+            })
+    };
+    let by_size = |(name, table): (&'a String, &Table)| (table.bytes(), name.as_str());
     let mut references = BTreeMap::new();
-    for (name, table) in tables {
-        references.insert(name.as_str(), table.references.iter().map(String::as_str).collect());
+    for one in tables.iter().map(by_size) {
+        let others = tables.iter().map(by_size).filter(|other| refers(one.1, other.1));
+        references.insert(one, others.collect());
     }
-    foreign_keys::groups(&references).concat()
+    foreign_keys::groups(&references).concat().into_iter().map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use blackwater_shared::model::Model;
+
     use super::*;
 
     fn table(blocks: u32, references: &[&str]) -> Table {
@@ -103,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_ends_where_it_is_full_and_those_that_are_referred_to_come_first() {
+    fn a_batch_ends_where_it_is_full() {
         let ends = |bytes| {
-            let cut = cut(&unread(), &tables(), bytes);
+            let cut = cut(&unread(), &tables(), &["c", "a", "b"], bytes);
             ["a", "b", "c"]
                 .map(|name| (cut.due(name).first().map(|due| due.to), cut.left(name).first().map(|l| l.from)))
         };
@@ -117,10 +130,31 @@ mod tests {
     }
 
     #[test]
+    fn tables_come_after_those_that_they_refer_to_at_the_source_or_in_the_star_schema() {
+        let tables: BTreeMap<_, _> = [
+            ("big", table(900, &[])),
+            ("sale", table(9, &[])),
+            ("small", table(1, &["tiny"])),
+            ("tiny", table(2, &[])),
+        ]
+        .map(|(name, table)| (name.to_owned(), table))
+        .into();
+        let pack = |schema: &str| {
+            let fixed = Default::default();
+            let model = |name: &str, sql: &str| (name.to_owned(), Model::parse(name, sql, &fixed).unwrap());
+            let models = [model("dim_big", "SELECT id FROM big"), model("fact_sale", "SELECT id FROM sale")].into();
+            Pack { hash: String::new(), schema: schema.into(), models, fixed }
+        };
+        assert_eq!(order(&tables, &pack("")), ["tiny", "small", "sale", "big"]);
+        let refers = "CREATE TABLE fact_sale (id int, big int REFERENCES dim_big)";
+        assert_eq!(order(&tables, &pack(refers)), ["tiny", "small", "big", "sale"]);
+    }
+
+    #[test]
     fn batch_after_batch_brings_every_block_once() {
         let (tables, mut unread, mut batches, mut read) = (tables(), unread(), 0, BTreeMap::new());
         while unread.values().any(|blocks| !blocks.is_empty()) {
-            let cut = cut(&unread, &tables, 70_000);
+            let cut = cut(&unread, &tables, &["c", "a", "b"], 70_000);
             for (name, due) in &cut.due {
                 for part in due {
                     assert_eq!(read.insert(name.clone(), part.to.unwrap_or(u32::MAX)).unwrap_or(5), part.from);

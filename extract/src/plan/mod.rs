@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use blackwater_shared::manifest::{self, Extracted, Server};
 use blackwater_shared::pack::Pack;
 
-pub(crate) use self::cut::{Cut, Unread, bytes_left, cut};
+pub(crate) use self::cut::{Cut, Unread, bytes_left, cut, order};
 use crate::source::catalogue::Table;
 use crate::source::continuity::Bounds;
 use crate::sql::Blocks;

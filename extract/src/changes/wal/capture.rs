@@ -121,8 +121,15 @@ impl Capture {
             }
             let facts = control.facts().await.map_err(|error| error.to_string())?;
             if let Some(why) = unusable(&facts, setting, name) {
+                let knows_slot = newest.is_some_and(|newest| newest.capture.is_some());
+                // A slot that cannot be read must not keep the log. The run that can read it again finds that it moved on.
+                if let Some(slot) = facts.slot.filter(|slot| slot.is_ours && !slot.is_lost && !facts.standby)
+                    && let Err(error) = control.advance(facts.flushed.max(slot.confirmed)).await
+                {
+                    tracing::warn!(error = %error, "the source keeps its log for a replication slot that cannot be read");
+                }
                 return match setting {
-                    ChangeDetection::Auto => Ok(Opened::Off),
+                    ChangeDetection::Auto if !knows_slot => Ok(Opened::Off),
                     _ => Err(why),
                 };
             }
@@ -332,16 +339,10 @@ impl Capture {
     }
 }
 
-/// What the next manifest says of the slot if a run could not open it: the same as the newest one.
-pub(crate) fn kept(newest: &Extracted) -> (Option<manifest::Capture>, BTreeMap<String, Published>) {
-    let published = newest.tables.iter().filter_map(|(name, table)| Some((name.clone(), table.published.clone()?)));
-    (newest.capture.clone(), published.collect())
-}
-
-/// Whether the rows of all tables are to be counted in this run.
-pub(crate) fn is_count_due(newest: Option<&Extracted>, now: DateTime<Utc>) -> bool {
+/// When the rows of all tables were last counted: now, if it is time for that.
+pub(crate) fn counted(newest: Option<&Extracted>, now: DateTime<Utc>) -> DateTime<Utc> {
     let counted = newest.and_then(|newest| newest.capture.as_ref()).map(|capture| capture.counted);
-    counted.is_none_or(|counted| now - counted >= COUNTED_EVERY)
+    counted.filter(|counted| now - counted < COUNTED_EVERY).unwrap_or(now)
 }
 
 /// Whether what a batch says of the slot is worth a batch: the slot is armed by it, or moves on far enough.

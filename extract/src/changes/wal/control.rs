@@ -108,7 +108,8 @@ impl Control {
         doing: &str,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Error> {
-        let left = self.limit.now().time().min(time);
+        // The rest of the time is for the scan that follows if this takes too long.
+        let left = self.limit.halved().now().time().min(time);
         let transaction = self.client.transaction().await.doing(doing)?;
         let limited = format!("SET LOCAL statement_timeout = {}", left.as_millis().max(1));
         transaction.batch_execute(&limited).await.doing(doing)?;

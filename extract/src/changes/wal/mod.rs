@@ -8,6 +8,7 @@
 //! Whatever is in doubt about the slot costs one scan, which is exact by itself.
 
 pub(crate) mod capture;
+mod captured;
 mod control;
 pub(crate) mod copy_rows;
 mod found;
@@ -17,7 +18,8 @@ pub(crate) mod table;
 pub(crate) mod touched;
 pub(crate) mod visibility;
 
-pub(crate) use capture::{Capture, Opened, is_count_due, is_news, kept, keys, slot_name, unusable};
+pub(crate) use capture::{counted, is_news, keys, slot_name, unusable};
+pub(crate) use captured::{Captured, Next};
 pub(crate) use control::{Control, Facts};
 pub(crate) use found::{Found, found};
 pub(crate) use table::TableChanges;
