@@ -8,6 +8,8 @@ STACK = blackwater
 DENY_VERSION = 0.20.2
 DENY = target/tools/bin/cargo-deny
 MOTO = target/tools/moto/ready
+# The tests that find changes, by the write-ahead log.
+CHANGES = cutting:: definitions:: deletions:: histories:: joins:: killed_at_any_message_to_the_source other_database:: partitions:: recovery:: snapshots:: standby:: transactions::
 BENCH = target/tools/bench/ready
 
 help: ## Show what can be made
@@ -36,8 +38,9 @@ build: ## Build the program: target/debug/blackwater
 release: ## Build it for speed, which takes longer: target/release/blackwater, and the companions
 	cargo build --locked --release --bin blackwater --bin backup --bin contributors --bin evidence --bin gate
 
-test: postgres $(MOTO) ## Build everything and run every test, against real servers
+test: postgres $(MOTO) ## Build everything and run every test, against real servers; those about changes in both ways of finding them
 	cargo test --locked --workspace
+	BLACKWATER_SOURCE__CHANGES=wal cargo test --locked --package blackwater-tests --test end_to_end -- $(CHANGES)
 
 bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline, the gate, the backup and contributors, beside COPY, Python, Sling, dlt and git
 	cargo run --locked --bin bench

@@ -7,7 +7,7 @@ use blackwater_shared::config::ChangeDetection;
 use blackwater_shared::finding::{About, Finding};
 use blackwater_shared::log::Ends;
 use blackwater_shared::manifest::{Extracted, Table};
-use blackwater_shared::model::{CHANGED, Model, column};
+use blackwater_shared::model::{CHANGED, Model, On, column};
 use blackwater_shared::postgres::Doing;
 use deadpool_postgres::Transaction;
 use serde::Serialize;
@@ -62,6 +62,11 @@ const SIZE: &str = "
         UNION SELECT i.inhrelid FROM heap JOIN pg_inherits i ON i.inhparent = heap.oid)
     SELECT CASE WHEN bool_or(reltuples < 0) THEN -1 ELSE sum(reltuples)::bigint END, sum(pg_relation_size(oid))::bigint
     FROM heap JOIN pg_class c USING (oid) WHERE relkind = 'r'";
+
+/// (table, the first column of an index).
+const INDEXED: &str = "SELECT i.indrelid, a.attname::text FROM pg_index i
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    WHERE i.indisvalid AND i.indpred IS NULL AND i.indrelid = ANY($1)";
 
 /// What a standby says of itself.
 const STANDBY: &str = "SELECT current_setting('hot_standby_feedback'), current_setting('max_standby_streaming_delay')
@@ -135,7 +140,9 @@ impl Extract {
             }
         }
         if self.change_detection != ChangeDetection::Scan {
-            self.check_capture(checked, &tables).await;
+            if self.check_capture(checked, &tables).await {
+                self.check_indexes(checked, &opened.readers[0], &tables).await?;
+            }
         }
         checked.tables = tables.iter().map(|(name, table)| (name.clone(), table.in_manifest())).collect();
         for model in self.pack.models.values().filter(|model| checked.models.contains(&model.name)) {
@@ -145,14 +152,21 @@ impl Extract {
         Ok(())
     }
 
-    /// Says why changes are found by scans, and of which tables they are in any case.
-    async fn check_capture(&self, checked: &mut Checked, tables: &BTreeMap<String, catalogue::Table>) {
+    /// Whether changes are found by the write-ahead log. Says why they are not, and of which tables they are not in any case.
+    async fn check_capture(&self, checked: &mut Checked, tables: &BTreeMap<String, catalogue::Table>) -> bool {
         let advise = |what: String| Finding::advice(About::Source, what);
         let facts = match self.facts().await {
             Ok(facts) => facts,
-            Err(error) => return checked.findings.push(advise(format!("changes are found by scans: {error}"))),
+            Err(error) => {
+                checked.findings.push(advise(format!("changes are found by scans: {error}")));
+                return false;
+            }
         };
-        if facts.keeps < 0 && facts.wal_level == "logical" && !facts.standby {
+        let is_offered = facts.wal_level == "logical" && !facts.standby;
+        if !is_offered && self.change_detection == ChangeDetection::Auto {
+            return false;
+        }
+        if facts.keeps < 0 && is_offered {
             checked.findings.push(advise(
                 "max_slot_wal_keep_size is unlimited at the source: if no run reads the replication slot, it keeps the \
                  write-ahead log until the disk is full\nSet it, to 10GB for example"
@@ -160,10 +174,11 @@ impl Extract {
             ));
         }
         if let Some(why) = wal::unusable(&facts, self.change_detection, &self.slot) {
-            return checked.findings.push(advise(format!(
+            checked.findings.push(advise(format!(
                 "changes are found by scans of all tables: {why}\n`blackwater check --grants` prints the statements for the \
                  write-ahead log; source.changes = \"scan\" says that scans are wanted"
             )));
+            return false;
         }
         let published = |table: &&catalogue::Table| {
             facts.publication.as_ref().is_some_and(|publication| publication.tables.contains_key(&table.oid))
@@ -178,6 +193,43 @@ impl Extract {
             };
             checked.findings.push(advise(format!("changes of {name} are found by scans: {why}")));
         }
+        true
+    }
+
+    /// Says which tables are read whole when a row that they look up changes, because no index leads from it to them.
+    async fn check_indexes(
+        &self,
+        checked: &mut Checked,
+        reader: &Transaction<'_>,
+        tables: &BTreeMap<String, catalogue::Table>,
+    ) -> Result<(), Error> {
+        let oids: Vec<_> = tables.values().map(|table| table.oid).collect();
+        let indexed = reader.query(INDEXED, &[&oids]).await.doing("read the source's indexes")?;
+        let indexed: BTreeSet<(u32, String)> = indexed.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let mut missing = BTreeSet::new();
+        for select in self.pack.models.values().flat_map(|model| &model.selects) {
+            for table in select.tables.iter().filter(|table| !table.fixed) {
+                let Some(join) = &table.join else { continue };
+                let has_index = |on: &On| {
+                    let referring = tables.get(&select.tables[on.table].name);
+                    referring.is_some_and(|referring| indexed.contains(&(referring.oid, on.other.clone())))
+                };
+                if !join.on.iter().any(has_index) {
+                    let on = &join.on[0];
+                    missing.insert((&select.tables[on.table].name, &on.other, &table.name));
+                }
+            }
+        }
+        for (referring, column, lookup) in missing {
+            checked.findings.push(Finding::advice(
+                About::Source,
+                format!(
+                    "no index of {referring} begins with {column}: when a row of {lookup} changes, a run reads all of {referring}\n\
+                     Make one if {referring} is large"
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// The first rows that are met for each SELECT of a model.

@@ -33,7 +33,7 @@ impl Extract {
     fn publication(&self, role: &str) -> String {
         let tables: Vec<_> = self.pack.source_tables().iter().map(|table| literal(table)).collect();
         format!(
-            "\n-- To find changes by the write-ahead log (source.changes), and not by scans of the tables. It needs wal_level = logical\n\
+            "\n-- Optional: to find changes by the write-ahead log, and not by scans (source.changes). It needs wal_level = logical\n\
              -- and a bound on what a slot keeps, max_slot_wal_keep_size. With REPLICATION the role may read every change of the\n\
              -- tables below, also past row-level security. Run it again when the models read other tables.\n\
              ALTER ROLE {role} REPLICATION;  -- on RDS and Aurora instead: GRANT rds_replication TO {role};\n\

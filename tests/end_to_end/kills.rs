@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use blackwater_local::s3::S3;
-use blackwater_tests::{BUCKETS, KillSwitch, Proxy, World};
+use blackwater_tests::{BUCKETS, KillSwitch, Proxy, World, captures};
 
 /// Kills a run at its first message, then at the one `step` after it … and at each of the last, until one
 /// ends before it is killed: the number of kills.
@@ -61,6 +61,21 @@ async fn killed_at_any_message_to_the_buckets_the_next_run_makes_it_good() {
     assert!(kills > 40, "the sweep met only {kills} messages");
     let manifests = world.manifests();
     assert!(manifests.iter().zip(1..).all(|(manifest, number)| manifest["batch"] == number));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_message_to_the_source_the_next_run_makes_it_good() {
+    let world = World::totesys().await;
+    let switch = Arc::new(KillSwitch::default());
+    let proxy = Proxy::start(world.server.port(), Arc::clone(&switch)).await;
+    let source = world.server.url("source");
+    let source = source.replace(&world.server.port().to_string(), &proxy.address.port().to_string());
+    world.configure(&source, &world.server.url("warehouse"), "directory = \"buckets\"");
+    let kills = sweep(&world, &switch, 7).await;
+    assert!(kills > 30, "the sweep met only {kills} messages");
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    let slots: i64 = world.source.query_one(slots, &[]).await.unwrap().get(0);
+    assert_eq!(slots, i64::from(captures()), "one slot, if there is any");
 }
 
 #[tokio::test(flavor = "multi_thread")]
