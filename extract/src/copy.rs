@@ -79,27 +79,33 @@ impl Objects<'_> {
 /// Copies the rows of a table that a batch holds ([`crate::sql::RowSelection::rows`]) to the bucket.
 pub(crate) async fn rows(
     (transaction, limit): (&Transaction<'_>, Limit),
-    (table, query): (&str, &Query),
+    (table, queries): (&str, &[Query]),
     to: &Destination<'_>,
     bounds: Bounds,
 ) -> Result<Copied, Error> {
-    let mut objects = objects(to, (table, query), "csv");
+    let Some(first) = queries.first() else { return Ok(Copied::default()) };
+    let mut objects = objects(to, (table, first), "csv");
     let (mut due, mut writers) = (0, Writers::within(bounds));
-    each_line((transaction, limit), (table, query), async |line: Bytes| {
-        let line = line.as_ref();
-        let fault = || Error::Line { table: table.to_owned() };
-        let first = line.iter().position(|byte| *byte == b',').ok_or_else(fault)?;
-        let last = line.iter().rposition(|byte| *byte == b',').filter(|last| *last > first).ok_or_else(fault)?;
-        if first > 0 {
-            let writer = std::str::from_utf8(&line[..first]).ok().and_then(|xid| xid.parse().ok());
-            writers.add(writer.ok_or_else(fault)?);
-            due += 1;
-        }
-        let marks: Vec<u8> =
-            line[last + 1..].iter().filter(|mark| matches!(mark, b't' | b'f')).flat_map(|mark| [b',', *mark]).collect();
-        objects.write(&[&line[first + 1..last], &marks, b"\n"]).await
-    })
-    .await?;
+    for query in queries {
+        each_line((transaction, limit), (table, query), async |line: Bytes| {
+            let line = line.as_ref();
+            let fault = || Error::Line { table: table.to_owned() };
+            let first = line.iter().position(|byte| *byte == b',').ok_or_else(fault)?;
+            let last = line.iter().rposition(|byte| *byte == b',').filter(|last| *last > first).ok_or_else(fault)?;
+            if first > 0 {
+                let writer = std::str::from_utf8(&line[..first]).ok().and_then(|xid| xid.parse().ok());
+                writers.add(writer.ok_or_else(fault)?);
+                due += 1;
+            }
+            let marks: Vec<u8> = line[last + 1..]
+                .iter()
+                .filter(|mark| matches!(mark, b't' | b'f'))
+                .flat_map(|mark| [b',', *mark])
+                .collect();
+            objects.write(&[&line[first + 1..last], &marks, b"\n"]).await
+        })
+        .await?;
+    }
     objects.end().await?;
     Ok(Copied { objects: objects.done, due, writers: writers.all() })
 }

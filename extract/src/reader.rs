@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
     fn table<'s>(&'s self, name: &'s str, plan: &'s Plan, cut: &'s Cut) -> SourceTable<'s> {
         let (server, schema, definition, seen) = (self.server, self.schema, &self.tables[name], self.seen());
         let (since, unread, due) = (plan[name].since.as_ref(), &plan[name].unread, cut.due(name));
-        SourceTable { server, schema, name, definition, since, touched: None, seen, unread, due }
+        SourceTable { server, schema, name, definition, since, touched: None, seen, unread, due, by_leaves: false }
     }
 
     /// Whether a model looks up rows of the table.
@@ -171,8 +171,7 @@ impl<'a> Reader<'a> {
     ) -> Result<BTreeMap<String, Copied>, Error> {
         let limit = self.limit.halved();
         on_all(self.transactions, selection.tables.keys().copied(), async |transaction, name| {
-            let Some(query) = selection.rows(name) else { return Ok(Copied::default()) };
-            copy::rows((transaction, limit), (name, &query), to, self.server.bounds).await
+            copy::rows((transaction, limit), (name, &selection.rows(name)), to, self.server.bounds).await
         })
         .await
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use blackwater_base::store::sha256;
 use blackwater_shared::manifest::{self, Column, Heap};
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::Doing;
+use blackwater_shared::postgres::{Doing, qualified};
 use blackwater_shared::scalar::Type;
 use deadpool_postgres::Transaction;
 
@@ -19,6 +19,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     pub(crate) key: Vec<String>,
     pub(crate) heaps: Vec<Heap>,
+    /// The heaps that this role may read by themselves, as SQL names them.
+    pub(crate) leaves: BTreeMap<u32, String>,
     /// Its rows, as the server estimates them.
     pub(crate) rows: u64,
     /// How large each heap is.
@@ -177,7 +179,7 @@ pub(crate) async fn read(
         references.entry(row.get(0)).or_default().push(row.get(1));
     }
     let mut done = BTreeMap::new();
-    for (name, Heaps { root, leaves, rows, sizes, .. }) in read {
+    for (name, Heaps { root, leaves, named, rows, sizes, .. }) in read {
         let definition = &definitions[&root];
         let excluded = excluded(&name, definition, exclude)?;
         let is_read = |column: &&Definition| !excluded.contains(column.name.as_str());
@@ -198,6 +200,7 @@ pub(crate) async fn read(
             many,
             inherited: many && heaps.iter().any(|heap| heap.oid == root),
             heaps,
+            leaves: named,
             rows,
             sizes,
             references: references.remove(&name).unwrap_or_default(),
@@ -217,6 +220,8 @@ struct Heaps {
     oids: Vec<u32>,
     /// Those of them that hold rows: oid and file node.
     leaves: Vec<(u32, u32)>,
+    /// Those of them that this role may read by themselves, as SQL names them.
+    named: BTreeMap<u32, String>,
     /// Their rows, as the server estimates them.
     rows: u64,
     sizes: BTreeMap<u32, Size>,
@@ -245,6 +250,9 @@ async fn heaps(
                 table.sizes.insert(oid, size);
                 table.rows += row.get::<_, f32>(8).max(0.0) as u64;
                 table.leaves.push((oid, row.get(4)));
+                if row.get(11) {
+                    table.named.insert(oid, qualified(row.get(9), row.get(10)));
+                }
             }
             "p" => {}
             _ => {
@@ -335,7 +343,8 @@ async fn definitions(transaction: &Transaction<'_>, oids: &[u32]) -> Result<BTre
     Ok(definitions)
 }
 
-/// (table, whether it is the table itself, oid, kind, file node, whether this session locked it, blocks, bytes, rows). A block
+/// (table, whether it is the table itself, oid, kind, file node, whether this session locked it, blocks, bytes, rows, schema, name, whether this role may read
+/// it by itself). A block
 /// that comes later holds no row that the snapshot sees.
 const HEAPS: &str = "
     WITH RECURSIVE heap (root, oid) AS (
@@ -349,8 +358,10 @@ const HEAPS: &str = "
                    AND l.relation = c.oid AND l.granted),
            pg_relation_size(c.oid) / current_setting('block_size')::int,
            pg_relation_size(c.oid) + CASE c.reltoastrelid WHEN 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END,
-           c.reltuples
-    FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_class root ON root.oid = heap.root
+           c.reltuples, n.nspname::text, c.relname::text,
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+    FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_class root ON root.oid = heap.root
     ORDER BY 1, c.oid";
 
 /// (table, a table that it refers to).

@@ -17,12 +17,16 @@ use blackwater_shared::manifest::mark;
 use blackwater_shared::model::{Join, Model, On, Select};
 use blackwater_shared::postgres::{ident, idents};
 
+use super::blocks::Blocks;
 use super::by_key::ByKey;
 use super::keys::{KeyColumn, among, among_joined};
 use super::predicate::Predicate;
 use super::query::Query;
 use super::source_table::SourceTable;
 use crate::changes::{Changes, Key};
+
+/// The most partitions that one query reads by themselves.
+const LEAVES: usize = 100;
 
 /// The transaction that wrote a row, if the log did not hold the row before.
 pub(super) const WRITER: &str = "blackwater:writer";
@@ -107,14 +111,45 @@ impl<'a> Chain<'a> {
 }
 
 impl RowSelection<'_> {
-    /// The query for the rows of a table that the batch holds: the transaction that wrote it, if the log did not hold the row
+    /// The queries for the rows of a table that the batch holds: the transaction that wrote it, if the log did not hold the row
     /// before; its columns; and in a last one a letter, `t` or `f`, for each model that it drives. The names are those of the
-    /// columns and of the models' marks. `None` if there can be no rows.
-    pub(crate) fn rows(&self, table: &str) -> Option<Query> {
-        match ByKey::of(self, table) {
-            Some(by_key) => by_key.rows(),
-            None => self.rows_by_scan(table),
+    /// columns and of the models' marks.
+    pub(crate) fn rows(&self, table: &str) -> Vec<Query> {
+        if let Some(by_key) = ByKey::of(self, table) {
+            return by_key.rows().into_iter().collect();
         }
+        let source = &self.tables[table];
+        let may_read = |blocks: &Blocks| source.definition.leaves.contains_key(&blocks.heap);
+        if !source.definition.many || !self.brings_only_due(table) || !source.due.iter().all(may_read) {
+            return self.rows_by_scan(table).into_iter().collect();
+        }
+        // So a batch of a few partitions does not read the others.
+        let of_leaves = |due| {
+            let mut tables = self.tables.clone();
+            tables.insert(source.name, SourceTable { due, by_leaves: true, ..*source });
+            RowSelection { tables, changes: self.changes, models: self.models.clone() }.rows_by_scan(table)
+        };
+        source.due.chunks(LEAVES).filter_map(of_leaves).collect()
+    }
+
+    /// Whether the batch has rows of a table only because the log did not hold them.
+    fn brings_only_due(&self, table: &str) -> bool {
+        let comes_again = self.chains(table).any(|(_, chain)| !self.reasons(&chain).is_empty());
+        !comes_again && self.lookups_of(table).next().is_none()
+    }
+
+    /// The joins by which driving rows of the batch look up rows of a table: the number and the SELECT, and the place of the join.
+    fn lookups_of<'t>(&'t self, table: &'t str) -> impl Iterator<Item = (usize, &'t Select, usize, &'t Join)> {
+        let selects = self.models.iter().flat_map(|model| &model.selects).enumerate();
+        let touched = |select: &Select| {
+            !self.tables[select.driving()].due("t").is_never()
+                || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name))
+        };
+        selects.filter(move |(_, select)| touched(select)).flat_map(move |(number, select)| {
+            let joined =
+                select.tables.iter().enumerate().filter(move |(_, joined)| !joined.fixed && joined.name == table);
+            joined.filter_map(move |(place, joined)| Some((number, select, place, joined.join.as_ref()?)))
+        })
     }
 
     /// The same query for tables that are read whole.
@@ -122,22 +157,12 @@ impl RowSelection<'_> {
         let source = &self.tables[table];
         let (mut joins, marks) = self.driven(table);
         let mut needed = Vec::new();
-        for (number, select) in self.models.iter().flat_map(|model| &model.selects).enumerate() {
-            let chain = |prefix: String, driving: &str| Chain {
-                select,
-                prefix,
-                driving: driving.into(),
-                shows: false,
-                by_key: false,
-            };
-            let touched = !self.tables[select.driving()].due("t").is_never()
-                || select.tables.iter().any(|table| !table.fixed && self.has_news(&table.name));
-            for (place, _, join) in chain(String::new(), "").joins().filter(|(_, name, _)| touched && *name == table) {
-                let alias = format!("n{number}_{place}");
-                let inner = chain(format!("{alias}_"), &format!("{alias}_0"));
-                joins.push_str(&self.lookup(&inner, join, &alias));
-                needed.push(Predicate::Sql(format!("{alias}.k0 IS NOT NULL")));
-            }
+        for (number, select, place, join) in self.lookups_of(table) {
+            let alias = format!("n{number}_{place}");
+            let (prefix, driving) = (format!("{alias}_"), format!("{alias}_0"));
+            let inner = Chain { select, prefix, driving, shows: false, by_key: false };
+            joins.push_str(&self.lookup(&inner, join, &alias));
+            needed.push(Predicate::Sql(format!("{alias}.k0 IS NOT NULL")));
         }
         if marks.iter().all(|(_, drives)| drives.is_never()) && needed.is_empty() {
             return None;
@@ -148,9 +173,7 @@ impl RowSelection<'_> {
             marks.iter().map(|(_, drives)| format!("CASE WHEN {drives} THEN 't' ELSE 'f' END")).collect();
         let letters = if letters.is_empty() { "''".into() } else { letters.join(" || ") };
         // Where nothing else is wanted, the server reads these blocks alone.
-        let comes_again = self.chains(table).any(|(_, chain)| !self.reasons(&chain).is_empty());
-        let only = needed.is_empty() && !comes_again;
-        let (relation, condition) = match only {
+        let (relation, condition) = match self.brings_only_due(table) {
             true => (source.relation_due("t", columns()), source.due("t")),
             false => (source.relation("t", columns()), Predicate::Always),
         };
@@ -406,12 +429,26 @@ mod tests {
         let sources = tables.iter().map(|(name, definition)| {
             let (since, touched, seen, unread, due) = (Some(&since), None, &[][..], &[][..], &[][..]);
             let server = Server { bounds: Bounds { xmin: 93, xmax: 93 }, version: 15 };
-            (*name, SourceTable { server, schema: "s", name, definition, since, touched, seen, unread, due })
+            (
+                *name,
+                SourceTable {
+                    server,
+                    schema: "s",
+                    name,
+                    definition,
+                    since,
+                    touched,
+                    seen,
+                    unread,
+                    due,
+                    by_leaves: false,
+                },
+            )
         });
         let changes = |name: &str, changed| (name.to_owned(), Changes { changed, ..Changes::default() });
         let changes = [changes("item", 2), changes("sale", 0)].into();
         let selection = RowSelection { tables: sources.collect(), changes: &changes, models: vec![&model] };
-        selection.rows(of).unwrap().sql.split_whitespace().collect::<Vec<_>>().join(" ")
+        selection.rows(of)[0].sql.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]

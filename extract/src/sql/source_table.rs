@@ -43,6 +43,8 @@ pub(crate) struct SourceTable<'a> {
     pub(crate) unread: &'a [Blocks],
     /// Those of them that the batch brings.
     pub(crate) due: &'a [Blocks],
+    /// Whether a query that wants only these reads their heaps by themselves, and not by way of the table.
+    pub(crate) by_leaves: bool,
 }
 
 impl SourceTable<'_> {
@@ -54,6 +56,16 @@ impl SourceTable<'_> {
 
     /// The same, less blocks in which no row is due.
     pub(crate) fn relation_due<'a>(&self, alias: &str, columns: impl IntoIterator<Item = &'a str>) -> String {
+        if self.by_leaves {
+            let mut columns: BTreeSet<_> = columns.into_iter().collect();
+            columns.extend(["tableoid", "xmin"]);
+            let columns = idents("", columns);
+            let one = |blocks: &Blocks| {
+                let leaf = self.definition.leaves.get(&blocks.heap).map_or("", String::as_str);
+                format!("SELECT {columns} FROM ONLY {leaf} WHERE {}", blocks.contain("ctid"))
+            };
+            return format!("({}) AS {alias}", self.due.iter().map(one).collect::<Vec<_>>().join(" UNION ALL "));
+        }
         let bounds = match Blocks::span(self.due).map(|span| span.contain("ctid")) {
             Some(Predicate::Sql(bounds)) => format!(" WHERE {bounds}"),
             _ => String::new(),
@@ -145,6 +157,9 @@ impl SourceTable<'_> {
 
     /// The condition that the batch brings a row because the log did not hold it.
     pub(crate) fn due(&self, alias: &str) -> Predicate {
+        if self.by_leaves {
+            return Predicate::Always;
+        }
         self.lies_in(alias, self.due)
     }
 
@@ -200,7 +215,7 @@ mod tests {
     fn source<'a>(definition: &'a Table, unread: &'a [Blocks], due: &'a [Blocks]) -> SourceTable<'a> {
         let server = Server { bounds: Bounds { xmin: 93, xmax: 96 }, version: 15 };
         let (schema, name, since, touched, seen) = ("public", "item", None, None, &[][..]);
-        SourceTable { server, schema, name, definition, since, touched, seen, unread, due }
+        SourceTable { server, schema, name, definition, since, touched, seen, unread, due, by_leaves: false }
     }
 
     /// The conditions that the log holds a row, and that a batch with these blocks adds it.
@@ -262,6 +277,20 @@ mod tests {
             "\"item\" WHERE ctid >= '(2,0)'::tid AND ctid < '(9,0)'::tid"
         );
         assert_eq!(inner(&[blocks(5, 7, None), blocks(6, 0, Some(4))]), "\"item\"");
+    }
+
+    #[test]
+    fn heaps_that_may_be_read_by_themselves_are() {
+        let mut table = table(&[5, 6], true);
+        table.leaves = [(5, "s.\"five\"".to_owned()), (6, "s.\"six\"".to_owned())].into();
+        let due = [blocks(5, 7, None), blocks(6, 0, None)];
+        let source = SourceTable { by_leaves: true, ..source(&table, &due, &due) };
+        assert_eq!(
+            source.relation_due("t", ["id"]),
+            "(SELECT \"id\", \"tableoid\", \"xmin\" FROM ONLY s.\"five\" WHERE ctid >= '(7,0)'::tid UNION ALL \
+             SELECT \"id\", \"tableoid\", \"xmin\" FROM ONLY s.\"six\" WHERE true) AS t"
+        );
+        assert_eq!(source.due("t"), Predicate::Always);
     }
 
     #[test]

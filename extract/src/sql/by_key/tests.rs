@@ -68,7 +68,10 @@ impl Source {
             let [unread, due] =
                 [&self.unread, &self.due].map(|blocks| blocks.get(name).map_or(&[][..], std::slice::from_ref));
             let (schema, since, seen) = ("s", Some(&since), &[][..]);
-            (*name, SourceTable { server, schema, name, definition, since, touched, seen, unread, due })
+            (
+                *name,
+                SourceTable { server, schema, name, definition, since, touched, seen, unread, due, by_leaves: false },
+            )
         };
         let tables = self.tables.iter().map(source).collect();
         with(&RowSelection { tables, changes: &self.changes, models: self.models.iter().collect() })
