@@ -31,9 +31,15 @@ impl Extract {
     /// What WAL capture needs. The server decides which tables can be published: on those without a primary key as their replica
     /// identity the application's own UPDATE and DELETE would fail.
     fn publication(&self, role: &str) -> String {
-        let tables: Vec<_> = self.pack.source_tables().iter().map(|table| literal(table)).collect();
+        // A publication of whole rows would send the columns that are never to be read.
+        let is_whole = |table: &&String| !self.exclude.iter().any(|(of, _)| of == *table);
+        let tables = self.pack.source_tables();
+        let tables: Vec<_> = tables.iter().filter(is_whole).map(|table| literal(table)).collect();
+        if tables.is_empty() {
+            return String::new();
+        }
         format!(
-            "\n-- Optional: to find changes by the write-ahead log, and not by scans (source.changes). It needs wal_level = logical\n\
+            "-- Optional: to find changes by the write-ahead log, and not by scans (source.changes). It needs wal_level = logical\n\
              -- and a bound on what a slot keeps, max_slot_wal_keep_size. With REPLICATION the role may read every change of the\n\
              -- tables below, also past row-level security. Run it again when the models read other tables.\n\
              ALTER ROLE {role} REPLICATION;  -- on RDS and Aurora instead: GRANT rds_replication TO {role};\n\
@@ -47,6 +53,9 @@ impl Extract {
                    AND c.relpersistence = 'p' AND c.relreplident IN ('d', 'f')\n      \
                    AND (c.relkind = 'p' OR c.relkind = 'r' AND NOT EXISTS (\n          \
                        SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid OR h.inhrelid = c.oid));\n    \
+                 IF published IS NULL THEN\n        \
+                     RAISE EXCEPTION 'none of the tables has a primary key as its replica identity';\n    \
+                 END IF;\n    \
                  IF EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = {name}) THEN\n        \
                      EXECUTE 'ALTER PUBLICATION {slot} SET TABLE ' || published;\n    \
                  ELSE\n        \

@@ -242,7 +242,7 @@ fn every_test_that_a_document_names_exists() {
         let named: Vec<_> = text.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 3).collect();
         let named = named.into_iter().filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
         for name in named {
-            let is_setting = ["max_standby_streaming_delay"].contains(&name);
+            let is_setting = ["max_standby_streaming_delay", "max_slot_wal_keep_size"].contains(&name);
             assert!(is_setting || is_test(name), "{} names {name}", document.display());
         }
         assert!(!document.ends_with("guarantees.md") || text.matches("| `").count() > 15, "it names no tests");
