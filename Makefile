@@ -42,7 +42,7 @@ test: postgres $(MOTO) ## Build everything and run every test, against real serv
 	cargo test --locked --workspace
 	BLACKWATER_SOURCE__CHANGES=wal cargo test --locked --package blackwater-tests --test end_to_end -- $(CHANGES)
 
-bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline, the gate, the backup and contributors, beside COPY, Python, Sling, dlt and git
+bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline, extract, the gate, the backup and contributors, beside COPY, Python, Sling, dlt and git
 	cargo run --locked --bin bench
 
 lint: ## Check the format, the lints and the documentation

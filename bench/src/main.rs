@@ -1,9 +1,12 @@
-//! Benchmarks: `bench functions`, `bench load`, `bench pipeline`, `bench changed`, `bench gate`, `bench backup` and `bench contributors`, or all. The first two run the functions that
-//! `make package` builds, or those in the folder that comes last; the others the programs that `make release` builds.
+//! Benchmarks: `bench functions`, `bench load`, `bench pipeline`, `bench changed`, `bench extract`, `bench gate`, `bench backup` and
+//! `bench contributors`, or all. The first two run the functions that `make package` builds, or those in the folder that comes
+//! last; the others the programs that `make release` builds. `bench extract 1000000` stops at a million rows: ten million take 7 GB
+//! of disk.
 
 mod backup;
 mod changed;
 mod contributors;
+mod extract;
 mod functions;
 mod gate;
 mod load;
@@ -23,6 +26,10 @@ async fn main() -> anyhow::Result<()> {
         Some("load") => load::measure_all(&programs).await,
         Some("pipeline") => pipeline::measure_all(workspace).await,
         Some("changed") => changed::measure_all(workspace).await,
+        Some("extract") => {
+            let most = arguments.get(1).map(|most| most.parse().context("the most sales are no number"));
+            extract::measure_all(workspace, most.transpose()?.unwrap_or(u32::MAX)).await
+        }
         Some("gate") => gate::measure_all(workspace).await,
         Some("backup") => backup::measure_all(workspace).await,
         Some("contributors") => contributors::measure_all(workspace).await,
@@ -31,12 +38,15 @@ async fn main() -> anyhow::Result<()> {
             load::measure_all(&programs).await?;
             pipeline::measure_all(workspace).await?;
             changed::measure_all(workspace).await?;
+            extract::measure_all(workspace, u32::MAX).await?;
             gate::measure_all(workspace).await?;
             backup::measure_all(workspace).await?;
             contributors::measure_all(workspace).await
         }
         Some(other) => {
-            bail!("there is no benchmark {other}: functions, load, pipeline, changed, gate, backup, contributors")
+            bail!(
+                "there is no benchmark {other}: functions, load, pipeline, changed, extract, gate, backup, contributors"
+            )
         }
     }
 }

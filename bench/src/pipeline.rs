@@ -181,15 +181,9 @@ impl<'a> Bench<'a> {
         timed(Command::new(self.program).arg("--config").arg(self.world.configuration()).args(arguments))
     }
 
-    fn psql(&self, database: &str) -> Command {
-        let mut psql = Command::new("psql");
-        psql.args(["-qX", "-v", "ON_ERROR_STOP=1", &self.world.server.url(database)]);
-        psql
-    }
-
     fn copy_out(&self) -> anyhow::Result<Duration> {
         let copies = SOURCE.iter().map(|table| format!("\\copy {table} TO '/dev/null'"));
-        timed(self.psql("source").args(copies.flat_map(|copy| ["-c".to_owned(), copy])))
+        timed(psql(&self.world, "source").args(copies.flat_map(|copy| ["-c".to_owned(), copy])))
     }
 
     /// Files of the star tables' rows, as COPY writes them.
@@ -198,7 +192,7 @@ impl<'a> Bench<'a> {
             let file = self.world.buckets().join(format!("{table}.rows"));
             // The columns that are computed of others are left out by themselves.
             let copy = format!("\\copy {table} TO '{}'", file.display());
-            timed(self.psql("warehouse").arg("-c").arg(copy)).map(|_| (*table, file))
+            timed(psql(&self.world, "warehouse").arg("-c").arg(copy)).map(|_| (*table, file))
         };
         STAR.iter().map(file).collect()
     }
@@ -219,7 +213,7 @@ impl<'a> Bench<'a> {
         }
         self.world.warehouse.batch_execute(&format!("{schema}; RESET search_path; CHECKPOINT")).await?;
         let copies = star.iter().map(|(table, file)| format!("\\copy raw.{table} FROM '{}'", file.display()));
-        timed(self.psql("warehouse").args(copies.flat_map(|copy| ["-c".to_owned(), copy])))
+        timed(psql(&self.world, "warehouse").args(copies.flat_map(|copy| ["-c".to_owned(), copy])))
     }
 
     async fn sling(&self) -> anyhow::Result<Duration> {
@@ -274,13 +268,25 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// psql, connected to a database.
+pub(crate) fn psql(world: &World, database: &str) -> Command {
+    let mut psql = Command::new("psql");
+    psql.args(["-qX", "-v", "ON_ERROR_STOP=1", &world.server.url(database)]);
+    psql
+}
+
 /// Runs a program to its end.
-fn timed(command: &mut Command) -> anyhow::Result<Duration> {
+pub(crate) fn timed(command: &mut Command) -> anyhow::Result<Duration> {
+    timed_output(command).map(|(took, _)| took)
+}
+
+/// Runs a program to its end: how long it took, and what it printed.
+pub(crate) fn timed_output(command: &mut Command) -> anyhow::Result<(Duration, Vec<u8>)> {
     let began = Instant::now();
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     let took = began.elapsed();
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(took)
+    Ok((took, output.stdout))
 }
 
 pub(crate) fn median(took: &Took, what: &str) -> Option<f64> {
