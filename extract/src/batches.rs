@@ -96,7 +96,8 @@ impl<'a> Batches<'a> {
         match self.changes.take() {
             Some(changes) => {
                 let batch = self.write(origin, changes, cut, bytes).await?;
-                let is_news = self.reader.newest.is_none_or(|newest| manifest::is_news(newest, &batch.manifest));
+                let is_news = origin.wal.is_anew
+                    || self.reader.newest.is_none_or(|newest| manifest::is_news(newest, &batch.manifest));
                 Ok(is_news.then_some(batch))
             }
             None => {

@@ -74,6 +74,8 @@ pub(crate) struct Capture {
     publication: Publication,
     /// The bytes of the log that a peek decodes.
     lag: u64,
+    /// Why the slot does not name all that ends behind the newest batch's position, if it did once.
+    broken: Option<String>,
 }
 
 /// Whether a run captures by WAL.
@@ -143,12 +145,16 @@ impl Capture {
         let known = newest.and_then(|newest| newest.capture.as_ref()).filter(|known| known.slot == control.name);
         let slot = free(&mut control, facts.slot).await?;
         let (mut position, mut pending) = (None, None);
+        let had_position = known.is_some_and(|known| known.position.is_some());
+        let mut broken = had_position.then(|| format!("the replication slot {} was dropped", control.name));
         let lag = match slot {
             Some(slot) if !slot.is_ours => {
                 return Err(format!("the replication slot {} is of another database or plugin", control.name));
             }
             Some(slot) if !slot.is_lost => {
                 position = known.and_then(|known| known.position).filter(|position| slot.confirmed <= *position);
+                let moved = || format!("somebody has moved the replication slot {} ahead", control.name);
+                broken = (had_position && position.is_none()).then(moved);
                 if position.is_some() || known.is_some_and(|known| known.position.is_none()) {
                     pending = known.and_then(|known| known.pending.clone());
                     pending = pending.filter(|pending| slot.confirmed <= pending.position);
@@ -162,6 +168,10 @@ impl Capture {
             }
             lost => {
                 if lost.is_some() {
+                    broken = Some(format!(
+                        "the source has thrown away what the replication slot {} needs, as max_slot_wal_keep_size tells it to",
+                        control.name
+                    ));
                     control.drop_slot().await.map_err(text)?;
                 }
                 control.create(CREATION).await.map_err(|error| {
@@ -178,7 +188,7 @@ impl Capture {
         let publication = publication.ok_or("the publication is gone")?;
         let xmax = control.next_transaction().await.map_err(text)?;
         let now = Pending { position: now, xmax };
-        Ok(Self { control, version: facts.version, position, pending, now, publication, lag })
+        Ok(Self { control, version: facts.version, position, pending, now, publication, lag, broken })
     }
 
     /// Reads the slot, once the run has its snapshot.
@@ -200,7 +210,7 @@ impl Capture {
             token_seen: false,
             tables: BTreeMap::new(),
             publication,
-            fallback: None,
+            fallback: self.broken.take(),
             took: Duration::ZERO,
         };
         match self.control.flush().await {
@@ -331,6 +341,11 @@ impl Capture {
         if let Err(error) = done.await {
             tracing::info!(error = %error, "the replication slot is not advanced; the next run does it");
         }
+    }
+
+    /// Whether the slot has to be armed anew: until a batch says so, every run would scan.
+    pub(crate) fn is_anew(&self, newest: &Extracted) -> bool {
+        self.position.is_none() && newest.capture.as_ref().is_some_and(|known| known.position.is_some())
     }
 
     /// The bytes of the log that the server keeps for the slot.

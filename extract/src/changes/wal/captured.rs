@@ -27,6 +27,8 @@ pub(crate) struct Captured {
 pub(crate) struct Next {
     pub(crate) capture: Option<manifest::Capture>,
     pub(crate) published: BTreeMap<String, Published>,
+    /// Whether the log is read anew, which a manifest has to say.
+    pub(crate) is_anew: bool,
 }
 
 impl Captured {
@@ -76,6 +78,7 @@ impl Captured {
             (Some((capture, peek)), _) => Next {
                 capture: Some(capture.next(peek, bounds, newest.is_some(), counted)),
                 published: capture.published(peek, newest, tables),
+                is_anew: newest.is_some_and(|newest| capture.is_anew(newest)),
             },
             // The slot was not to be had in this run, and still names all that ends behind the position.
             (None, Some(newest)) if self.failed.is_some() => {
@@ -84,6 +87,7 @@ impl Captured {
                 Next {
                     capture: newest.capture.clone(),
                     published: newest.tables.iter().filter_map(published).collect(),
+                    is_anew: false,
                 }
             }
             _ => Next::default(),
