@@ -102,6 +102,9 @@ impl<'a> Reader<'a> {
                     tracing::error!(table = name, keys, "the log and the snapshot disagree; the table is scanned");
                     is_suspect = true;
                 }
+                Some(Found::Unreadable(why)) => {
+                    tracing::info!(table = name, why, "a key in the log cannot be read; the table is scanned");
+                }
                 None => {}
             }
             let counted = match count == Count::All || self.is_looked_up(name) {

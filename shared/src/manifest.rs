@@ -118,8 +118,8 @@ pub struct Capture {
     pub counted: DateTime<Utc>,
 }
 
-/// A position, and the first transaction that had not begun when it was read: a snapshot of which all older ones are over sees
-/// all that ended before the position.
+/// A position, and a transaction that began after it was read: a snapshot of which all older ones are over sees all that ended
+/// before the position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     /// The position.
@@ -137,8 +137,11 @@ pub struct Published {
     pub version: String,
     /// Its columns, if not all are published, as the server prints their numbers.
     pub columns: Option<String>,
-    /// The first transaction that had not begun when the table was seen in the publication.
+    /// A transaction that began after the table was seen in the publication.
     pub since: u64,
+    /// The hash of what ties its partitions to it: what is written to one while it is detached is not named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<String>,
 }
 
 /// The source server, as a run met it.

@@ -331,7 +331,6 @@ async fn a_commit_before_the_begin_of_a_new_slot_that_nobody_saw_yet_arrives() {
     let unseen = Waiting::begin(&world, "UPDATE sale SET amount = 3 WHERE id = 3; DELETE FROM sale WHERE id = 4").await;
     second.batch_execute("COMMIT").await.unwrap();
     let report = run.await.unwrap().report();
-    println!("{report} {:?}", world.manifests().last().unwrap());
     assert_eq!(detection(&report), "scan");
     world.agree().await;
     world.source.batch_execute("UPDATE sale SET amount = 9 WHERE id = 9").await.unwrap();

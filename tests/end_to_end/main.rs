@@ -5,6 +5,8 @@
 mod ahead;
 mod bulk;
 mod capture;
+mod capture_definitions;
+mod capture_faults;
 mod check;
 mod check_runs_it;
 mod circles;

@@ -223,6 +223,25 @@ impl World {
         self.reconnect().await;
     }
 
+    /// Stops the server and starts it again, and connects again. It ends when its folder goes.
+    pub async fn restart(&mut self) {
+        let url = self.server.url("source");
+        let before = started(&url).await;
+        let script = "PATH=\"$(dirname \"$(readlink /proc/$PPID/exe)\"):$PATH\"
+            (setsid pg_ctl -D . -m fast -w -l ../restarted.log restart >/dev/null 2>&1 </dev/null &)";
+        self.source.batch_execute(&format!("COPY (SELECT 1) TO PROGRAM '{script}'")).await.unwrap();
+        let began = Instant::now();
+        loop {
+            let now = started(&url).await;
+            if now.is_some() && now != before {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "the server does not start again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.reconnect().await;
+    }
+
     async fn reconnect(&mut self) {
         self.source = connect(&self.server.url("source")).await;
         self.warehouse = connect(&self.server.url("warehouse")).await;
@@ -406,10 +425,19 @@ pub async fn finish(child: Child) -> Finished {
 
 /// Since when the server's statistics count, if it answers.
 async fn statistics(url: &str) -> Option<String> {
+    asked(url, "SELECT stats_reset::text FROM pg_stat_bgwriter").await
+}
+
+/// When the server was started, if it answers.
+async fn started(url: &str) -> Option<String> {
+    asked(url, "SELECT pg_postmaster_start_time()::text").await
+}
+
+async fn asked(url: &str, query: &str) -> Option<String> {
     let asked = async {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.ok()?;
         tokio::spawn(connection);
-        let row = client.query_one("SELECT stats_reset::text FROM pg_stat_bgwriter", &[]).await.ok()?;
+        let row = client.query_one(query, &[]).await.ok()?;
         row.get(0)
     };
     tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()

@@ -6,8 +6,8 @@
 //!
 //! - A peek that is complete shows the transactions in the order of their commits. All before the first one that the snapshot
 //!   does not see are settled.
-//! - A position is read, then the first transaction that has not begun, X. A snapshot of which all transactions below X are over
-//!   sees all that ended before the position. That arms a new slot, and carries one past what could not be read.
+//! - A position is read, then a transaction X begins. A snapshot of which all transactions below X are over sees all that ended
+//!   before the position. That arms a new slot, and carries one past what could not be read.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -123,17 +123,11 @@ impl Capture {
             }
             let facts = control.facts().await.map_err(|error| error.to_string())?;
             if let Some(why) = unusable(&facts, setting, name) {
-                let knows_slot = newest.is_some_and(|newest| newest.capture.is_some());
-                // A slot that cannot be read must not keep the log. The run that can read it again finds that it moved on.
-                if let Some(slot) = facts.slot.filter(|slot| slot.is_ours && !slot.is_lost && !facts.standby)
-                    && let Err(error) = control.advance(facts.flushed.max(slot.confirmed)).await
-                {
-                    tracing::warn!(error = %error, "the source keeps its log for a replication slot that cannot be read");
+                if setting == ChangeDetection::Auto {
+                    return drop_own(&mut control).await.map(|()| Opened::Off);
                 }
-                return match setting {
-                    ChangeDetection::Auto if !knows_slot => Ok(Opened::Off),
-                    _ => Err(why),
-                };
+                leave(&mut control, &facts).await;
+                return Err(why);
             }
             Self::arm(control, facts, newest).await.map(|capture| Opened::Capture(Box::new(capture)))
         };
@@ -186,7 +180,7 @@ impl Capture {
         let now = control.written().await.map_err(text)?;
         let publication = control.facts().await.map_err(text)?.publication;
         let publication = publication.ok_or("the publication is gone")?;
-        let xmax = control.next_transaction().await.map_err(text)?;
+        let xmax = control.new_transaction().await.map_err(text)?;
         let now = Pending { position: now, xmax };
         Ok(Self { control, version: facts.version, position, pending, now, publication, lag, broken })
     }
@@ -314,7 +308,7 @@ impl Capture {
             let same = (capture.publication, &capture.version) == (publication.oid, &publication.version);
             newest.tables.get(name)?.published.clone().filter(|known| same && member.is(known))
         });
-        known.or_else(|| {
+        let published = known.or_else(|| {
             // It was in the publication before X was read.
             let was = self.publication.tables.get(&table.oid) == Some(member)
                 && (self.publication.oid, &self.publication.version) == (publication.oid, &publication.version);
@@ -323,8 +317,10 @@ impl Capture {
                 version: member.version.clone(),
                 columns: member.columns.clone(),
                 since: self.now.xmax,
+                partitions: None,
             })
-        })
+        });
+        Some(Published { partitions: member.partitions.clone(), ..published? })
     }
 
     /// Marks in the log what the newest batch holds, and lets the server forget what it does. Both may fail: the next run does it.
@@ -395,6 +391,8 @@ fn wanted(
         let heaps_hold = known.heaps.len() == table.heaps.len()
             && table.heaps.iter().all(|heap| known.heaps.iter().any(|known| known.is(heap)));
         let holds = member.is(published)
+            // Nobody writes to a partition while it is attached: what was written before is in the snapshot.
+            && member.partitions == published.partitions
             && table.is_found_by_key()
             && heaps_hold
             && (&known.fingerprint, &known.key) == (&table.fingerprint, &table.key);
@@ -472,6 +470,16 @@ async fn drop_own(control: &mut Control) -> Result<(), String> {
     match facts.slot.filter(|slot| slot.is_ours && !facts.standby) {
         Some(_) => control.drop_slot().await.map_err(|error| error.to_string()),
         None => Ok(()),
+    }
+}
+
+/// Has the source keep no log for the slot while it cannot be read: it is armed anew when it can.
+async fn leave(control: &mut Control, facts: &Facts) {
+    if facts.slot.as_ref().is_some_and(|slot| slot.is_ours && !slot.is_lost && !slot.is_active)
+        && !facts.standby
+        && let Err(error) = control.advance(facts.flushed).await
+    {
+        tracing::info!(error = %error, "the replication slot is not advanced; the next run tries again");
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Member {
     pub(crate) columns: Option<String>,
     /// Whether a WHERE leaves rows out.
     pub(crate) is_filtered: bool,
+    /// The hash of what ties its partitions to it.
+    pub(crate) partitions: Option<String>,
 }
 
 impl Member {
@@ -97,7 +99,13 @@ const PUBLICATION: &str = "SELECT oid, xmin::text,
     NOT puballtables AND pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot
     FROM pg_publication WHERE pubname = $1::text::name";
 
-const MEMBERS: &str = "SELECT prrelid, oid, xmin::text, to_jsonb(r)->>'prattrs', to_jsonb(r)->>'prqual' IS NOT NULL
+/// A partition that is attached again has another line in pg_inherits. (pg_partition_tree() would lock them all.)
+const MEMBERS: &str = "SELECT prrelid, oid, xmin::text, to_jsonb(r)->>'prattrs', to_jsonb(r)->>'prqual' IS NOT NULL, (
+        WITH RECURSIVE part AS (
+            SELECT inhrelid, xmin FROM pg_inherits WHERE inhparent = prrelid
+            UNION ALL SELECT i.inhrelid, i.xmin FROM part JOIN pg_inherits i ON i.inhparent = part.inhrelid
+        ) SELECT md5(string_agg(concat(inhrelid, ' ', xmin), ',' ORDER BY inhrelid)) FROM part
+    )
     FROM pg_publication_rel r WHERE prpubid = $1";
 
 impl Control {
@@ -184,9 +192,10 @@ impl Control {
         Ok((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
     }
 
-    /// The first transaction that has not begun yet.
-    pub(super) async fn next_transaction(&mut self) -> Result<u64, Error> {
-        let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    /// A transaction that is newer than all that have begun. It is one of our own: a snapshot's xmax is only behind the newest
+    /// transaction that is over, and one that has begun and even written its commit may be newer than that.
+    pub(super) async fn new_transaction(&mut self) -> Result<u64, Error> {
+        let sql = "SELECT pg_current_xact_id()::text::bigint";
         let doing = "ask the source for its transactions";
         let row = self.step(LOOKUP, doing, async |transaction| transaction.query_one(sql, &[]).await).await?;
         Ok(row.get::<_, i64>(0) as u64)
@@ -269,7 +278,8 @@ pub(super) async fn publication(
     let Some(row) = transaction.query_opt(PUBLICATION, &[&name]).await? else { return Ok(None) };
     let oid: u32 = row.get(0);
     let member = |row: &tokio_postgres::Row| {
-        (row.get(0), Member { oid: row.get(1), version: row.get(2), columns: row.get(3), is_filtered: row.get(4) })
+        let (oid, version, columns) = (row.get(1), row.get(2), row.get(3));
+        (row.get(0), Member { oid, version, columns, is_filtered: row.get(4), partitions: row.get(5) })
     };
     let tables = transaction.query(MEMBERS, &[&oid]).await?.iter().map(member).collect();
     Ok(Some(Publication { oid, version: row.get(1), is_whole: row.get(2), tables }))

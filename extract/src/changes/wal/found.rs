@@ -19,6 +19,8 @@ pub(crate) enum Found {
     Changes(Changes),
     /// The log and the snapshot disagree about so many keys: one of them is read wrongly.
     Disagree(usize),
+    /// A key is no value of its column: its type was another one when it was written, or does not take it any more.
+    Unreadable(String),
 }
 
 /// Looks for the rows that have one of the keys.
@@ -32,9 +34,17 @@ pub(crate) async fn found(
     let mut there = BTreeSet::new();
     if !touched.is_empty() {
         let allowed = limit.set(transaction).await?;
-        let sql = sql::found(table, &touched);
+        // A statement that fails would take the snapshot with it.
+        let sql = format!("SAVEPOINT found; {}; RELEASE found", sql::found(table, &touched));
         // As the server prints them: a key is there if its text comes back.
-        let lines = transaction.simple_query(&sql).await.doing(format!("read the changed keys of {}", table.name));
+        let lines = transaction.simple_query(&sql).await;
+        if let Err(error) = &lines
+            && error.code().is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class)))
+        {
+            transaction.batch_execute("ROLLBACK TO found").await.doing("go back to the snapshot")?;
+            return Ok(Found::Unreadable(error.as_db_error().map_or_else(String::new, |error| error.message().into())));
+        }
+        let lines = lines.doing(format!("read the changed keys of {}", table.name));
         for line in lines.map_err(|error| allowed.explain(error))? {
             if let SimpleQueryMessage::Row(row) = line {
                 there.insert((0..row.len()).map(|at| row.get(at).unwrap_or_default().to_owned()).collect::<Key>());
