@@ -102,8 +102,8 @@ impl<'a> Reader<'a> {
                     tracing::error!(table = name, keys, "the log and the snapshot disagree; the table is scanned");
                     is_suspect = true;
                 }
-                Some(Found::Unreadable(why)) => {
-                    tracing::info!(table = name, why, "a key in the log cannot be read; the table is scanned");
+                Some(Found::Unreadable(code)) => {
+                    tracing::info!(table = name, code, "a key in the log cannot be read; the table is scanned");
                 }
                 None => {}
             }

@@ -19,7 +19,8 @@ pub(crate) enum Found {
     Changes(Changes),
     /// The log and the snapshot disagree about so many keys: one of them is read wrongly.
     Disagree(usize),
-    /// A key is no value of its column: its type was another one when it was written, or does not take it any more.
+    /// A key is no value of its column, says the server with this code: its type was another one when it was written, or does not
+    /// take it any more.
     Unreadable(String),
 }
 
@@ -38,11 +39,11 @@ pub(crate) async fn found(
         let sql = format!("SAVEPOINT found; {}; RELEASE found", sql::found(table, &touched));
         // As the server prints them: a key is there if its text comes back.
         let lines = transaction.simple_query(&sql).await;
-        if let Err(error) = &lines
-            && error.code().is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class)))
+        if let Some(code) = lines.as_ref().err().and_then(tokio_postgres::Error::code)
+            && ["22", "23"].iter().any(|class| code.code().starts_with(class))
         {
             transaction.batch_execute("ROLLBACK TO found").await.doing("go back to the snapshot")?;
-            return Ok(Found::Unreadable(error.as_db_error().map_or_else(String::new, |error| error.message().into())));
+            return Ok(Found::Unreadable(code.code().to_owned()));
         }
         let lines = lines.doing(format!("read the changed keys of {}", table.name));
         for line in lines.map_err(|error| allowed.explain(error))? {
