@@ -371,3 +371,76 @@ async fn a_slot_that_goes_while_nothing_happens_is_there_again_before_something_
     world.source.batch_execute("UPDATE sale SET amount = 3 WHERE id = 3").await.unwrap();
     assert_eq!(found(&world.run_and_agree().await), by_wal([1, 1, 1]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_rows_swap_and_pass_on_end_as_the_source_has_them() {
+    let world = shop().await;
+    wait_for_a_standby(&world).await;
+    let unseen = Waiting::begin(
+        &world,
+        "DELETE FROM sale WHERE id = 1; INSERT INTO sale SELECT shop, 1, 7, 7 FROM sale WHERE id = 3; UPDATE item SET id = 100 WHERE id = 1",
+    )
+    .await;
+    for sql in [
+        "UPDATE sale SET id = -3 WHERE id = 3; UPDATE sale SET id = 3 WHERE id = 6; UPDATE sale SET id = 6 WHERE id = -3",
+        "UPDATE sale SET id = 1000 WHERE id = 4",
+        "UPDATE sale SET id = 2000 WHERE id = 1000; INSERT INTO sale SELECT shop, 4, 9, 9 FROM sale WHERE id = 2000",
+        "UPDATE sale SET id = 1000 WHERE id = 2000",
+        "BEGIN; SAVEPOINT a; DELETE FROM sale WHERE id = 5; ROLLBACK TO a; UPDATE sale SET amount = 5 WHERE id = 5; COMMIT",
+        "UPDATE item SET id = -8 WHERE id = 8; UPDATE item SET id = 8 WHERE id = 9; UPDATE item SET id = 9 WHERE id = -8",
+    ] {
+        world.source.batch_execute(sql).await.unwrap();
+        assert_eq!(detection(&world.run_and_agree().await), "wal", "{sql}");
+    }
+    unseen.end(&world).await;
+    assert_eq!(detection(&world.run_and_agree().await), "wal");
+    assert_eq!(world.run().await["extract"]["outcome"], "nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookups_by_a_key_that_the_log_does_not_name_arrive() {
+    let source = "
+        CREATE TABLE family (id integer PRIMARY KEY, tag text UNIQUE, name text);
+        CREATE TABLE color (id integer PRIMARY KEY, code text UNIQUE, family text, name text);
+        CREATE TABLE thing (id integer PRIMARY KEY, color text);
+        INSERT INTO family SELECT n, 'f' || n, 'family ' || n FROM generate_series(1, 3) n;
+        INSERT INTO color SELECT n, 'c' || n, 'f' || 1 + n % 4, 'color ' || n FROM generate_series(1, 6) n;
+        INSERT INTO thing SELECT n, 'c' || 1 + n % 8 FROM generate_series(1, 40) n;";
+    let pack = [
+        (
+            "schema.sql",
+            "CREATE TABLE IF NOT EXISTS dim_thing (id integer PRIMARY KEY, color text, family text, deleted_at timestamptz)",
+        ),
+        (
+            "dim_thing.sql",
+            "SELECT thing.id, color.name AS color, family.name AS family FROM thing
+             LEFT JOIN color ON color.code = thing.color LEFT JOIN family ON family.tag = color.family",
+        ),
+    ];
+    let oracle = [(
+        "(SELECT * FROM dim_thing WHERE deleted_at IS NULL) d",
+        "SELECT t.id, c.name AS color, f.name AS family FROM thing t
+         LEFT JOIN color c ON c.code = t.color LEFT JOIN family f ON f.tag = c.family",
+    )];
+    let world = World::with_settings(&LOGICAL, source, &pack, &oracle).await;
+    world.detect_by("wal");
+    world.publish().await;
+    world.run_and_agree().await;
+    for sql in [
+        "UPDATE color SET name = 'x' WHERE id = 1",
+        "UPDATE color SET code = 'c9' WHERE id = 1",
+        "UPDATE color SET code = 'c1' WHERE id = 2",
+        "UPDATE color SET code = 't' WHERE id = 3; UPDATE color SET code = 'c3' WHERE id = 4; UPDATE color SET code = 'c4' WHERE id = 3",
+        "UPDATE color SET id = 30 WHERE id = 3",
+        "DELETE FROM color WHERE id = 30",
+        "DELETE FROM color WHERE code = 'c5'; INSERT INTO color VALUES (50, 'c5', 'f2', 'again')",
+        "INSERT INTO color VALUES (70, 'c7', 'f1', 'new')",
+        "UPDATE family SET tag = 'f4' WHERE id = 1",
+        "UPDATE family SET tag = 'f1', name = 'taken over' WHERE id = 2",
+        "DELETE FROM family WHERE id = 3; UPDATE color SET family = 'f4' WHERE id = 6",
+        "INSERT INTO family VALUES (4, 'f2', 'late'); DELETE FROM thing WHERE id = 7",
+    ] {
+        world.source.batch_execute(sql).await.unwrap();
+        assert_eq!(detection(&world.run_and_agree().await), "wal", "{sql}");
+    }
+}

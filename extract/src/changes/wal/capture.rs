@@ -147,7 +147,7 @@ impl Capture {
             }
             Some(slot) if !slot.is_lost => {
                 position = known.and_then(|known| known.position).filter(|position| slot.confirmed <= *position);
-                let moved = || format!("somebody has moved the replication slot {} ahead", control.name);
+                let moved = || format!("the replication slot {} is ahead of the newest batch", control.name);
                 broken = (had_position && position.is_none()).then(moved);
                 if position.is_some() || known.is_some_and(|known| known.position.is_none()) {
                     pending = known.and_then(|known| known.pending.clone());

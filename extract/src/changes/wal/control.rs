@@ -155,6 +155,8 @@ impl Control {
     pub(crate) async fn create(&mut self, wait: Duration) -> Result<(), Error> {
         let name = self.name.clone();
         self.step(wait, "create the replication slot", async |transaction| {
+            // Each of them may take as long as all of them.
+            transaction.batch_execute("SET LOCAL lock_timeout = 0").await?;
             let sql = "SELECT FROM pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
             transaction.execute(sql, &[&name]).await.map(drop)
         })
