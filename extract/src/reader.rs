@@ -160,7 +160,11 @@ impl<'a> Reader<'a> {
                 true => 0,
                 false => bytes_left(table, &plan[&name].unread),
             };
-            let of_row = table.bytes().saturating_sub(uncounted) / changes[&name].rows.unwrap_or_default().max(1);
+            let of_row = match changes[&name].rows {
+                Some(rows) => table.bytes().saturating_sub(uncounted) / rows.max(1),
+                // Nobody counted them, and perhaps the server has not either.
+                None => table.bytes() / table.rows.max(table.blocks()).max(1),
+            };
             (count.saturating_mul(of_row) > bytes).then_some(name)
         };
         Ok(counts.await?.into_iter().filter_map(is_too_large).collect())

@@ -444,3 +444,27 @@ async fn lookups_by_a_key_that_the_log_does_not_name_arrive() {
         assert_eq!(detection(&world.run_and_agree().await), "wal", "{sql}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_table_that_is_larger_than_a_batch_only_what_changed_comes() {
+    let world = World::with_settings(&LOGICAL, SHOP, &PACK, &ORACLE).await;
+    let s3 = "directory = \"buckets\"\n[limits]\nbatch_bytes = \"1MB\"";
+    world.configure(&world.server.url("source"), &world.server.url("warehouse"), s3);
+    world.detect_by("wal");
+    let many = "INSERT INTO sale SELECT 'many', n, 1 + n % 50, n FROM generate_series(1, 40000) n";
+    world.source.batch_execute(many).await.unwrap();
+    world.publish().await;
+    assert_eq!(world.blackwater(&["run"]).await.code, Some(0));
+    world.agree().await;
+    for sql in [
+        "UPDATE sale SET amount = 1 WHERE shop = 'many' AND id = 700; DELETE FROM sale WHERE id = 800",
+        "ANALYZE sale; UPDATE item SET name = 'x' WHERE id = 7",
+        "UPDATE kind SET name = 'x' WHERE id = 2",
+    ] {
+        world.source.batch_execute(sql).await.unwrap();
+        let report = world.run_and_agree().await;
+        assert_eq!(detection(&report), "wal", "{sql}: {report}");
+        let full: Vec<_> = report["extract"]["tables"].as_array().unwrap().iter().map(|table| &table["full"]).collect();
+        assert_eq!(full, [&Value::Null; 3], "{sql}: {report}");
+    }
+}
