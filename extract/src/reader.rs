@@ -147,26 +147,32 @@ impl<'a> Reader<'a> {
         let nothing = Cut::default();
         let selection = self.selection(plan, changes, &nothing);
         let large = self.tables.iter().filter(|(_, table)| table.bytes() > bytes).map(|(name, _)| name.as_str());
-        let counts = on_all(self.transactions, large, async |transaction, name| {
-            let Some(sql) = selection.again(name) else { return Ok(0) };
+        let number = async |transaction: &Transaction<'_>, sql: &str, doing: String| {
             let allowed = self.limit.set(transaction).await?;
-            let row = transaction.query_one(&sql, &[]).await;
-            let row = row.doing(format!("count the rows of {name} that come again"));
-            Ok(row.map_err(|error| allowed.explain(error))?.get::<_, i64>(0) as u64)
-        });
-        let is_too_large = |(name, count): (String, u64)| {
-            let table = &self.tables[&name];
-            let uncounted = match self.is_looked_up(&name) {
-                true => 0,
-                false => bytes_left(table, &plan[&name].unread),
-            };
-            let of_row = match changes[&name].rows {
-                Some(rows) => table.bytes().saturating_sub(uncounted) / rows.max(1),
-                // Nobody counted them, and perhaps the server has not either.
-                None => table.bytes() / table.rows.max(table.blocks()).max(1),
-            };
-            (count.saturating_mul(of_row) > bytes).then_some(name)
+            let row = transaction.query_one(sql, &[]).await.doing(doing);
+            Ok::<_, Error>(row.map_err(|error| allowed.explain(error))?.get::<_, i64>(0) as u64)
         };
+        let counts = on_all(self.transactions, large, async |transaction, name| {
+            let Some(sql) = selection.again(name) else { return Ok((0, 0)) };
+            let again = number(transaction, &sql, format!("count the rows of {name} that come again")).await?;
+            let table = &self.tables[name];
+            let uncounted = match changes[name].rows {
+                Some(_) if !self.is_looked_up(name) => bytes_left(table, &plan[name].unread),
+                _ => 0,
+            };
+            let rows = match changes[name].rows {
+                Some(rows) => rows,
+                // Nobody counted them: as many as the server thinks, if it has an idea.
+                None if again == 0 || table.rows > 0 => table.rows,
+                None => {
+                    number(transaction, &sql::count(&selection.tables[name]), format!("count the rows of {name}"))
+                        .await?
+                }
+            };
+            Ok((again, table.bytes().saturating_sub(uncounted) / rows.max(1)))
+        });
+        let is_too_large =
+            |(name, (count, of_row)): (String, (u64, u64))| (count.saturating_mul(of_row) > bytes).then_some(name);
         Ok(counts.await?.into_iter().filter_map(is_too_large).collect())
     }
 

@@ -71,11 +71,6 @@ impl Table {
         self.sizes.values().map(|size| size.bytes).sum()
     }
 
-    /// The blocks of its heaps.
-    pub(crate) fn blocks(&self) -> u64 {
-        self.sizes.values().map(|size| u64::from(size.blocks)).sum()
-    }
-
     /// As a manifest has it, of which no row has been read.
     pub(crate) fn in_manifest(&self) -> manifest::Table {
         manifest::Table {
