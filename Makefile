@@ -38,7 +38,7 @@ build: ## Build the program: target/debug/blackwater
 release: ## Build it for speed, which takes longer: target/release/blackwater, and the companions
 	cargo build --locked --release --bin blackwater --bin backup --bin contributors --bin evidence --bin gate
 
-test: postgres $(MOTO) ## Build everything and run every test, against real servers; those about changes in both ways of finding them
+test: postgres $(MOTO) ## Build everything and run every test, against real servers; the change detection tests run twice, by scan and by WAL
 	cargo test --locked --workspace
 	BLACKWATER_SOURCE__CHANGES=wal cargo test --locked --package blackwater-tests --test end_to_end -- $(CHANGES)
 

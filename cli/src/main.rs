@@ -95,7 +95,7 @@ enum Command {
     },
     /// Compare the warehouse with the source, row by row, and say what differs
     Verify,
-    /// Make or drop the replication slot by which changes are found at the source
+    /// Create or drop the replication slot by which changes are found at the source
     Slot {
         #[command(subcommand)]
         action: Slot,
@@ -129,13 +129,13 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Slot {
-    /// Make it. This waits for every transaction that is open at the source; a run waits 20 seconds
+    /// Create the slot. Waits for every open transaction at the source to end; a run waits at most 20 seconds
     Create {
         /// How long to wait: 30s, 5m, 1h
         #[arg(long, value_name = "TIME", default_value = "5m", value_parser = watch::duration)]
         wait: Duration,
     },
-    /// Drop it: the source keeps no log for it any more. Do this before you take a pipeline away
+    /// Drop the slot, so that the source stops keeping WAL for it. Do this before you remove a pipeline
     Drop,
 }
 
@@ -318,11 +318,11 @@ async fn try_main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Slot { action: Slot::Create { wait } } => {
             let made = pipeline.extract.create_slot(*wait).await?;
-            print(if made { "slot: made\n" } else { "slot: it is there already\n" })?;
+            print(if made { "slot: created\n" } else { "slot: already exists\n" })?;
         }
         Command::Slot { action: Slot::Drop } => {
             let dropped = pipeline.extract.drop_slot().await?;
-            print(if dropped { "slot: dropped\n" } else { "slot: there is none\n" })?;
+            print(if dropped { "slot: dropped\n" } else { "slot: does not exist\n" })?;
         }
         Command::Quarantine { action } => quarantine::run(action, &pipeline, format).await?,
         Command::Demo { .. } | Command::Completions { .. } | Command::Man { .. } => {}

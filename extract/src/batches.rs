@@ -156,7 +156,7 @@ impl<'a> Batches<'a> {
         let completes = cut.left(table).is_empty() && (self.is_first || !cut.due(table).is_empty());
         let fewer = match (known, rows[table]) {
             (Some(known), Some(rows)) if completes && known.is_whole() => {
-                known.rows.is_none_or(|known| rows < known) && rows.saturating_mul(KEY) <= bytes
+                known.rows.is_some_and(|known| rows < known) && rows.saturating_mul(KEY) <= bytes
             }
             _ => false,
         };

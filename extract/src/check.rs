@@ -139,10 +139,8 @@ impl Extract {
                 ));
             }
         }
-        if self.change_detection != ChangeDetection::Scan {
-            if self.check_capture(checked, &tables).await {
-                self.check_indexes(checked, &opened.readers[0], &tables).await?;
-            }
+        if self.change_detection != ChangeDetection::Scan && self.check_capture(checked, &tables).await {
+            self.check_indexes(checked, &opened.readers[0], &tables).await?;
         }
         checked.tables = tables.iter().map(|(name, table)| (name.clone(), table.in_manifest())).collect();
         for model in self.pack.models.values().filter(|model| checked.models.contains(&model.name)) {
@@ -176,7 +174,7 @@ impl Extract {
         if let Some(why) = wal::unusable(&facts, self.change_detection, &self.slot) {
             checked.findings.push(advise(format!(
                 "changes are found by scans of all tables: {why}\n`blackwater check --grants` prints the statements for the \
-                 write-ahead log; source.changes = \"scan\" says that scans are wanted"
+                 write-ahead log; set source.changes = \"scan\" if you want scans"
             )));
             return false;
         }
@@ -224,8 +222,8 @@ impl Extract {
             checked.findings.push(Finding::advice(
                 About::Source,
                 format!(
-                    "no index of {referring} begins with {column}: when a row of {lookup} changes, a run reads all of {referring}\n\
-                     Make one if {referring} is large"
+                    "no index on {referring} starts with {column}, so a changed row of {lookup} makes a run read all of {referring}\n\
+                     Create one if {referring} is large"
                 ),
             ));
         }

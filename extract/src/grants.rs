@@ -41,7 +41,8 @@ impl Extract {
         format!(
             "-- Optional: to find changes by the write-ahead log, and not by scans (source.changes). It needs wal_level = logical\n\
              -- and a bound on what a slot keeps, max_slot_wal_keep_size. With REPLICATION the role may read every change of the\n\
-             -- tables below, also past row-level security. Run it again when the models read other tables.\n\
+             -- tables below, also past row-level security, and may make slots and base backups. Run it again when the models\n\
+             -- read other tables.\n\
              ALTER ROLE {role} REPLICATION;  -- on RDS and Aurora instead: GRANT rds_replication TO {role};\n\
              DO $blackwater$\n\
              DECLARE\n    published text;\n\
@@ -50,14 +51,15 @@ impl Extract {
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace\n    \
                  JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid\n    \
                  WHERE n.nspname = {schema} AND c.relname IN ({tables})\n      \
-                   AND c.relpersistence = 'p' AND c.relreplident IN ('d', 'f')\n      \
+                   AND c.relpersistence = 'p' AND c.relreplident IN ('d', 'f') AND NOT c.relispartition\n      \
                    AND (c.relkind = 'p' OR c.relkind = 'r' AND NOT EXISTS (\n          \
                        SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid OR h.inhrelid = c.oid));\n    \
                  IF published IS NULL THEN\n        \
                      RAISE EXCEPTION 'none of the tables has a primary key as its replica identity';\n    \
                  END IF;\n    \
                  IF EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = {name}) THEN\n        \
-                     EXECUTE 'ALTER PUBLICATION {slot} SET TABLE ' || published;\n    \
+                     EXECUTE 'ALTER PUBLICATION {slot} SET TABLE ' || published;\n        \
+                     ALTER PUBLICATION {slot} SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);\n    \
                  ELSE\n        \
                      EXECUTE 'CREATE PUBLICATION {slot} FOR TABLE ' || published || ' WITH (publish_via_partition_root = true)';\n    \
                  END IF;\n\

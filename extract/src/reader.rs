@@ -1,10 +1,11 @@
 //! The source in the snapshot of a run: where changes are looked for, and rows are copied from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use blackwater_shared::manifest::{Extracted, Object};
 use blackwater_shared::pack::Pack;
-use blackwater_shared::postgres::Doing;
+use blackwater_shared::postgres::{Doing, Kind};
 use deadpool_postgres::Transaction;
 
 use crate::changes::wal::{self, Found, TableChanges};
@@ -16,6 +17,9 @@ use crate::source::catalogue::Table;
 use crate::source::limit::Limit;
 use crate::source::on_all;
 use crate::sql::{self, Predicate, RowSelection, Server, SourceTable};
+
+/// A daily count of a table's rows takes no longer.
+const COUNT: Duration = Duration::from_secs(60);
 
 /// The source in the snapshot of a run.
 pub(crate) struct Reader<'a> {
@@ -129,12 +133,32 @@ impl<'a> Reader<'a> {
         if let Found::Changes(changes) = &mut found
             && self.counts
         {
-            let allowed = self.limit.set(transaction).await?;
-            let row = transaction.query_one(&sql::count(table), &[]).await;
-            let row = row.doing(format!("count the rows of {}", table.name)).map_err(|error| allowed.explain(error))?;
-            changes.rows = Some(row.get::<_, i64>(0) as u64);
+            changes.rows = self.count(transaction, table).await?;
         }
         Ok(Some(found))
+    }
+
+    /// The rows of a table that are counted: those that the log holds, or all if a model looks them up.
+    fn counted(&self, table: &SourceTable<'_>) -> Predicate {
+        if self.is_looked_up(table.name) { Predicate::Always } else { table.read("t") }
+    }
+
+    /// Counts the rows of a table that the log holds, to check what it said. That must not keep a run from anything else: `None`
+    /// if it takes too long.
+    async fn count(&self, transaction: &Transaction<'_>, table: &SourceTable<'_>) -> Result<Option<u64>, Error> {
+        let doing = || format!("count the rows of {}", table.name);
+        let counted = self.counted(table);
+        let allowed = self.limit.halved().halved().now().within(COUNT);
+        transaction.batch_execute(&format!("SAVEPOINT counted; {}", allowed.sql())).await.doing(doing())?;
+        match transaction.query_one(&sql::count(table, &counted), &[]).await.doing(doing()) {
+            Ok(row) => Ok(Some(row.get::<_, i64>(0) as u64)),
+            Err(error) if error.kind == Kind::Cancelled => {
+                transaction.batch_execute("ROLLBACK TO counted").await.doing(doing())?;
+                tracing::info!(table = table.name, "there was no time to count its rows");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The tables of which more rows come again than fit a batch of `bytes`: those that look up a row that changed come, too.
@@ -165,8 +189,12 @@ impl<'a> Reader<'a> {
                 // Nobody counted them: as many as the server thinks, if it has an idea.
                 None if again == 0 || table.rows > 0 => table.rows,
                 None => {
-                    number(transaction, &sql::count(&selection.tables[name]), format!("count the rows of {name}"))
-                        .await?
+                    number(
+                        transaction,
+                        &sql::count(&selection.tables[name], &self.counted(&selection.tables[name])),
+                        format!("count the rows of {name}"),
+                    )
+                    .await?
                 }
             };
             Ok((again, table.bytes().saturating_sub(uncounted) / rows.max(1)))

@@ -44,6 +44,8 @@ struct Work<'a> {
     half: Deadline,
     /// Whether a batch is written.
     wrote: bool,
+    /// Whether one is since the last time that it began again.
+    progressed: bool,
     each: &'a mut (dyn FnMut(Report) + Send),
 }
 
@@ -91,6 +93,7 @@ impl Extract {
             deadline,
             half: deadline.halfway(),
             wrote: false,
+            progressed: false,
             each: &mut each,
         };
         loop {
@@ -100,7 +103,9 @@ impl Extract {
                     tracing::info!(bytes = work.bytes, "a batch of this size takes too long; trying a smaller one");
                     work.bytes /= 4;
                 }
-                // What is written is written. What is wrong is told by the next run, if it is wrong still.
+                // A run of hours may lose its connection more often than one batch would.
+                Err(error) if error.is_transient() && std::mem::take(&mut work.progressed) => {}
+                // The batches written so far stand. If the error persists, the next run reports it.
                 Err(error) if work.wrote && deadline.left().is_some() => {
                     tracing::warn!(error = in_parts(&error.to_string()).0, "the batches before are written");
                     return Ok(());
@@ -146,7 +151,8 @@ impl Extract {
 
         // Another server gives the same numbers to other transactions.
         let newest = state.newest.as_ref().filter(|_| broken.is_none());
-        let is_quiet = newest.is_some_and(|newest| newest.source.snapshot == server.snapshot);
+        // A standby does not print the transactions that are open.
+        let is_quiet = !server.standby && newest.is_some_and(|newest| newest.source.snapshot == server.snapshot);
         let counted = wal::counted(newest, at);
         let (pack, schema, transactions) = (&self.pack, &self.schema, &readers);
         let reader = Reader {
@@ -175,7 +181,7 @@ impl Extract {
             tables: &tables,
             wal: captured.next(newest, bounds, &tables, counted),
         };
-        let fallback = captured.fallback().map(|why| format!("changes are found by scans in this run: {why}"));
+        let fallback = captured.fallback().map(|why| format!("this run scans for changes: {why}"));
         let broken = broken.map(|why| format!("{why}; every table is read in full"));
         let mut notices: Vec<_> = broken.into_iter().chain(fallback).collect();
         let held_seconds = self.held(newest, bounds.xmin).await?;
@@ -197,7 +203,8 @@ impl Extract {
                 return Ok(outcome);
             }
             captured.committed(&batch.manifest).await;
-            (work.wrote, work.full, work.batches) = (true, Full::AsNeeded, work.batches - 1);
+            (work.wrote, work.progressed) = (true, true);
+            (work.full, work.batches) = (Full::AsNeeded, work.batches - 1);
             if batch.cut.is_last() || work.batches == 0 || !work.half.allows(began.elapsed()) {
                 return Ok(outcome);
             }

@@ -251,8 +251,9 @@ impl Pipeline {
         last: Option<u64>,
         seconds: &mut Seconds,
     ) -> Result<(blackwater_transform::Report, blackwater_load::Report), Error> {
-        let mut transform = transform?;
+        // Also where transform fails at a later batch.
         let mut load = timed(&mut seconds.load, self.load.run_up_to(last)).await?;
+        let mut transform = transform?;
         let newest = match last {
             Some(last) => last,
             None => self.ingestion.newest().await?,

@@ -85,7 +85,7 @@ async fn the_log_names_what_changed_and_no_table_is_scanned() {
         ("DELETE FROM item WHERE id = 11", [0, 0, 6]),
         ("UPDATE kind SET id = 77 WHERE id = 3", [10, 0, 60]),
         ("INSERT INTO kind VALUES (3, 'third')", [10, 1, 60]),
-        ("BEGIN; DELETE FROM item WHERE id = 20; INSERT INTO item VALUES (20, 1, 'again', NULL); COMMIT", [1, 1, 12]),
+        ("BEGIN; DELETE FROM item WHERE id = 20; INSERT INTO item VALUES (20, 1, 'again', NULL); COMMIT", [1, 1, 6]),
         (
             "UPDATE sale SET id = id + 100000 WHERE id < 30; UPDATE sale SET id = id - 100000 WHERE id > 100000",
             [26, 5, 29],

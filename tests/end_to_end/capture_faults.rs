@@ -201,7 +201,7 @@ async fn a_lump_of_other_changes_in_the_log_is_passed_by_a_scan() {
             .await;
         let report = world.run_and_agree().await;
         assert_eq!((full(&report), detection(&report)), (Vec::new(), "scan".into()), "{report}");
-        assert!(says(&report, "MB of the log to decode"), "{report}");
+        assert!(says(&report, "MB of WAL would take longer"), "{report}");
     }
     writer.batch_execute("UPDATE sale SET amount = 3 WHERE id = 4; COMMIT").await.unwrap();
     world.run_and_agree().await;

@@ -50,7 +50,7 @@ pub(crate) fn unread(plan: &Plan) -> Unread {
 pub(crate) fn in_full(mut plan: Plan, which: &[String], tables: &BTreeMap<String, Table>) -> Plan {
     for name in which {
         let Some(table) = plan.get_mut(name) else { continue };
-        table.full = Some("more of its rows come again than fit a batch".into());
+        table.full = Some("more of its rows must be sent again than fit in one batch".into());
         table.unread = tables[name].heaps.iter().map(|heap| Blocks::all(heap.oid)).collect();
     }
     plan

@@ -30,6 +30,8 @@ pub(crate) struct Table {
     pub(crate) fingerprint: String,
     /// Whether its rows lie in other heaps too, so that a reading must name the heaps.
     pub(crate) many: bool,
+    /// Whether it is a partition itself: the write-ahead log names its changes as those of the table that it is of.
+    pub(crate) is_partition: bool,
     /// Whether some of its rows lie in tables that inherit from it, where its keys do not hold.
     pub(crate) inherited: bool,
     /// The columns of each unique key.
@@ -93,7 +95,10 @@ impl Table {
     pub(crate) fn is_found_by_key(&self) -> bool {
         let prints_alike = |column: &String| self.traits.get(column).is_some_and(|traits| traits.joins.is_some());
         let is_read = |column: &String| self.kind(column).is_some();
-        !self.inherited && !self.key.is_empty() && self.key.iter().all(|column| is_read(column) && prints_alike(column))
+        !self.inherited
+            && !self.is_partition
+            && !self.key.is_empty()
+            && self.key.iter().all(|column| is_read(column) && prints_alike(column))
     }
 
     pub(crate) fn kind(&self, column: &str) -> Option<&str> {
@@ -179,7 +184,7 @@ pub(crate) async fn read(
         references.entry(row.get(0)).or_default().push(row.get(1));
     }
     let mut done = BTreeMap::new();
-    for (name, Heaps { root, leaves, named, rows, sizes, .. }) in read {
+    for (name, Heaps { root, is_partition, leaves, named, rows, sizes, .. }) in read {
         let definition = &definitions[&root];
         let excluded = excluded(&name, definition, exclude)?;
         let is_read = |column: &&Definition| !excluded.contains(column.name.as_str());
@@ -198,6 +203,7 @@ pub(crate) async fn read(
             key: primary,
             fingerprint: fingerprint(root),
             many,
+            is_partition,
             inherited: many && heaps.iter().any(|heap| heap.oid == root),
             heaps,
             leaves: named,
@@ -216,6 +222,8 @@ pub(crate) async fn read(
 #[derive(Default)]
 struct Heaps {
     root: u32,
+    /// Whether the table is a partition itself.
+    is_partition: bool,
     /// The table itself and all that is under it.
     oids: Vec<u32>,
     /// Those of them that hold rows: oid and file node.
@@ -242,7 +250,7 @@ async fn heaps(
         let table = all.entry(name.clone()).or_default();
         table.oids.push(oid);
         if row.get(1) {
-            table.root = oid;
+            (table.root, table.is_partition) = (oid, row.get(12));
         }
         match row.get(3) {
             "r" => {
@@ -359,7 +367,8 @@ const HEAPS: &str = "
            pg_relation_size(c.oid) / current_setting('block_size')::int,
            pg_relation_size(c.oid) + CASE c.reltoastrelid WHEN 0 THEN 0 ELSE pg_relation_size(c.reltoastrelid) END,
            c.reltuples, n.nspname::text, c.relname::text,
-           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid),
+           c.relispartition
     FROM heap JOIN pg_class c ON c.oid = heap.oid JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_class root ON root.oid = heap.root
     ORDER BY 1, c.oid";

@@ -50,6 +50,11 @@ impl Allowed {
         self.time
     }
 
+    /// The same, and no longer than `most`.
+    pub(crate) fn within(self, most: Duration) -> Self {
+        Self { time: self.time.min(most), ..self }
+    }
+
     /// The statement that sets it for a transaction. (A setting of the session would reach others through a pooler.)
     pub(crate) fn sql(&self) -> String {
         format!("SET LOCAL statement_timeout = {}", self.time.as_millis())

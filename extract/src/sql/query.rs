@@ -54,9 +54,9 @@ pub(crate) fn found(table: &SourceTable<'_>, keys: &[Key]) -> String {
     format!("SELECT {} FROM {relation} WHERE {}", idents("t.", key), among_joined(&table.key("t"), keys))
 }
 
-/// The number of all rows of a table.
-pub(crate) fn count(table: &SourceTable<'_>) -> String {
-    format!("SELECT count(*) FROM {}", table.relation("t", []))
+/// The number of rows of a table that meet `read`.
+pub(crate) fn count(table: &SourceTable<'_>, read: &Predicate) -> String {
+    format!("SELECT count(*) FROM {} WHERE {read}", table.relation("t", []))
 }
 
 /// The keys of all rows of a table.

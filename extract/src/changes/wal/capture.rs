@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use blackwater_shared::config::ChangeDetection;
 use blackwater_shared::manifest::{self, Extracted, Pending, Published};
-use blackwater_shared::postgres::Database;
+use blackwater_shared::postgres::{Database, Kind};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Transaction;
 
@@ -129,6 +129,7 @@ impl Capture {
                 leave(&mut control, &facts).await;
                 return Err(why);
             }
+            drop_former(&mut control, newest).await;
             Self::arm(control, facts, newest).await.map(|capture| Opened::Capture(Box::new(capture)))
         };
         opened.await.unwrap_or_else(Opened::Scan)
@@ -153,26 +154,35 @@ impl Capture {
                     pending = known.and_then(|known| known.pending.clone());
                     pending = pending.filter(|pending| slot.confirmed <= pending.position);
                 }
-                if let Some(position) = position.filter(|position| slot.confirmed < *position)
-                    && let Err(error) = control.advance(position).await
-                {
-                    tracing::info!(error = %error, "the replication slot is not advanced; the next run tries again");
+                match position.filter(|position| slot.confirmed < *position) {
+                    Some(behind) => match control.advance(behind).await {
+                        // It would take as long in every run, and the log grows meanwhile.
+                        Err(error) if error.kind == Kind::Cancelled => {
+                            broken =
+                                Some(format!("the replication slot {} is too far behind to be moved on", control.name));
+                            (position, pending) = (None, None);
+                            control.renew().await?;
+                            0
+                        }
+                        Err(error) => {
+                            tracing::info!(error = %error, "the replication slot is not advanced; the next run tries again");
+                            facts.flushed.saturating_sub(slot.restart)
+                        }
+                        Ok(()) => facts.flushed.saturating_sub(slot.restart),
+                    },
+                    None => facts.flushed.saturating_sub(slot.restart),
                 }
-                facts.flushed.saturating_sub(slot.restart)
             }
-            lost => {
-                if lost.is_some() {
-                    broken = Some(format!(
-                        "the source has thrown away what the replication slot {} needs, as max_slot_wal_keep_size tells it to",
-                        control.name
-                    ));
-                    control.drop_slot().await.map_err(text)?;
-                }
-                control.create(CREATION).await.map_err(|error| {
-                    format!(
-                        "{error}; it waits for every transaction that is open at the source, also in other databases"
-                    )
-                })?;
+            Some(_) => {
+                broken = Some(format!(
+                    "the source has removed WAL that the replication slot {} still needed (max_slot_wal_keep_size)",
+                    control.name
+                ));
+                control.renew().await?;
+                0
+            }
+            None => {
+                control.make().await?;
                 0
             }
         };
@@ -224,8 +234,8 @@ impl Capture {
         if self.lag > most {
             let (lag, most) = (self.lag >> 20, most >> 20);
             peek.fallback = Some(format!(
-                "there are {lag} MB of the log to decode, and a scan is faster than {most} MB; a transaction that stays open may \
-                 hold them"
+                "decoding {lag} MB of WAL would take longer than a scan (limit {most} MB); a transaction that stays open may be \
+                 holding it back"
             ));
             return Ok(peek);
         }
@@ -359,13 +369,19 @@ pub(crate) fn counted(newest: Option<&Extracted>, now: DateTime<Utc>) -> DateTim
 /// Whether what a batch says of the slot is worth a batch: the slot is armed by it, or moves on far enough.
 pub(crate) fn is_news(newest: &Extracted, batch: &Extracted) -> bool {
     let Some(now) = &batch.capture else { return false };
-    let Some(then) = &newest.capture else { return now.position.is_some() };
+    let Some(then) = &newest.capture else { return now.position.is_some() || now.pending.is_some() };
     let moved = now.position.unwrap_or_default().saturating_sub(then.position.unwrap_or_default());
+    let publication = |capture: &manifest::Capture| (capture.publication, capture.version.clone());
     let is_armed = |batch: &Extracted, name: &str| armed(batch, name).is_some();
+    let is_new = |(name, table): (&String, &manifest::Table)| {
+        is_armed(batch, name) && !is_armed(newest, name)
+            || newest.tables.get(name).is_some_and(|known| known.published != table.published)
+    };
     now.position.is_some() && (then.position.is_none() || then.slot != now.slot)
         || moved >= MOVES
         || now.counted != then.counted
-        || batch.tables.keys().any(|name| is_armed(batch, name) && !is_armed(newest, name))
+        || publication(now) != publication(then)
+        || batch.tables.iter().any(is_new)
 }
 
 /// The table's place in the publication, if the slot names every change of the table behind the batch's position.
@@ -451,6 +467,20 @@ pub(crate) fn unusable(facts: &Facts, setting: ChangeDetection, name: &str) -> O
     Some(format!("{why}; `blackwater check` says more"))
 }
 
+impl Control {
+    /// Drops the slot, and makes it anew.
+    async fn renew(&mut self) -> Result<(), String> {
+        self.drop_slot().await.map_err(|error| error.to_string())?;
+        self.make().await
+    }
+
+    async fn make(&mut self) -> Result<(), String> {
+        self.create(CREATION).await.map_err(|error| {
+            format!("{error}; it waits for every transaction that is open at the source, also in other databases")
+        })
+    }
+}
+
 /// Waits until nobody reads the slot.
 async fn free(control: &mut Control, mut slot: Option<Slot>) -> Result<Option<Slot>, String> {
     let began = Instant::now();
@@ -471,6 +501,17 @@ async fn drop_own(control: &mut Control) -> Result<(), String> {
         Some(_) => control.drop_slot().await.map_err(|error| error.to_string()),
         None => Ok(()),
     }
+}
+
+/// Drops the slot that the newest batch names, if the pipeline's slot has another name now.
+async fn drop_former(control: &mut Control, newest: Option<&Extracted>) {
+    let former = newest.and_then(|newest| newest.capture.as_ref()).map(|capture| capture.slot.clone());
+    let Some(former) = former.filter(|former| *former != control.name) else { return };
+    let name = std::mem::replace(&mut control.name, former);
+    if let Err(error) = drop_own(control).await {
+        tracing::warn!(error, slot = control.name, "the source keeps its log for a slot that nobody reads any more");
+    }
+    control.name = name;
 }
 
 /// Has the source keep no log for the slot while it cannot be read: it is armed anew when it can.

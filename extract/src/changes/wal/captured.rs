@@ -75,11 +75,17 @@ impl Captured {
         counted: DateTime<Utc>,
     ) -> Next {
         match (self.peeked(), newest) {
-            (Some((capture, peek)), _) => Next {
-                capture: Some(capture.next(peek, bounds, newest.is_some(), counted)),
-                published: capture.published(peek, newest, tables),
-                is_anew: newest.is_some_and(|newest| capture.is_anew(newest)),
-            },
+            (Some((capture, peek)), _) => {
+                let next = capture.next(peek, bounds, newest.is_some(), counted);
+                let before = newest.and_then(|newest| newest.capture.as_ref()?.position);
+                // A position that a scan has passed is worth a batch: what is before it need not be decoded again.
+                let has_passed = peek.fallback.is_some() && next.position > before;
+                Next {
+                    is_anew: has_passed || newest.is_some_and(|newest| capture.is_anew(newest)),
+                    capture: Some(next),
+                    published: capture.published(peek, newest, tables),
+                }
+            }
             // The slot was not to be had in this run, and still names all that ends behind the position.
             (None, Some(newest)) if self.failed.is_some() => {
                 let published =

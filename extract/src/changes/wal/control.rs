@@ -13,6 +13,9 @@ use super::copy_rows::CopyRows;
 use super::touched::{Collector, TOKEN_PREFIX};
 use crate::source::limit::Limit;
 
+/// How long an advance may take: it reads the log, and begins anew if it does not end.
+const ADVANCE: Duration = Duration::from_secs(60);
+
 /// How long a statement that looks something up may take.
 const LOOKUP: Duration = Duration::from_secs(10);
 
@@ -104,7 +107,7 @@ const MEMBERS: &str = "SELECT prrelid, oid, xmin::text, to_jsonb(r)->>'prattrs',
         WITH RECURSIVE part AS (
             SELECT inhrelid, xmin FROM pg_inherits WHERE inhparent = prrelid
             UNION ALL SELECT i.inhrelid, i.xmin FROM part JOIN pg_inherits i ON i.inhparent = part.inhrelid
-        ) SELECT md5(string_agg(concat(inhrelid, ' ', xmin), ',' ORDER BY inhrelid)) FROM part
+        ) SELECT encode(sha256(convert_to(string_agg(concat(inhrelid, ' ', xmin), ',' ORDER BY inhrelid), 'UTF8')), 'hex') FROM part
     )
     FROM pg_publication_rel r WHERE prpubid = $1";
 
@@ -174,7 +177,7 @@ impl Control {
     /// Lets the server forget what ends before a position. It never goes back.
     pub(super) async fn advance(&mut self, position: u64) -> Result<(), Error> {
         let (name, position) = (self.name.clone(), lsn(position));
-        self.step(LOOKUP, "advance the replication slot", async |transaction| {
+        self.step(ADVANCE, "advance the replication slot", async |transaction| {
             let sql = "SELECT FROM pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";
             transaction.execute(sql, &[&name, &position]).await.map(drop)
         })

@@ -3,7 +3,7 @@
 //!
 //! [`capture`] takes a run through it, with the statements of [`control`]. A peek arrives as `COPY … (FORMAT binary)`:
 //! [`copy_rows`] splits it into rows, [`pgoutput`] parses a row's message, and [`touched`] collects keys and decides how far
-//! the log is settled for the run's snapshot. [`found`] then looks for the keys in the snapshot.
+//! the log is settled for the run's snapshot. [`found()`] then looks for the keys in the snapshot.
 //!
 //! Whatever is in doubt about the slot costs one scan, which is exact by itself.
 
