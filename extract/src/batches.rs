@@ -14,7 +14,7 @@ use crate::manifest::{self, Contents, Origin};
 use crate::plan::{self, Cut, Plan, Unread, bytes_left};
 use crate::reader::Reader;
 use crate::report::{Detection, Report, TableReport};
-use crate::run::State;
+use crate::state::State;
 
 /// The bytes of a key as CSV, more or less.
 const KEY: u64 = 32;

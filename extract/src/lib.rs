@@ -19,6 +19,7 @@ mod run;
 mod slot;
 mod source;
 mod sql;
+mod state;
 mod verify;
 
 use std::time::Duration;

@@ -1,15 +1,11 @@
 //! A run: from the newest manifest and one snapshot of the source to the batches that follow it.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use blackwater_base::deadline::Deadline;
 use blackwater_base::in_parts;
-use blackwater_shared::log::{Applied, Commit};
-use blackwater_shared::manifest::Extracted;
+use blackwater_shared::log::Commit;
 use blackwater_shared::postgres;
-use deadpool_postgres::Object as Client;
-use futures_util::future::try_join_all;
 
 use crate::Extract;
 use crate::batches::Batches;
@@ -19,15 +15,11 @@ use crate::manifest::Origin;
 use crate::plan;
 use crate::reader::{Count, Reader};
 use crate::report::{Full, Outcome, Report, Request};
-use crate::source::continuity::{self, Bounds};
 use crate::source::limit::{Allowed, Limit};
 use crate::source::snapshot::Snapshot;
-use crate::source::{catalogue, models, snapshot};
+use crate::source::{catalogue, continuity, models, snapshot};
 use crate::sql::Server;
-
-/// The heaps above which a run reads one table at a time. Each connection that reads holds a lock on every heap and its
-/// indexes, of which a server has some thousands for all sessions, and a description of each in memory.
-const MANY_HEAPS: usize = 500;
+use crate::state::State;
 
 /// A batch that takes less than this is not worth making smaller.
 const LEAST: Duration = Duration::from_secs(2);
@@ -47,32 +39,6 @@ struct Work<'a> {
     /// Whether one is since the last time that it began again.
     progressed: bool,
     each: &'a mut (dyn FnMut(Report) + Send),
-}
-
-/// What the buckets say before a run.
-pub(crate) struct State {
-    /// The newest batch.
-    pub(crate) newest: Option<Extracted>,
-    /// The tables of which load wants to know the keys.
-    pub(crate) wanted: BTreeSet<String>,
-    lag_seconds: u64,
-}
-
-impl State {
-    /// The report of a run that ends like this without a batch.
-    fn report(&self, outcome: Outcome, notices: Vec<String>) -> Report {
-        let (tables, lag_seconds) = (Vec::new(), self.lag_seconds);
-        Report {
-            outcome,
-            batch: None,
-            notices,
-            tables,
-            lag_seconds,
-            held_seconds: 0,
-            retained_wal_bytes: None,
-            more: false,
-        }
-    }
 }
 
 impl Extract {
@@ -212,22 +178,6 @@ impl Extract {
         }
     }
 
-    /// What the buckets say.
-    async fn read_log(&self) -> Result<State, Error> {
-        let number = self.log.newest().await?;
-        let newest: Option<Extracted> = match number {
-            0 => None,
-            _ => self.log.read(number).await?,
-        };
-        let is_of_this_log = |applied: &Applied| newest.as_ref().is_none_or(|newest| newest.head.log == applied.log);
-        let applied = Applied::read(&self.processed).await?.filter(is_of_this_log);
-        let last_applied = applied.as_ref().map_or(0, |applied| applied.batch);
-        self.log.reaches(number, last_applied)?;
-        let lag_seconds = self.log.lag(number, last_applied).await?;
-        let wanted = wanted(newest.as_ref(), applied);
-        Ok(State { newest, wanted, lag_seconds })
-    }
-
     /// The tables that are asked for in full.
     fn in_full(&self, full: &Full, known: &[String]) -> Result<Vec<String>, Error> {
         let full = match full {
@@ -240,52 +190,4 @@ impl Extract {
             None => Ok(full),
         }
     }
-
-    /// Connects, and makes sure that the tables can be read.
-    async fn connect(&self, allowed: &Allowed, tables: &[String]) -> Result<Vec<Client>, Error> {
-        let mut first = self.source.connect().await?;
-        let heaps = self.check_tables(&mut first, allowed, tables).await?;
-        let connections = if heaps > MANY_HEAPS { 1 } else { self.connections.min(tables.len()) };
-        let others = try_join_all((1..connections).map(|_| self.source.connect())).await?;
-        Ok(std::iter::once(first).chain(others).collect())
-    }
-
-    /// Makes sure that the tables can be read: the number of their heaps.
-    pub(crate) async fn check_tables(
-        &self,
-        client: &mut Client,
-        allowed: &Allowed,
-        tables: &[String],
-    ) -> Result<usize, Error> {
-        let transaction = allowed.begin(client).await?;
-        if let Some(error) = catalogue::check(&transaction, &self.schema, &self.pack).await?.into_iter().next() {
-            return Err(error);
-        }
-        catalogue::count_heaps(&transaction, &self.schema, tables).await
-    }
-
-    /// The age of the first batch in whose snapshot the transaction `xmin`, which is open now, had begun; 0 if there is
-    /// none. (Others' times in pg_stat_activity are not for every role to see.)
-    async fn held(&self, newest: Option<&Extracted>, xmin: u64) -> Result<u64, Error> {
-        let had_begun =
-            |manifest: &Extracted| Bounds::of(&manifest.source.snapshot).is_some_and(|bounds| bounds.xmax > xmin);
-        let Some(newest) = newest.filter(|newest| had_begun(newest)) else { return Ok(0) };
-        let (mut before, mut first, mut age) = (0, newest.head.batch, newest.head.age());
-        while first - before > 1 {
-            let middle = before + (first - before) / 2;
-            let manifest: Option<Extracted> = self.log.read(middle).await?;
-            match manifest.filter(|manifest| manifest.source.system == newest.source.system) {
-                Some(manifest) if had_begun(&manifest) => (first, age) = (middle, manifest.head.age()),
-                _ => before = middle,
-            }
-        }
-        Ok(age)
-    }
-}
-
-/// The tables of which load wants to know the keys, and has not been told since it asked.
-fn wanted(newest: Option<&Extracted>, applied: Option<Applied>) -> BTreeSet<String> {
-    let (Some(newest), Some(applied)) = (newest, applied) else { return BTreeSet::new() };
-    let told = |table: &String| newest.tables.get(table).and_then(|table| table.keys_sent) > Some(applied.batch);
-    applied.wanted.into_iter().filter(|table| !told(table)).collect()
 }

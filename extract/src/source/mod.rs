@@ -2,6 +2,7 @@
 //! tables.
 
 pub(crate) mod catalogue;
+mod connect;
 pub(crate) mod continuity;
 pub(crate) mod limit;
 pub(crate) mod models;
