@@ -40,7 +40,7 @@ release: ## Build it for speed, which takes longer: target/release/blackwater, a
 
 test: postgres $(MOTO) ## Build everything and run every test, against real servers; the change detection tests run twice, by scan and by WAL
 	cargo test --locked --workspace
-	BLACKWATER_SOURCE__CHANGES=wal cargo test --locked --package blackwater-tests --test end_to_end -- $(CHANGES)
+	BLACKWATER_SOURCE__CHANGES=wal cargo test --locked --workspace --test end_to_end -- --skip capture $(CHANGES)
 
 bench: postgres package release $(BENCH) ## Measure the functions, load, the whole pipeline, extract, the gate, the backup and contributors, beside COPY, Python, Sling, dlt and git
 	cargo run --locked --bin bench

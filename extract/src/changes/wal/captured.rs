@@ -15,6 +15,9 @@ use crate::source::catalogue::Table;
 use crate::source::continuity::Bounds;
 use crate::source::limit::Limit;
 
+/// The bytes of the log that are worth a batch, if a scan has passed them.
+const PASSED: u64 = 16 << 20;
+
 /// What a run reads of the slot.
 pub(crate) struct Captured {
     slot: Option<(Capture, Option<Peek>)>,
@@ -78,8 +81,9 @@ impl Captured {
             (Some((capture, peek)), _) => {
                 let next = capture.next(peek, bounds, newest.is_some(), counted);
                 let before = newest.and_then(|newest| newest.capture.as_ref()?.position);
-                // A position that a scan has passed is worth a batch: what is before it need not be decoded again.
-                let has_passed = peek.fallback.is_some() && next.position > before;
+                // Much that a scan has passed is worth a batch: it need not be decoded again.
+                let passed = next.position.unwrap_or_default().saturating_sub(before.unwrap_or_default());
+                let has_passed = peek.fallback.is_some() && passed >= PASSED;
                 Next {
                     is_anew: has_passed || newest.is_some_and(|newest| capture.is_anew(newest)),
                     capture: Some(next),
