@@ -111,10 +111,7 @@ impl<'a> Reader<'a> {
                 }
                 None => {}
             }
-            let counted = match count == Count::All || self.is_looked_up(name) {
-                true => Predicate::Always,
-                false => table.read("t"),
-            };
+            let counted = if count == Count::All { Predicate::Always } else { self.counted(&table) };
             let changes = changes::scan((transaction, self.limit), &table, known, &counted).await?;
             Ok(Changes { is_suspect, ..changes })
         })

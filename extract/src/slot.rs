@@ -30,7 +30,7 @@ impl Extract {
         let facts = self.facts().await?;
         Ok(facts.slot.map(|slot| SlotStatus {
             slot: self.slot.clone(),
-            retained_wal_bytes: facts.flushed.saturating_sub(slot.restart),
+            retained_wal_bytes: slot.retained(facts.flushed),
             is_lost: slot.is_lost,
         }))
     }

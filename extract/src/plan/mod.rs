@@ -141,19 +141,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-
-    fn server(snapshot: &str, wal: u64) -> Server {
-        Server {
-            system: "7710".into(),
-            database: 5,
-            timeline: 1,
-            started: DateTime::UNIX_EPOCH,
-            statistics: None,
-            standby: false,
-            snapshot: snapshot.into(),
-            wal,
-        }
-    }
+    use crate::source::continuity::tests::server;
 
     #[test]
     fn a_table_is_read_in_full_when_its_marker_can_tell_nothing() {

@@ -93,12 +93,13 @@ impl Table {
     /// Whether the printed values of its primary key are as good as the key: equal ones print alike, and so a row can be found
     /// by them, and missed.
     pub(crate) fn is_found_by_key(&self) -> bool {
-        let prints_alike = |column: &String| self.traits.get(column).is_some_and(|traits| traits.joins.is_some());
-        let is_read = |column: &String| self.kind(column).is_some();
-        !self.inherited
-            && !self.is_partition
-            && !self.key.is_empty()
-            && self.key.iter().all(|column| is_read(column) && prints_alike(column))
+        let prints_alike = |column| self.traits.get(column).is_some_and(|traits: &Traits| traits.joins.is_some());
+        self.has_key() && !self.is_partition && self.key.iter().all(prints_alike)
+    }
+
+    /// Whether each of its rows has a primary key of its own, whose columns are all read.
+    pub(crate) fn has_key(&self) -> bool {
+        !self.key.is_empty() && !self.inherited && self.key.iter().all(|column| self.kind(column).is_some())
     }
 
     pub(crate) fn kind(&self, column: &str) -> Option<&str> {

@@ -85,12 +85,12 @@ fn continuity(known: &Server, now: &Server, wal_before: u64) -> Continuity {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use chrono::DateTime;
 
     use super::*;
 
-    fn server(snapshot: &str, wal: u64) -> Server {
+    pub(crate) fn server(snapshot: &str, wal: u64) -> Server {
         Server {
             system: "7710".into(),
             database: 5,

@@ -46,10 +46,6 @@ impl Limit {
 }
 
 impl Allowed {
-    pub(crate) fn time(&self) -> Duration {
-        self.time
-    }
-
     /// The same, and no longer than `most`.
     pub(crate) fn within(self, most: Duration) -> Self {
         Self { time: self.time.min(most), ..self }

@@ -47,7 +47,7 @@ impl<'a> ByKey<'a> {
         let by_key = Self { selection, table };
         let reads = |select: &&Select| select.tables.iter().any(|read| !read.fixed && read.name == table);
         let finds_all = by_key.selects().filter(reads).all(|select| by_key.finds(select));
-        (finds_all && by_key.source(table).has_key()).then_some(by_key)
+        (finds_all && by_key.source(table).definition.has_key()).then_some(by_key)
     }
 
     /// The query for the rows, as [`RowSelection::rows`] describes it.
@@ -103,11 +103,11 @@ impl<'a> ByKey<'a> {
     fn finds(&self, select: &Select) -> bool {
         let driving = self.source(select.driving());
         let knows_changes = |table: &SourceTable<'_>| match table.touched {
-            Some(_) => table.has_key(),
+            Some(_) => table.definition.has_key(),
             None => !self.selection.has_news(table.name),
         };
         let mut tables = select.tables.iter().filter(|table| !table.fixed).map(|table| self.source(&table.name));
-        driving.has_key()
+        driving.definition.has_key()
             && driving.due("t").is_never()
             && tables.all(|table| knows_changes(table) && table.definition.heaps.len() <= HEAPS)
     }

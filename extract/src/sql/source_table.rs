@@ -134,12 +134,6 @@ impl SourceTable<'_> {
         self.server.version >= 14
     }
 
-    /// Whether each of its rows has a primary key of its own, whose columns are all read.
-    pub(crate) fn has_key(&self) -> bool {
-        let Table { key, inherited, .. } = self.definition;
-        !key.is_empty() && !inherited && key.iter().all(|column| self.definition.kind(column).is_some())
-    }
-
     /// The columns of its primary key.
     pub(crate) fn key(&self, alias: &str) -> Vec<KeyColumn> {
         let kind = |name: &String| self.definition.kind(name).unwrap_or_default().to_owned();

@@ -101,7 +101,6 @@ pub(crate) struct Peek {
     publication: Option<Publication>,
     /// Why tables are scanned that the log could have named the changes of.
     pub(crate) fallback: Option<String>,
-    took: Duration,
 }
 
 impl Capture {
@@ -154,23 +153,24 @@ impl Capture {
                     pending = known.and_then(|known| known.pending.clone());
                     pending = pending.filter(|pending| slot.confirmed <= pending.position);
                 }
-                match position.filter(|position| slot.confirmed < *position) {
-                    Some(behind) => match control.advance(behind).await {
-                        // It would take as long in every run, and the log grows meanwhile.
-                        Err(error) if error.kind == Kind::Cancelled => {
-                            broken =
-                                Some(format!("the replication slot {} is too far behind to be moved on", control.name));
-                            (position, pending) = (None, None);
-                            control.renew().await?;
-                            0
-                        }
-                        Err(error) => {
-                            tracing::info!(error = %error, "the replication slot is not advanced; the next run tries again");
-                            facts.flushed.saturating_sub(slot.restart)
-                        }
-                        Ok(()) => facts.flushed.saturating_sub(slot.restart),
-                    },
-                    None => facts.flushed.saturating_sub(slot.restart),
+                let advanced = match position.filter(|position| slot.confirmed < *position) {
+                    Some(behind) => control.advance(behind).await,
+                    None => Ok(()),
+                };
+                match advanced {
+                    // It would take as long in every run, and the log grows meanwhile.
+                    Err(error) if error.kind == Kind::Cancelled => {
+                        broken =
+                            Some(format!("the replication slot {} is too far behind to be moved on", control.name));
+                        (position, pending) = (None, None);
+                        control.renew().await?;
+                        0
+                    }
+                    Err(error) => {
+                        tracing::info!(error = %error, "the replication slot is not advanced; the next run tries again");
+                        slot.retained(facts.flushed)
+                    }
+                    Ok(()) => slot.retained(facts.flushed),
                 }
             }
             Some(_) => {
@@ -215,7 +215,6 @@ impl Capture {
             tables: BTreeMap::new(),
             publication,
             fallback: self.broken.take(),
-            took: Duration::ZERO,
         };
         match self.control.flush().await {
             Ok(Some(upto)) => peek.upto = upto,
@@ -239,18 +238,14 @@ impl Capture {
             ));
             return Ok(peek);
         }
-        let began = Instant::now();
         match self.read(newest, (position, peek.upto), server, wanted).await {
             Ok((touched, named)) => {
                 peek.settled = Some(touched.settled);
                 peek.token_seen = touched.token_seen;
                 peek.tables = named;
             }
-            Err(why) => {
-                peek.fallback = Some(why);
-            }
+            Err(why) => peek.fallback = Some(why),
         }
-        peek.took = began.elapsed();
         Ok(peek)
     }
 

@@ -49,9 +49,16 @@ pub(crate) struct Slot {
     /// Whether the server has thrown away what it should have kept for it.
     pub(crate) is_lost: bool,
     /// Where decoding begins.
-    pub(crate) restart: u64,
+    restart: u64,
     /// All that ends before is done with.
     pub(super) confirmed: u64,
+}
+
+impl Slot {
+    /// The bytes of the log that the server keeps for it, if the log is flushed so far.
+    pub(crate) fn retained(&self, flushed: u64) -> u64 {
+        flushed.saturating_sub(self.restart)
+    }
 }
 
 /// The publication, and the tables that were added to it by name.
@@ -120,10 +127,9 @@ impl Control {
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Error> {
         // The rest of the time is for the scan that follows if this takes too long.
-        let left = self.limit.halved().now().time().min(time);
+        let allowed = self.limit.halved().now().within(time);
         let transaction = self.client.transaction().await.doing(doing)?;
-        let limited = format!("SET LOCAL statement_timeout = {}", left.as_millis().max(1));
-        transaction.batch_execute(&limited).await.doing(doing)?;
+        transaction.batch_execute(&allowed.sql()).await.doing(doing)?;
         let done = work(&transaction).await.doing(doing)?;
         transaction.commit().await.doing(doing)?;
         Ok(done)
